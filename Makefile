@@ -1,0 +1,45 @@
+# binvpr_ros: `make demo` and `make test` work on a fresh machine and need nothing but a Python and the package registries.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+# The Larq Compute Engine's interpreter has wheels for CPython up to 3.12; the ROS 2 wheels start at 3.10.
+PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \
+	$$p -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && { echo $$p; break; }; done)
+VENV := .venv
+RUN := $(VENV)/bin
+PACKAGING := setup.py setup.cfg pyproject.toml
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format oracle clean
+
+help:  ## show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+demo: $(VENV)/.installed  ## run the node end to end on a rendered world, or on IMAGES=<folder, video or bag>
+	@$(RUN)/python -m binvpr_ros.tools.demo $(if $(IMAGES),"$(IMAGES)")
+
+test: $(VENV)/.installed-test lint  ## check style and types, then run all tests
+	$(RUN)/python -m pytest
+
+lint: $(VENV)/.installed-test  ## ruff and mypy alone
+	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
+	$(RUN)/mypy
+
+format: $(VENV)/.installed-test  ## put the code into its standard format
+	$(RUN)/ruff check --fix .
+	$(RUN)/ruff format .
+
+$(VENV)/.installed: $(PACKAGING)
+	@test -n "$(PYTHON)" || { echo "No CPython 3.11 or 3.12 was found; install one, or name it: make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@test -x $(RUN)/python || $(PYTHON) -m venv $(VENV)
+	$(RUN)/python -m pip install --quiet --upgrade pip
+	$(RUN)/python -m pip install --quiet --editable '.[ros,tools]'
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(RUN)/python -m pip install --quiet --editable '.[ros,tools,training,test]'
+	@touch $@
+
+clean:  ## remove the environment and what was built
+	rm -rf $(VENV) build install log *.egg-info

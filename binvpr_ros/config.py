@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every parameter once: name, default, range, unit and one sentence.
+
+The ROS node declares its parameters from here, and config/binvpr.yaml repeats them for people (a test keeps both equal).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+PACKAGE = "binvpr_ros"
+DEFAULT_MODEL = "binvpr20.tflite"
+BACKENDS = ("auto", "litert", "lce")
+
+
+class ConfigError(ValueError):
+    """A parameter has a value that it cannot take; the message names it, its range and the value."""
+
+
+def _parameter(
+    default: Any,
+    sentence: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    unit: str = "",
+    choices: tuple[str, ...] = (),
+    live: bool = False,
+) -> Any:
+    """Describe one parameter; `live` ones can be changed while the node runs."""
+    return field(
+        default=default,
+        metadata={"sentence": sentence, "low": low, "high": high, "unit": unit, "choices": choices, "live": live},
+    )
+
+
+@dataclass(frozen=True)
+class Config:
+    """The parameters of the recognizer and its node; raises ConfigError when one is out of its range."""
+
+    model: str = _parameter("", "Model file (.tflite, with its .json beside it); empty: the packaged one.")
+    database: str = _parameter("", "SQLite file that keeps the keyframes; empty: memory only.")
+    backend: str = _parameter("auto", "What runs the model.", choices=BACKENDS)
+    threads: int = _parameter(1, "Threads for inference.", low=1, high=64)
+    compressed: bool = _parameter(False, "Subscribe to sensor_msgs/CompressedImage instead of Image.")
+
+    keyframe_distance: float = _parameter(
+        0.12, "Share of descriptor bits that must change for a new keyframe.", low=0.0, high=1.0, live=True
+    )
+    keyframe_min_interval: float = _parameter(
+        0.1, "Least time between two keyframes.", low=0.0, high=3600.0, unit="s", live=True
+    )
+    keyframe_max_interval: float = _parameter(
+        2.0, "Time after which an image becomes a keyframe without any change.", low=0.0, high=3600.0, unit="s", live=True
+    )
+    min_contrast: float = _parameter(
+        6.0, "Standard deviation of the grey values (0 to 255) below which an image shows nothing to recognise.",
+        low=0.0, high=127.0, live=True,
+    )  # fmt: skip
+
+    exclusion_time: float = _parameter(
+        10.0, "Keyframes younger than this are no candidates.", low=0.0, high=86400.0, unit="s", live=True
+    )
+    exclusion_keyframes: int = _parameter(
+        10, "This many latest keyframes are no candidates.", low=0, high=1_000_000, live=True
+    )
+    min_score: float = _parameter(
+        0.6, "Least score of a loop closure; 1 is the similarity of neighbouring keyframes.", low=0.0, high=1.0, live=True
+    )
+    confirmations: int = _parameter(
+        2, "Preceding keyframes that must have matched near the same place.", low=0, high=100, live=True
+    )
+    confirmation_window: int = _parameter(
+        5, "How many keyframes apart two matches are still near the same place.", low=0, high=1000, live=True
+    )
+    max_candidates: int = _parameter(3, "Most candidates for one keyframe.", low=1, high=100, live=True)
+
+    def __post_init__(self) -> None:
+        for parameter in self.parameters():
+            _check(parameter, getattr(self, parameter.name))
+        if self.keyframe_min_interval > self.keyframe_max_interval:
+            raise ConfigError(
+                f"keyframe_min_interval ({self.keyframe_min_interval} s) is longer than keyframe_max_interval "
+                f"({self.keyframe_max_interval} s); make it shorter"
+            )
+
+    @classmethod
+    def parameters(cls) -> tuple[dataclasses.Field[Any], ...]:
+        """Return the parameters as dataclass fields; `metadata` holds sentence, low, high, unit, choices and live."""
+        return dataclasses.fields(cls)
+
+    def replace(self, **changes: Any) -> Config:
+        """Return a copy with `changes`; raises ConfigError where one is out of range."""
+        return dataclasses.replace(self, **changes)
+
+
+def _check(parameter: dataclasses.Field[Any], value: Any) -> None:
+    kind = type(parameter.default)
+    if kind is float and type(value) is int:
+        kind = int
+    if type(value) is not kind:
+        raise ConfigError(f"{parameter.name} must be of type {type(parameter.default).__name__}, not {value!r}")
+    low, high, choices = (parameter.metadata[key] for key in ("low", "high", "choices"))
+    if low is not None and not low <= value <= high:
+        raise ConfigError(f"{parameter.name} must be between {low} and {high}, not {value}")
+    if choices and value not in choices:
+        raise ConfigError(f"{parameter.name} must be one of {', '.join(choices)}, not {value!r}")
+
+
+def share_directory() -> Path:
+    """Return the folder that holds config/ and models/: a checkout's root, or share/binvpr_ros of an installation."""
+    prefixes = [Path(prefix) for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if prefix]
+    checkout = Path(__file__).resolve().parents[1]
+    places = [checkout, *(prefix / "share" / PACKAGE for prefix in (*prefixes, Path(sys.prefix)))]
+    for place in places:
+        if (place / "models").is_dir():
+            return place
+    raise ConfigError(f"no models folder of {PACKAGE} was found; install the package, or source its workspace")
+
+
+def model_path(config: Config) -> Path:
+    """Return the model file that `config` names, or the packaged one."""
+    return Path(config.model) if config.model else share_directory() / "models" / DEFAULT_MODEL

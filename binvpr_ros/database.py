@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""KeyframeDatabase: descriptors in memory for search, one SQLite file for keeps."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from binvpr_ros.descriptor import WORD_BITS, Descriptor, hamming
+from binvpr_ros.keyframes import Keyframe
+
+SCHEMA_VERSION = 1
+SCHEMA = """
+CREATE TABLE map (schema_version INTEGER NOT NULL, model_sha256 TEXT NOT NULL, descriptor_words INTEGER NOT NULL);
+CREATE TABLE keyframes (
+    id INTEGER PRIMARY KEY,
+    session INTEGER NOT NULL,
+    stamp INTEGER NOT NULL,  -- nanoseconds
+    descriptor BLOB NOT NULL  -- packed bits, little-endian words of 64
+);
+"""
+INITIAL_CAPACITY = 1024
+
+
+class DatabaseError(RuntimeError):
+    """The map file cannot be used or written; the message names the file and says what to do."""
+
+
+class KeyframeDatabase:
+    """All keyframes of a map. `path` None keeps them in memory only.
+
+    A keyframe is committed to the file before `add` returns. Keyframes of sessions before a reset stay in the file and
+    are not matched until `reload`.
+    """
+
+    def __init__(self, path: Path | None, model_sha256: str, descriptor_words: int) -> None:
+        self._path = path
+        self._words = descriptor_words
+        self._size = 0
+        self._first_matched = 0
+        self._ids = np.empty(INITIAL_CAPACITY, np.int64)
+        self._sessions = np.empty(INITIAL_CAPACITY, np.int64)
+        self._stamps = np.empty(INITIAL_CAPACITY, np.int64)
+        self._descriptors = np.empty((INITIAL_CAPACITY, descriptor_words), np.uint64)
+        self.session = 0
+        self._next_id = 0
+        self._connection = None if path is None else self._open(path, model_sha256)
+        if self._connection is not None:
+            self._read()
+
+    def __len__(self) -> int:
+        """Return the number K of keyframes that can be matched."""
+        return self._size - self._first_matched
+
+    @property
+    def ids(self) -> NDArray[np.int64]:
+        """Ids [K], ascending."""
+        return self._ids[self._first_matched : self._size]
+
+    @property
+    def sessions(self) -> NDArray[np.int64]:
+        """Sessions [K]."""
+        return self._sessions[self._first_matched : self._size]
+
+    @property
+    def stamps(self) -> NDArray[np.int64]:
+        """Stamps [K], nanoseconds."""
+        return self._stamps[self._first_matched : self._size]
+
+    def distances(self, descriptor: Descriptor) -> NDArray[np.uint32]:
+        """Return the Hamming distance of `descriptor` to every keyframe [K]; exact."""
+        return hamming(self._descriptors[self._first_matched : self._size], descriptor)
+
+    def keyframe(self, index: int) -> Keyframe:
+        """Return the keyframe at position `index` of the arrays above."""
+        at = self._first_matched + index
+        return Keyframe(int(self._ids[at]), int(self._sessions[at]), int(self._stamps[at]), self._descriptors[at].copy())
+
+    def next_keyframe(self, stamp: int, descriptor: Descriptor) -> Keyframe:
+        """Return the keyframe that an image of the present session would become; `add` keeps it."""
+        return Keyframe(self._next_id, self.session, stamp, descriptor)
+
+    def add(self, keyframe: Keyframe) -> None:
+        """Keep `keyframe`; raises DatabaseError, and keeps nothing, if it cannot be written."""
+        if self._connection is not None:
+            with self._writing() as connection:
+                connection.execute(
+                    "INSERT INTO keyframes VALUES (?, ?, ?, ?)",
+                    (keyframe.id, keyframe.session, keyframe.stamp, keyframe.descriptor.astype("<u8").tobytes()),
+                )
+        self._remember(keyframe)
+        self._next_id = keyframe.id + 1
+
+    def save(self) -> str:
+        """Bring all that was committed into the one file, so that it can be copied; return a sentence about it."""
+        if self._connection is None:
+            raise DatabaseError("there is no file to save to; start the node with the parameter database")
+        with self._writing() as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            (count,) = connection.execute("SELECT COUNT(*) FROM keyframes").fetchone()
+        return f"{count} keyframes in {self._path}"
+
+    def reset(self) -> None:
+        """Begin a new session and match no more against what came before; it stays in the file."""
+        self._first_matched = self._size
+        self.session += 1
+
+    def new_session(self) -> None:
+        """Begin a new session that is matched against the earlier ones."""
+        self.session += 1
+
+    def reload(self) -> None:
+        """Match against all keyframes of the map again."""
+        self._first_matched = 0
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _remember(self, keyframe: Keyframe) -> None:
+        if self._size == len(self._ids):
+            self._ids, self._sessions, self._stamps, self._descriptors = (
+                np.concatenate([array, np.empty_like(array)])
+                for array in (self._ids, self._sessions, self._stamps, self._descriptors)
+            )
+        at = self._size
+        self._ids[at], self._sessions[at], self._stamps[at] = keyframe.id, keyframe.session, keyframe.stamp
+        self._descriptors[at] = keyframe.descriptor
+        self._size += 1
+
+    def _read(self) -> None:
+        """Take over the keyframes of the file, and begin the session after its last."""
+        assert self._connection is not None  # noqa: S101 - only a map with a file is read
+        try:
+            rows = self._connection.execute("SELECT id, session, stamp, descriptor FROM keyframes ORDER BY id")
+            for number, session, stamp, blob in rows:
+                if len(blob) != self._words * WORD_BITS // 8:
+                    raise DatabaseError(f"{self._path} is damaged at keyframe {number}; restore a copy of the file")
+                self._remember(Keyframe(number, session, stamp, np.frombuffer(blob, "<u8").astype(np.uint64)))
+                self._next_id = max(self._next_id, number + 1)
+                self.session = max(self.session, session + 1)
+        except (sqlite3.Error, ValueError, TypeError, OverflowError) as error:
+            raise DatabaseError(f"{self._path} cannot be read ({error}); restore a copy of the file") from None
+
+    def _open(self, path: Path, model_sha256: str) -> sqlite3.Connection:
+        try:
+            # Calls come from several threads, one at a time: the recognizer holds a lock.
+            connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=FULL")
+            tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+            if not tables:
+                connection.executescript("BEGIN; " + SCHEMA)
+                connection.execute("INSERT INTO map VALUES (?, ?, ?)", (SCHEMA_VERSION, model_sha256, self._words))
+                connection.execute("COMMIT")
+            version, model, words = connection.execute("SELECT * FROM map").fetchone()
+        except (sqlite3.Error, TypeError, ValueError) as error:
+            raise DatabaseError(
+                f"{path} cannot be opened as a map ({error}); name a map file, or a new one in a writable folder"
+            ) from None
+        if version != SCHEMA_VERSION:
+            raise DatabaseError(f"{path} has map version {version}, this program reads {SCHEMA_VERSION}; upgrade binvpr_ros")
+        if model != model_sha256 or words != self._words:
+            raise DatabaseError(f"{path} was made with another model (SHA-256 {model}); use that model or another file")
+        return connection
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        assert self._connection is not None  # noqa: S101 - the callers have asked
+        try:
+            yield self._connection
+        except sqlite3.Error as error:
+            raise DatabaseError(f"{self._path} cannot be written ({error}); check space and permissions") from None
+

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which matches are loop closures, and for the others the reason of refusal.
+
+The similarity of two descriptors of N bits at Hamming distance d is 1 - 2 d / N: the cosine of their signs, about 0 for
+unrelated images. A match's score is its similarity divided by the similarity of neighbouring keyframes, as DBoW2 does
+(Galvez-Lopez and Tardos, TRO 2012, section V-A), so a threshold holds over scenes and cameras.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from binvpr_ros.config import Config
+from binvpr_ros.database import KeyframeDatabase
+from binvpr_ros.descriptor import WORD_BITS
+from binvpr_ros.keyframes import NANOSECONDS, Keyframe
+
+NOT_VERIFIED = -1
+
+
+class Refusal(str, enum.Enum):
+    """Why a keyframe's match is no loop closure; the values are the keys in diagnostics."""
+
+    FEATURELESS = "featureless"  # the image shows too little contrast to be a keyframe
+    NO_HISTORY = "no_history"  # no keyframe lies outside the exclusion window
+    LOW_SCORE = "low_score"  # less similar than min_score
+    NOT_CONFIRMED = "not_confirmed"  # the preceding keyframes did not match near the same place
+    NOT_AMONG_BEST = "not_among_best"  # more than max_candidates other places match better
+
+
+@dataclass(frozen=True)
+class LoopClosure:
+    """A query keyframe and an earlier keyframe of the same place; a row of the topic."""
+
+    query: Keyframe
+    match: Keyframe
+    hamming: int  # bits
+    score: float  # 0 to 1
+    inliers: int = NOT_VERIFIED
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A match that was looked at and refused; `match` is None where there was nothing to match."""
+
+    reason: Refusal
+    match: Keyframe | None = None
+    score: float = 0.0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of one query keyframe: its closures, best first, and what was refused."""
+
+    closures: list[LoopClosure] = field(default_factory=list)
+    refused: list[Refused] = field(default_factory=list)
+
+
+class _Candidate(NamedTuple):
+    """A match above the threshold: its place in the database, and how many keyframes in a row matched near it."""
+
+    index: int
+    id: int
+    session: int
+    score: float
+    streak: int
+
+
+class LoopCloser:
+    """Decides over the matches of each keyframe in turn; remembers what the preceding ones matched."""
+
+    NEIGHBOURS = 15  # keyframes over which the similarity of neighbours is taken
+    LEAST_NEIGHBOUR_SIMILARITY = 0.3  # below this the camera moves too fast for the ratio to mean anything
+    MOST_PLACES = 20  # places followed from keyframe to keyframe
+
+    def __init__(self) -> None:
+        self._neighbour_similarities: deque[float] = deque(maxlen=self.NEIGHBOURS)
+        self._previous: list[_Candidate] = []
+
+    def decide(self, query: Keyframe, database: KeyframeDatabase, config: Config) -> Verdict:
+        """Return the loop closures of `query`, which is not yet in `database`, and the refusals."""
+        previous, self._previous = self._previous, []
+        if len(database) == 0:
+            return Verdict(refused=[Refused(Refusal.NO_HISTORY)])
+        distances = database.distances(query.descriptor)
+        bits = query.descriptor.size * WORD_BITS
+        similarities = 1.0 - 2.0 * distances / bits
+
+        if database.sessions[-1] == query.session:
+            self._neighbour_similarities.append(float(similarities[-1]))
+        open_to_match = self._outside_window(query, database, config)
+        if not open_to_match.any():
+            return Verdict(refused=[Refused(Refusal.NO_HISTORY)])
+
+        scores = np.clip(similarities / self._expected_similarity(), 0.0, 1.0)
+        scores[~open_to_match] = -1.0
+        places = self._places(scores, database, config)
+        if not places:
+            best = int(scores.argmax())
+            refused = Refused(Refusal.LOW_SCORE, database.keyframe(best), float(scores[best]))
+            return Verdict(refused=[refused])
+        self._previous = [self._follow(place, previous, config) for place in places]
+
+        closures: list[LoopClosure] = []
+        refusals: list[Refused] = []
+        for candidate in self._previous:
+            match = database.keyframe(candidate.index)
+            if candidate.streak <= config.confirmations:
+                refusals.append(Refused(Refusal.NOT_CONFIRMED, match, candidate.score))
+            elif len(closures) == config.max_candidates:
+                refusals.append(Refused(Refusal.NOT_AMONG_BEST, match, candidate.score))
+            else:
+                closures.append(LoopClosure(query, match, int(distances[candidate.index]), candidate.score))
+        return Verdict(closures, refusals)
+
+    def forget(self) -> None:
+        """Start anew, as after a reset: nothing that was matched before confirms anything."""
+        self._neighbour_similarities.clear()
+        self._previous = []
+
+    def _outside_window(self, query: Keyframe, database: KeyframeDatabase, config: Config) -> NDArray[np.bool_]:
+        """Return which keyframes [K] are old enough; those of other sessions always are."""
+        old_enough = query.stamp - database.stamps >= round(config.exclusion_time * NANOSECONDS)
+        old_enough &= query.id - database.ids > config.exclusion_keyframes
+        return old_enough | (database.sessions != query.session)
+
+    def _expected_similarity(self) -> float:
+        """Return how similar neighbouring keyframes are to each other: the median over the latest."""
+        if not self._neighbour_similarities:
+            return 1.0
+        return max(float(np.median(self._neighbour_similarities)), self.LEAST_NEIGHBOUR_SIMILARITY)
+
+    def _places(self, scores: NDArray[np.float64], database: KeyframeDatabase, config: Config) -> list[_Candidate]:
+        """Return the best keyframe of each place that reaches the threshold, best first."""
+        ids, sessions = database.ids, database.sessions
+        places: list[_Candidate] = []
+        remaining = np.flatnonzero(scores >= max(config.min_score, np.finfo(np.float64).tiny))
+        remaining = remaining[np.argsort(-scores[remaining], kind="stable")]
+        while remaining.size and len(places) < self.MOST_PLACES:
+            best = int(remaining[0])
+            places.append(_Candidate(best, int(ids[best]), int(sessions[best]), float(scores[best]), 1))
+            apart = np.abs(ids[remaining] - ids[best]) > config.confirmation_window
+            remaining = remaining[apart | (sessions[remaining] != sessions[best])]
+        return places
+
+    @staticmethod
+    def _follow(place: _Candidate, previous: list[_Candidate], config: Config) -> _Candidate:
+        """Return `place` with the streak that it continues."""
+        streaks = [
+            before.streak
+            for before in previous
+            if before.session == place.session and abs(before.id - place.id) <= config.confirmation_window
+        ]
+        return place._replace(streak=1 + max(streaks, default=0))

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The card beside each model file: what it is, how it was made, and the checksum that ties the two together."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+class ModelCardError(ValueError):
+    """A model's card is missing, unreadable or does not fit; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What is known of a model file; stored as JSON with these keys."""
+
+    name: str
+    network: str
+    recipe: str
+    training_data: str
+    git_revision: str
+    input_size: list[int]  # height, width
+    descriptor_bits: int
+    sha256: str
+    command: str = ""
+    evaluation: dict[str, Any] = field(default_factory=dict)
+
+    @staticmethod
+    def path_for(model: Path) -> Path:
+        """Return where the card of `model` stands: the same name with .json."""
+        return model.with_suffix(".json")
+
+    @classmethod
+    def read(cls, model: Path) -> ModelCard:
+        """Read the card of `model` and hold it against the file; raises ModelCardError."""
+        path = cls.path_for(model)
+        advice = "use the pair of files that train_offline wrote"
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ModelCardError(f"{path}, the card of the model, is missing; {advice}") from None
+        except (OSError, ValueError) as error:
+            raise ModelCardError(f"{path}, the card of the model, cannot be read ({error}); {advice}") from None
+        known = {item.name: item for item in dataclasses.fields(cls)}
+        required = [name for name, item in known.items() if isinstance(item.default, type(dataclasses.MISSING))
+                    and isinstance(item.default_factory, type(dataclasses.MISSING))]  # fmt: skip
+        if not isinstance(content, dict) or any(name not in content for name in required):
+            raise ModelCardError(f"{path} is no model card, it lacks one of {', '.join(required)}; {advice}")
+        card = cls(**{name: content[name] for name in known if name in content})
+        card._check_types(path, advice)
+        if card.sha256 != checksum(model):
+            raise ModelCardError(f"{path} belongs to another model file than {model} (checksums differ); {advice}")
+        return card
+
+    def write(self, model: Path) -> None:
+        """Write the card beside `model`."""
+        text = json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+        self.path_for(model).write_text(text, encoding="utf-8")
+
+    def _check_types(self, path: Path, advice: str) -> None:
+        size = self.input_size
+        if not (isinstance(size, list) and len(size) == 2 and all(type(side) is int and side > 0 for side in size)):
+            raise ModelCardError(f"{path} has input_size {size!r} instead of [height, width]; {advice}")
+        if type(self.descriptor_bits) is not int or self.descriptor_bits < 1:
+            raise ModelCardError(f"{path} has descriptor_bits {self.descriptor_bits!r}; {advice}")
+        if not all(isinstance(text, str) for text in (self.name, self.network, self.recipe, self.sha256)):
+            raise ModelCardError(f"{path} has an entry of the wrong type; {advice}")
+
+
+def checksum(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal; raises ModelCardError when it cannot be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise ModelCardError(f"the model file {path} cannot be read ({error.strerror}); check `model`") from None

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Metric-learning losses on the signs of a descriptor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from keras import ops
+
+from binvpr_ros.training.quantizers import hard_sign
+
+Tensor = Any
+
+
+def similarities(descriptor: Tensor, identity_gradient: bool = True) -> Tensor:
+    """Return the cosine of all pairs of binarized descriptors: [N,D] float -> [N,N] in -1..1.
+
+    The sign passes its gradient through unchanged (GreedyHash).
+    """
+    bits = descriptor + ops.stop_gradient(hard_sign(descriptor) - descriptor) if identity_gradient else descriptor
+    return ops.matmul(bits, ops.transpose(bits)) / bits.shape[-1]
+
+
+def multi_similarity(
+    places: Tensor, descriptor: Tensor, alpha: float = 1.0, beta: float = 50.0, base: float = 0.0
+) -> Tensor:
+    """Multi-Similarity loss (Wang et al., CVPR 2019, eq. 10) over binarized descriptors, one value a row.
+
+    `places` [N] int: rows of one number are views of one place. A small |(|u| - 1)|^3 keeps the real values near their
+    signs.
+    """
+    places = ops.reshape(places, (-1, 1))
+    same = ops.cast(ops.equal(places, ops.transpose(places)), descriptor.dtype)
+    other = 1.0 - same
+    same = same - ops.eye(ops.shape(places)[0], dtype=descriptor.dtype)
+    s = similarities(descriptor)
+    pull = ops.log1p(ops.sum(same * ops.exp(-alpha * (s - base)), axis=1)) / alpha
+    push = ops.log1p(ops.sum(other * ops.exp(beta * (s - base)), axis=1)) / beta
+    spread = ops.mean(ops.abs(ops.abs(descriptor) - 1.0) ** 3, axis=1)
+    return pull + push + 0.05 * spread
