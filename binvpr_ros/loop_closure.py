@@ -63,7 +63,10 @@ class Verdict:
 
 
 class _Candidate(NamedTuple):
-    """A match above the threshold: its place in the database, and how many keyframes in a row matched near it."""
+    """A match above the threshold: its index in the database, and how many keyframes in a row matched near it.
+
+    The score is not yet clipped to 1, so that the best of several good matches is told apart.
+    """
 
     index: int
     id: int
@@ -98,12 +101,12 @@ class LoopCloser:
         if not open_to_match.any():
             return Verdict(refused=[Refused(Refusal.NO_HISTORY)])
 
-        scores = np.clip(similarities / self._expected_similarity(), 0.0, 1.0)
-        scores[~open_to_match] = -1.0
+        scores = similarities / self._expected_similarity()
+        scores[~open_to_match] = -np.inf
         places = self._places(scores, database, config)
         if not places:
             best = int(scores.argmax())
-            refused = Refused(Refusal.LOW_SCORE, database.keyframe(best), float(scores[best]))
+            refused = Refused(Refusal.LOW_SCORE, database.keyframe(best), _reported(scores[best]))
             return Verdict(refused=[refused])
         self._previous = [self._follow(place, previous, config) for place in places]
 
@@ -112,11 +115,12 @@ class LoopCloser:
         for candidate in self._previous:
             match = database.keyframe(candidate.index)
             if candidate.streak <= config.confirmations:
-                refusals.append(Refused(Refusal.NOT_CONFIRMED, match, candidate.score))
+                refusals.append(Refused(Refusal.NOT_CONFIRMED, match, _reported(candidate.score)))
             elif len(closures) == config.max_candidates:
-                refusals.append(Refused(Refusal.NOT_AMONG_BEST, match, candidate.score))
+                refusals.append(Refused(Refusal.NOT_AMONG_BEST, match, _reported(candidate.score)))
             else:
-                closures.append(LoopClosure(query, match, int(distances[candidate.index]), candidate.score))
+                hamming = int(distances[candidate.index])
+                closures.append(LoopClosure(query, match, hamming, _reported(candidate.score)))
         return Verdict(closures, refusals)
 
     def forget(self) -> None:
@@ -140,7 +144,7 @@ class LoopCloser:
         """Return the best keyframe of each place that reaches the threshold, best first."""
         ids, sessions = database.ids, database.sessions
         places: list[_Candidate] = []
-        remaining = np.flatnonzero(scores >= max(config.min_score, np.finfo(np.float64).tiny))
+        remaining = np.flatnonzero(scores >= config.min_score)
         remaining = remaining[np.argsort(-scores[remaining], kind="stable")]
         while remaining.size and len(places) < self.MOST_PLACES:
             best = int(remaining[0])
@@ -158,3 +162,8 @@ class LoopCloser:
             if before.session == place.session and abs(before.id - place.id) <= config.confirmation_window
         ]
         return place._replace(streak=1 + max(streaks, default=0))
+
+
+def _reported(score: float) -> float:
+    """Return a score as it is published: 1 also for what is more similar than neighbouring keyframes are."""
+    return float(np.clip(score, 0.0, 1.0))

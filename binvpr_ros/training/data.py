@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from binvpr_ros.evaluation.world import World, drive
+
 Image = NDArray[np.uint8]
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
@@ -54,6 +56,14 @@ class ClassFolder:
             images.append(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
             labels.append(label)
         return cls(np.stack(images), np.asarray(labels, np.int32), classes)
+
+
+def rendered_buildings(size: int, buildings: int = 4, images: int = 24) -> ClassFolder:
+    """Return views of the demo's rendered world, a class a building: for trying things without any data."""
+    worlds = [World(seed=seed, width=size, height=size) for seed in range(buildings)]
+    views = [world.render(*stop) for world in worlds for stop in drive(images)]
+    labels = np.repeat(np.arange(buildings, dtype=np.int32), images)
+    return ClassFolder(np.stack(views), labels, [f"building{number}" for number in range(buildings)])
 
 
 def distort(image: Image, size: int, rng: np.random.Generator) -> Image:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from binvpr_ros.model_card import ModelCard, checksum
-from binvpr_ros.training.networks import NETWORKS
+from binvpr_ros.training.networks import NETWORKS, BinaryConv2D
 
 
 class ExportError(RuntimeError):
@@ -34,6 +35,7 @@ def export(trained: keras.Model, network: str, input_size: int, output: Path, fa
     for layer in model.layers:
         if layer.weights:
             layer.set_weights(by_name[layer.name].get_weights())
+    _centre_thresholds(model)
     with tempfile.TemporaryDirectory() as folder:
         model.export(folder, verbose=False)
         content = lce.convert_saved_model(folder)
@@ -50,6 +52,28 @@ def export(trained: keras.Model, network: str, input_size: int, output: Path, fa
     )
     card.write(output)
     return card
+
+
+def _centre_thresholds(model: keras.Model) -> None:
+    """Move the threshold of each batch norm that only a sign follows to the middle between two values of its input.
+
+    The output of a binary convolution is an integer of known parity, so every threshold between two such integers decides
+    alike. In the middle, no runtime's rounding can tip it; at an integer it did, and one flipped channel changes a
+    twentieth of the descriptor.
+    """
+    for norm in model.layers:
+        if not isinstance(norm, keras.layers.BatchNormalization) or not norm.center:
+            continue
+        convolution = norm.input._keras_history.operation
+        followers = [node.operation for node in norm._outbound_nodes]
+        if not isinstance(convolution, BinaryConv2D) or not all(isinstance(layer, BinaryConv2D) for layer in followers):
+            continue
+        gamma, beta, mean, variance = norm.get_weights()
+        slope = gamma / np.sqrt(variance + norm.epsilon)
+        parity = convolution.kernel.shape[0] * convolution.kernel.shape[1] * convolution.kernel.shape[2] % 2
+        threshold = mean - beta / np.where(slope == 0, np.inf, slope)
+        centred = 2 * np.floor((threshold - parity) / 2) + 1 + parity
+        norm.set_weights([gamma, np.where(slope == 0, beta, (mean - centred) * slope), mean, variance])
 
 
 def _git_revision() -> str:

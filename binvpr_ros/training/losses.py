@@ -12,12 +12,12 @@ from binvpr_ros.training.quantizers import hard_sign
 Tensor = Any
 
 
-def similarities(descriptor: Tensor, identity_gradient: bool = True) -> Tensor:
+def similarities(descriptor: Tensor) -> Tensor:
     """Return the cosine of all pairs of binarized descriptors: [N,D] float -> [N,N] in -1..1.
 
     The sign passes its gradient through unchanged (GreedyHash).
     """
-    bits = descriptor + ops.stop_gradient(hard_sign(descriptor) - descriptor) if identity_gradient else descriptor
+    bits = descriptor + ops.stop_gradient(hard_sign(descriptor) - descriptor)
     return ops.matmul(bits, ops.transpose(bits)) / bits.shape[-1]
 
 

@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: Apache-2.0
+"""sensor_msgs/Image and CompressedImage -> array; LoopClosure <-> sensor_msgs/PointCloud2."""
+
+from __future__ import annotations
+
+import array
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from builtin_interfaces.msg import Time
+from numpy.typing import NDArray
+from rosbags.image import ImageError as RosbagsImageError
+from rosbags.image import image_to_cvimage
+from sensor_msgs.msg import CompressedImage, PointCloud2, PointField
+from sensor_msgs.msg import Image as ImageMessage
+from std_msgs.msg import Header
+
+from binvpr_ros.descriptor import Image
+from binvpr_ros.keyframes import NANOSECONDS
+from binvpr_ros.loop_closure import LoopClosure
+
+
+class ImageMessageError(ValueError):
+    """An image message cannot be used; the message says why."""
+
+
+# Encoding -> channels, and the OpenCV code that makes RGB of it (None: it is RGB or grey already).
+PLAIN_ENCODINGS: dict[str, tuple[int, int | None]] = {
+    "mono8": (1, None),
+    "8UC1": (1, None),
+    "rgb8": (3, None),
+    "bgr8": (3, cv2.COLOR_BGR2RGB),
+    "8UC3": (3, cv2.COLOR_BGR2RGB),
+    "rgba8": (4, cv2.COLOR_RGBA2RGB),
+    "bgra8": (4, cv2.COLOR_BGRA2RGB),
+    "8UC4": (4, cv2.COLOR_BGRA2RGB),
+}
+# Encoding -> bytes a pixel, and what a converter library shall make of it.
+CONVERTED_ENCODINGS: dict[str, tuple[int, str]] = {
+    "mono16": (2, "mono8"),
+    "rgb16": (6, "rgb8"),
+    "bgr16": (6, "rgb8"),
+    "rgba16": (8, "rgb8"),
+    "bgra16": (8, "rgb8"),
+    **{f"bayer_{order}8": (1, "rgb8") for order in ("rggb", "bggr", "gbrg", "grbg")},
+    **{f"bayer_{order}16": (2, "rgb8") for order in ("rggb", "bggr", "gbrg", "grbg")},
+    **dict.fromkeys(("yuv422", "uyvy", "yuv422_yuy2", "yuyv"), (2, "rgb8")),
+}
+# Two planes, the second of half the height: neither converter knows them.
+PLANAR_ENCODINGS = {"nv12": cv2.COLOR_YUV2RGB_NV12, "nv21": cv2.COLOR_YUV2RGB_NV21}
+
+
+def image_from_message(message: ImageMessage) -> Image:
+    """Return a sensor_msgs/Image as uint8 [H,W,3] RGB or [H,W] grey; raises ImageMessageError.
+
+    Plain 8-bit encodings are viewed in place, row padding (`step`) included; the others go through cv_bridge or
+    rosbags-image, after their rows were put together without padding, which neither of them expects.
+    """
+    encoding = message.encoding
+    if encoding in PLAIN_ENCODINGS:
+        channels, to_rgb = PLAIN_ENCODINGS[encoding]
+        image = _rows(message, channels).reshape(message.height, message.width, channels)
+        if channels == 1:
+            return image[..., 0]
+        return image if to_rgb is None else cv2.cvtColor(image, to_rgb)
+    if encoding in PLANAR_ENCODINGS:
+        if message.height % 2 or message.width % 2:
+            raise ImageMessageError(f"its size {message.width}x{message.height} is odd, which {encoding} cannot have")
+        planes = _rows(message, 1, rows=message.height * 3 // 2)
+        return cv2.cvtColor(np.ascontiguousarray(planes), PLANAR_ENCODINGS[encoding])
+    if encoding in CONVERTED_ENCODINGS:
+        bytes_per_pixel, target = CONVERTED_ENCODINGS[encoding]
+        rows = np.ascontiguousarray(_rows(message, bytes_per_pixel))
+        tight = ImageMessage(
+            height=message.height,
+            width=message.width,
+            encoding=encoding,
+            is_bigendian=message.is_bigendian,
+            step=rows.shape[1],
+            data=array.array("B", rows.tobytes()),
+        )
+        return _converter()(tight, target)
+    raise ImageMessageError(f"its encoding {encoding!r} is not one of {', '.join(supported_encodings())}")
+
+
+def image_from_compressed(message: CompressedImage) -> Image:
+    """Return a sensor_msgs/CompressedImage (jpeg, png) as uint8 [H,W,3] RGB or [H,W] grey; raises ImageMessageError."""
+    if "compressedDepth" in message.format:
+        raise ImageMessageError("it holds depth (compressedDepth); subscribe to the colour or grey image")
+    data = np.frombuffer(message.data, np.uint8)
+    try:
+        # The pixels as the camera gave them: a viewer's rotation flag (EXIF) is not the robot's.
+        image = cv2.imdecode(data, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_IGNORE_ORIENTATION) if data.size else None
+    except cv2.error:
+        image = None
+    if image is None:
+        raise ImageMessageError(f"its {data.size} bytes (format {message.format!r}) cannot be decoded")
+    return image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def supported_encodings() -> list[str]:
+    """Return the names of all encodings that image_from_message takes."""
+    return [*PLAIN_ENCODINGS, *PLANAR_ENCODINGS, *CONVERTED_ENCODINGS]
+
+
+def _rows(message: ImageMessage, bytes_per_pixel: int, rows: int | None = None) -> NDArray[np.uint8]:
+    """Return the message's pixels as a view [rows, width * bytes_per_pixel] without the padding of `step`."""
+    rows = message.height if rows is None else rows
+    width = message.width * bytes_per_pixel
+    if message.height == 0 or message.width == 0:
+        raise ImageMessageError(f"its size is {message.width}x{message.height}")
+    if message.step < width:
+        raise ImageMessageError(
+            f"its step of {message.step} bytes is less than a row of {message.width} {message.encoding} pixels ({width})"
+        )
+    if len(message.data) != message.step * rows:
+        raise ImageMessageError(
+            f"it has {len(message.data)} bytes of data instead of {message.step * rows} "
+            f"({rows} rows of {message.step})"
+        )
+    return np.frombuffer(message.data, np.uint8).reshape(rows, message.step)[:, :width]
+
+
+@functools.cache
+def _converter() -> Callable[[ImageMessage, str], Image]:
+    """Return the converter for the less plain encodings: cv_bridge where it is (ROS from apt), else rosbags-image."""
+    try:
+        from cv_bridge import CvBridge, CvBridgeError
+    except ImportError:
+        return _convert_with_rosbags
+    bridge = CvBridge()
+
+    def convert_with_cv_bridge(message: ImageMessage, target: str) -> Image:
+        try:
+            image: Image = bridge.imgmsg_to_cv2(message, target)
+        except (CvBridgeError, cv2.error) as error:
+            raise ImageMessageError(f"cv_bridge cannot convert it ({error})") from None
+        return image
+
+    return convert_with_cv_bridge
+
+
+def _convert_with_rosbags(message: ImageMessage, target: str) -> Image:
+    try:
+        return np.asarray(image_to_cvimage(message, target), np.uint8)
+    except (RosbagsImageError, cv2.error) as error:
+        raise ImageMessageError(f"rosbags-image cannot convert it ({error})") from None
+
+
+def to_nanoseconds(stamp: Time) -> int:
+    """Return a builtin_interfaces/Time in nanoseconds."""
+    return int(stamp.sec) * NANOSECONDS + int(stamp.nanosec)
+
+
+def from_nanoseconds(stamp: int) -> Time:
+    """Return nanoseconds as a builtin_interfaces/Time."""
+    seconds, nanoseconds = divmod(stamp, NANOSECONDS)
+    return Time(sec=seconds, nanosec=nanoseconds)
+
+
+LOOP_CLOSURE_ROW = np.dtype([
+    ("query_id", "<u4"),
+    ("match_id", "<u4"),
+    ("query_session", "<u4"),
+    ("match_session", "<u4"),
+    ("match_sec", "<i4"),
+    ("match_nanosec", "<u4"),
+    ("hamming", "<u4"),
+    ("score", "<f4"),
+    ("inliers", "<i4"),
+])  # fmt: skip
+"""A row of the topic `loop_closures`: 36 bytes, no padding."""
+
+_POINT_FIELD_TYPES = {"u4": PointField.UINT32, "i4": PointField.INT32, "f4": PointField.FLOAT32}
+
+
+def message_from_closures(header: Header, closures: Sequence[LoopClosure]) -> PointCloud2:
+    """Return the closures of one query image, best first, as a table; `header` is that image's own."""
+    rows = np.empty(len(closures), LOOP_CLOSURE_ROW)
+    for row, closure in zip(rows, closures, strict=True):
+        seconds, nanoseconds = divmod(closure.match.stamp, NANOSECONDS)
+        row["query_id"], row["match_id"] = closure.query.id, closure.match.id
+        row["query_session"], row["match_session"] = closure.query.session, closure.match.session
+        row["match_sec"], row["match_nanosec"] = seconds, nanoseconds
+        row["hamming"], row["score"], row["inliers"] = closure.hamming, closure.score, closure.inliers
+    return PointCloud2(
+        header=header,
+        height=1,
+        width=len(rows),
+        fields=_point_fields(),
+        is_bigendian=False,
+        point_step=LOOP_CLOSURE_ROW.itemsize,
+        row_step=LOOP_CLOSURE_ROW.itemsize * len(rows),
+        data=array.array("B", rows.tobytes()),
+        is_dense=True,
+    )
+
+
+def rows_from_message(message: PointCloud2) -> NDArray[Any]:
+    """Return the rows of a `loop_closures` message as a structured array of LOOP_CLOSURE_ROW; raises ValueError."""
+    expected = [(field.name, field.offset, field.datatype, field.count) for field in _point_fields()]
+    fields = [(field.name, field.offset, field.datatype, field.count) for field in message.fields]
+    if fields != expected or message.point_step != LOOP_CLOSURE_ROW.itemsize or message.is_bigendian:
+        raise ValueError("the message is no table of loop closures: its fields differ; check the topic")
+    return np.frombuffer(message.data, LOOP_CLOSURE_ROW)
+
+
+def _point_fields() -> list[PointField]:
+    fields = LOOP_CLOSURE_ROW.fields or {}
+    return [
+        PointField(name=name, offset=offset, datatype=_POINT_FIELD_TYPES[kind.str[1:]], count=1)
+        for name, (kind, offset, *_) in fields.items()
+    ]

@@ -1,0 +1,300 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ROS face: parameters, topics, services, diagnostics. All that recognises is in recognizer.py."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rclpy.clock import Clock, ClockType
+from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.exceptions import ParameterException
+from rclpy.executors import ExternalShutdownException
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CompressedImage, Image, PointCloud2
+from std_msgs.msg import Header
+from std_srvs.srv import Trigger
+
+from binvpr_ros.config import Config, ConfigError
+from binvpr_ros.database import DatabaseError
+from binvpr_ros.descriptor import DescriptorError
+from binvpr_ros.loop_closure import Refusal
+from binvpr_ros.messages import (
+    ImageMessageError,
+    from_nanoseconds,
+    image_from_compressed,
+    image_from_message,
+    message_from_closures,
+    to_nanoseconds,
+)
+from binvpr_ros.model_card import ModelCardError
+from binvpr_ros.recognizer import PlaceRecognizer, Recognition, StampError
+
+START_ERRORS = (ConfigError, DatabaseError, DescriptorError, ModelCardError, ParameterException)
+NEWEST_IMAGE = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+EVERY_RESULT = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=50, reliability=ReliabilityPolicy.RELIABLE)
+WARNING_INTERVAL = 5.0
+"""Least time in seconds between two warnings of one kind."""
+
+
+class Statistics:
+    """What diagnostics report: counts since the start, and times over the latest images. Shared by two threads."""
+
+    LATEST = 200
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.counts: Counter[str] = Counter()
+        self.unusable: Counter[str] = Counter()
+        self.refused: Counter[Refusal] = Counter()
+        self.processing_ms: deque[float] = deque(maxlen=self.LATEST)
+        self.latency_ms: deque[float] = deque(maxlen=self.LATEST)
+        self.frame_id = ""
+        self.failure = ""
+
+    def count(self, name: str, amount: int = 1) -> None:
+        """Add to a count since the start."""
+        with self._lock:
+            self.counts[name] += amount
+
+    def count_unusable(self, kind: str) -> None:
+        """Count an image that was skipped."""
+        with self._lock:
+            self.counts["images_unusable"] += 1
+            self.unusable[kind] += 1
+
+    def count_recognition(self, recognition: Recognition, frame_id: str, processing_ms: float, latency_ms: float) -> None:
+        """Count an image that was processed."""
+        with self._lock:
+            self.frame_id = frame_id
+            self.counts["images_processed"] += 1
+            self.counts["keyframes"] += recognition.keyframe is not None
+            self.counts["loop_closures"] += len(recognition.verdict.closures)
+            self.refused.update(refused.reason for refused in recognition.verdict.refused)
+            self.processing_ms.append(processing_ms)
+            self.latency_ms.append(latency_ms)
+
+    def values(self) -> dict[str, str]:
+        """Return everything by name, formatted."""
+        names = ("images_received", "images_processed", "images_dropped", "messages_lost", "images_unusable", "keyframes",
+                 "loop_closures")  # fmt: skip
+        with self._lock:
+            values = {name: str(self.counts[name]) for name in names}
+            values |= {f"unusable_{kind}": str(count) for kind, count in sorted(self.unusable.items())}
+            values |= {f"refused_{reason.value}": str(self.refused[reason]) for reason in Refusal}
+            for name, times in (("processing_ms", self.processing_ms), ("latency_ms", self.latency_ms)):
+                for percent, label in ((50, "median"), (95, "p95")):
+                    values[f"{name}_{label}"] = f"{np.percentile(times, percent):.1f}" if times else "nan"
+        return values
+
+
+class BinvprNode(Node):
+    """Subscribes to `image`, publishes `loop_closures` and `keyframes`, reports on /diagnostics."""
+
+    def __init__(self) -> None:
+        super().__init__("binvpr")
+        self._recognizer = PlaceRecognizer(self._declare_parameters())
+        config = self._recognizer.config
+        self.add_on_set_parameters_callback(self._on_parameters)
+        self._statistics = Statistics()
+        self._warned: dict[str, float] = {}
+        self._processed_before = 0
+
+        self._closures = self.create_publisher(PointCloud2, "loop_closures", EVERY_RESULT)
+        self._keyframes = self.create_publisher(Header, "keyframes", EVERY_RESULT)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        for name, action in (
+            ("save_database", self._recognizer.save),
+            ("reset_database", self._recognizer.reset),
+            ("reload_database", self._recognizer.reload),
+        ):
+            self.create_service(Trigger, f"~/{name}", self._service(name, action))
+        # Wall time: diagnostics go on when simulated time stands still.
+        self.create_timer(1.0, self._publish_diagnostics, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+        # Inference stays off the executor's thread, so services and parameters answer while it runs.
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="recognizer")
+        self._busy = threading.Event()
+        self.create_subscription(
+            CompressedImage if config.compressed else Image,
+            "image",
+            self._on_image,
+            NEWEST_IMAGE,
+            event_callbacks=SubscriptionEventCallbacks(message_lost=self._on_message_lost),
+        )
+        card, backend = self._recognizer.network.card, self._recognizer.network.backend.name
+        self.get_logger().info(
+            f"ready: {card.name} ({card.network}, {card.descriptor_bits} bits) on {backend}, "
+            f"{len(self._recognizer.database)} keyframes, images from {self.resolve_topic_name('image')}"
+        )
+
+    def close(self) -> None:
+        """Finish the image in work and close the map."""
+        self._worker.shutdown(wait=True, cancel_futures=True)
+        self._recognizer.close()
+
+    def _declare_parameters(self) -> Config:
+        """Declare all parameters of Config, and return the Config that the user asked for."""
+        for parameter in Config.parameters():
+            self.declare_parameter(parameter.name, parameter.default, _descriptor_of(parameter))
+        return Config(**{parameter.name: self.get_parameter(parameter.name).value for parameter in Config.parameters()})
+
+    def _on_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
+        names = {parameter.name for parameter in Config.parameters()}
+        changes = {parameter.name: parameter.value for parameter in parameters if parameter.name in names}
+        try:
+            self._recognizer.config = self._recognizer.config.replace(**changes)
+        except ConfigError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
+    def _service(self, name: str, action: Callable[[], str]) -> Callable[[Trigger.Request, Trigger.Response], Any]:
+        def answer(_: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+            try:
+                response.success, response.message = True, action()
+                self.get_logger().info(f"{name}: {response.message}")
+            except DatabaseError as error:
+                response.success, response.message = False, str(error)
+                self.get_logger().warning(f"{name}: {error}")
+            return response
+
+        return answer
+
+    def _on_message_lost(self, event: Any) -> None:
+        self._statistics.count("messages_lost", event.total_count_change)
+
+    def _on_image(self, message: Image | CompressedImage) -> None:
+        """Hand the image to the worker, or drop it when that is busy: a frame never waits behind another."""
+        self._statistics.count("images_received")
+        if self._busy.is_set():
+            self._statistics.count("images_dropped")
+            return
+        self._busy.set()
+        self._worker.submit(self._recognize, message).add_done_callback(self._on_recognized)
+
+    def _on_recognized(self, future: Future[None]) -> None:
+        self._busy.clear()
+        if not future.cancelled() and (error := future.exception()) is not None and self.context.ok():
+            self.get_logger().error(f"an image was lost to an error in the program: {error!r}; please report it")
+
+    def _recognize(self, message: Image | CompressedImage) -> None:
+        """Recognise the place in one image and publish the result (worker thread)."""
+        started = time.perf_counter()
+        try:
+            convert = image_from_compressed if isinstance(message, CompressedImage) else image_from_message
+            image = convert(message)
+            recognition = self._recognizer.process(image, to_nanoseconds(message.header.stamp))
+        except ImageMessageError as error:
+            self._skip("image", f"skipped an image: {error}")
+            return
+        except StampError as error:
+            self._skip("stamp", f"skipped an image: {error}")
+            return
+        except DatabaseError as error:
+            self._statistics.failure = str(error)
+            self._skip("database", f"a keyframe was not kept: {error}")
+            return
+        self._statistics.failure = ""
+        if recognition.new_session:
+            self.get_logger().warning(
+                f"the stamps jumped back: session {self._recognizer.database.session} begins (a bag that starts again?)"
+            )
+        if recognition.keyframe is not None and self.context.ok():
+            self._keyframes.publish(message.header)
+            if recognition.verdict.closures:
+                self._closures.publish(message_from_closures(message.header, recognition.verdict.closures))
+        now = time.perf_counter()
+        latency = self.get_clock().now().nanoseconds - to_nanoseconds(message.header.stamp)
+        self._statistics.count_recognition(
+            recognition, message.header.frame_id, (now - started) * 1e3, latency / 1e6
+        )
+
+    def _skip(self, kind: str, sentence: str) -> None:
+        """Count an image that could not be used, and warn of it once in a while."""
+        self._statistics.count_unusable(kind)
+        now = time.monotonic()
+        if now - self._warned.get(kind, -WARNING_INTERVAL) >= WARNING_INTERVAL:
+            self._warned[kind] = now
+            self.get_logger().warning(sentence)
+
+    def _publish_diagnostics(self) -> None:
+        values = self._statistics.values()
+        processed = int(values["images_processed"])
+        rate, self._processed_before = processed - self._processed_before, processed
+        values |= {
+            "rate_hz": str(rate),
+            "keyframes_matched": str(len(self._recognizer.database)),
+            "session": str(self._recognizer.database.session),
+            "model": self._recognizer.network.card.name,
+            "backend": self._recognizer.network.backend.name,
+        }
+        if self._statistics.failure:
+            level, text = DiagnosticStatus.ERROR, f"keyframes are not kept: {self._statistics.failure}"
+        elif rate == 0:
+            level, text = DiagnosticStatus.WARN, f"no usable image from {self.resolve_topic_name('image')} in the last second"
+        else:
+            level, text = DiagnosticStatus.OK, f"{rate} images/s, {values['keyframes']} keyframes"
+        status = DiagnosticStatus(
+            level=level,
+            name=f"{self.get_name()}: place recognition",
+            message=text,
+            hardware_id=self._statistics.frame_id,
+            values=[KeyValue(key=key, value=value) for key, value in values.items()],
+        )
+        stamp = from_nanoseconds(self.get_clock().now().nanoseconds)
+        self._diagnostics.publish(DiagnosticArray(header=Header(stamp=stamp), status=[status]))
+
+
+def _descriptor_of(parameter: Any) -> ParameterDescriptor:
+    """Return the ROS description of one parameter of Config."""
+    facts = parameter.metadata
+    unit = f" [{facts['unit']}]" if facts["unit"] else ""
+    descriptor = ParameterDescriptor(
+        name=parameter.name,
+        description=facts["sentence"] + unit,
+        additional_constraints=f"one of {', '.join(facts['choices'])}" if facts["choices"] else "",
+        read_only=not facts["live"],
+        # So that exclusion_time:=10 is as good as 10.0; Config checks the type.
+        dynamic_typing=True,
+    )
+    if facts["low"] is not None:
+        if isinstance(parameter.default, int):
+            descriptor.integer_range = [IntegerRange(from_value=facts["low"], to_value=facts["high"], step=1)]
+        else:
+            descriptor.floating_point_range = [FloatingPointRange(from_value=facts["low"], to_value=facts["high"])]
+    return descriptor
+
+
+def main() -> int:
+    """Run the node until it is told to stop; the exit status is 1 where it cannot start."""
+    node = None
+    try:
+        rclpy.init()
+        node = BinvprNode()
+        rclpy.spin(node)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    except START_ERRORS as error:
+        rclpy.logging.get_logger("binvpr").fatal(f"cannot start: {error}")
+        return 1
+    finally:
+        if node is not None:
+            node.close()
+            node.destroy_node()
+        rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The node as a process of its own, and a listener for what it publishes: for the demo, benchmarks and tests."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from sensor_msgs.msg import PointCloud2
+from std_msgs.msg import Header
+
+from binvpr_ros.config import share_directory
+from binvpr_ros.node import EVERY_RESULT
+
+
+def isolate_ros() -> None:
+    """Keep this process and its children to themselves: this host alone, a random domain, room for large images.
+
+    Call it before rclpy.init. What the user has set stays.
+    """
+    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    os.environ.setdefault("ROS_DOMAIN_ID", str(random.randint(1, 101)))  # noqa: S311 - no secret
+    profile = str(share_directory() / "config" / "fastdds_large_images.xml")
+    for variable in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"):
+        os.environ.setdefault(variable, profile)
+
+
+class NodeProcess:
+    """`binvpr_node` with `arguments` (such as -p name:=value, -r image:=/camera), stopped at the end of a `with`."""
+
+    STOP_SECONDS = 20.0
+
+    def __init__(self, *arguments: str, log: Path | None = None) -> None:
+        self._log: IO[str] | None = None if log is None else log.open("w", encoding="utf-8")
+        command = [sys.executable, "-m", "binvpr_ros.node"]
+        if arguments:
+            command += ["--ros-args", *arguments]
+        # The log goes to standard error, which keeps a program's own standard output clean.
+        output = self._log if self._log is not None else sys.stderr
+        self.process = subprocess.Popen(command, stdout=output, stderr=output)
+
+    def stop(self, with_signal: signal.Signals = signal.SIGINT) -> int:
+        """Ask the node to stop, wait for it, and return its exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(with_signal)
+        try:
+            return self.process.wait(self.STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise
+        finally:
+            if self._log is not None:
+                self._log.close()
+                self._log = None
+
+    def __enter__(self) -> NodeProcess:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+class Listener:
+    """Collects, in a thread, what the node publishes: closures, keyframes and the newest diagnostics."""
+
+    def __init__(self, namespace: str = "") -> None:
+        self.node = rclpy.create_node("listener", namespace=namespace)
+        self.closures: list[PointCloud2] = []
+        self.keyframes: list[Header] = []
+        self.diagnostics: dict[str, str] = {}
+        self.level: bytes = b""
+        self.message = ""
+        self.hardware_id = ""
+        self.node.create_subscription(PointCloud2, "loop_closures", self.closures.append, EVERY_RESULT)
+        self.node.create_subscription(Header, "keyframes", self.keyframes.append, EVERY_RESULT)
+        self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(self.node)
+        self._thread = threading.Thread(target=self._spin, daemon=True)
+        self._thread.start()
+
+    def wait_until_settled(self, timeout: float = 10.0, received: int = 1) -> bool:
+        """Wait until the node has dealt with `received` images, as its diagnostics say; False after `timeout` seconds."""
+        names = ("images_processed", "images_dropped", "images_unusable", "messages_lost")
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            if sum(int(self.diagnostics.get(name, 0)) for name in names) >= received:
+                return True
+            time.sleep(0.05)
+        return False
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._executor.shutdown()
+        self._thread.join(timeout=5)
+        self.node.destroy_node()
+
+    def __enter__(self) -> Listener:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _spin(self) -> None:
+        try:
+            self._executor.spin()
+        except ExternalShutdownException:
+            pass
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            if status.name == "binvpr: place recognition":
+                self.diagnostics = {value.key: value.value for value in status.values}
+                self.level, self.message, self.hardware_id = status.level, status.message, status.hardware_id

@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A folder of images, a video, or a ROS 1 or ROS 2 bag as a stream of image messages."""
+
+from __future__ import annotations
+
+import array
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
+
+from binvpr_ros.messages import from_nanoseconds, image_from_compressed, image_from_message
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg")
+BAG_SUFFIXES = (".bag", ".db3", ".mcap")
+IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
+
+ImageMessage = Image | CompressedImage
+
+
+class SourceError(ValueError):
+    """The images cannot be read; the message says why and what to do."""
+
+
+class Source(ABC):
+    """Images in order, as messages; their headers hold the recorded stamps where `has_stamps`."""
+
+    rate: float
+    """Images a second, as recorded; 0 where it is not known."""
+    has_stamps = True
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return the number of images, or an estimate."""
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[ImageMessage]:
+        """Yield the messages in order."""
+
+
+def open_source(path: Path, topic: str = "") -> Source:
+    """Open a folder of images, a video file or a bag (`topic` chooses among several); raises SourceError."""
+    if path.is_dir():
+        if (path / "metadata.yaml").is_file():
+            return Bag(path, topic)
+        return Folder(path)
+    if not path.exists():
+        raise SourceError(f"{path} does not exist; give a folder of images, a video, or a ROS bag")
+    suffix = path.suffix.lower()
+    if suffix in BAG_SUFFIXES:
+        return Bag(path, topic)
+    if suffix in VIDEO_SUFFIXES:
+        return Video(path)
+    raise SourceError(f"{path} is neither a folder of images nor a video ({', '.join(VIDEO_SUFFIXES)}) nor a bag")
+
+
+class Folder(Source):
+    """A folder of image files, in file-name order."""
+
+    rate = 0.0
+    has_stamps = False
+
+    def __init__(self, path: Path) -> None:
+        self._files = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+        if not self._files:
+            raise SourceError(f"{path} holds no images ({', '.join(IMAGE_SUFFIXES)}) and is no ROS 2 bag")
+
+    def __len__(self) -> int:
+        """Return the number of files."""
+        return len(self._files)
+
+    def __iter__(self) -> Iterator[ImageMessage]:
+        """Yield the images in file-name order."""
+        return self.read(self._files)
+
+    def __reversed__(self) -> Iterator[ImageMessage]:
+        """Yield the images from the last to the first."""
+        return self.read(self._files[::-1])
+
+    @staticmethod
+    def read(files: list[Path]) -> Iterator[ImageMessage]:
+        """Yield jpeg and png files as they are, other kinds decoded."""
+        for file in files:
+            if file.suffix.lower() in (".jpg", ".jpeg", ".png"):
+                kind = "png" if file.suffix.lower() == ".png" else "jpeg"
+                yield CompressedImage(format=kind, data=array.array("B", file.read_bytes()))
+                continue
+            image = cv2.imread(str(file), cv2.IMREAD_ANYCOLOR)
+            if image is None:
+                raise SourceError(f"{file} cannot be decoded; remove it or replace it")
+            yield message_from_array(image)
+
+
+class Video(Source):
+    """A video file, as OpenCV reads it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        capture = self._open()
+        self.rate = float(capture.get(cv2.CAP_PROP_FPS))
+        self._count = max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
+        capture.release()
+
+    def __len__(self) -> int:
+        """Return the number of frames that the file claims to hold."""
+        return self._count
+
+    def __iter__(self) -> Iterator[ImageMessage]:
+        """Yield the frames."""
+        capture = self._open()
+        try:
+            number = 0
+            while True:
+                success, frame = capture.read()
+                if not success:
+                    return
+                message = message_from_array(frame)
+                if self.rate > 0:
+                    message.header.stamp = from_nanoseconds(round(number / self.rate * 1e9))
+                number += 1
+                yield message
+        finally:
+            capture.release()
+
+    def _open(self) -> cv2.VideoCapture:
+        capture = cv2.VideoCapture(str(self._path))
+        if not capture.isOpened():
+            raise SourceError(f"{self._path} cannot be opened as a video; convert it to mp4 (h264)")
+        return capture
+
+
+class Bag(Source):
+    """One image topic of a ROS 1 or ROS 2 bag, read without a ROS installation."""
+
+    def __init__(self, path: Path, topic: str) -> None:
+        try:
+            from rosbags.highlevel import AnyReader, AnyReaderError
+            from rosbags.typesys import Stores, get_typestore
+        except ImportError:
+            raise SourceError("reading bags needs rosbags; run: pip install rosbags") from None
+        # A ROS 2 bag before Iron does not say what its types are; those of Humble are then taken.
+        self._reader = AnyReader([path], default_typestore=get_typestore(Stores.ROS2_HUMBLE))
+        try:
+            with self._reader as reader:
+                found = [c for c in reader.connections if c.msgtype in IMAGE_TYPES and topic in ("", c.topic)]
+                self.rate = 0.0
+                if found:
+                    self._topic = found[0].topic
+                    self._count = sum(c.msgcount for c in found if c.topic == self._topic)
+                    self.rate = self._count / max(reader.duration / 1e9, 1e-9)
+        except AnyReaderError as error:
+            raise SourceError(f"{path} cannot be read as a bag ({error}); check it with `ros2 bag info`") from None
+        if not found:
+            asked = f"the image topic {topic}" if topic else "an image topic"
+            raise SourceError(f"{path} does not hold {asked}; list its topics with `ros2 bag info`")
+        topics = sorted({c.topic for c in found})
+        if len(topics) > 1:
+            raise SourceError(f"{path} holds several image topics, name one of them: {', '.join(topics)}")
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return self._count
+
+    def __iter__(self) -> Iterator[ImageMessage]:
+        """Yield the images with their recorded stamps."""
+        with self._reader as reader:
+            connections = [c for c in reader.connections if c.topic == self._topic]
+            for connection, _, raw in reader.messages(connections):
+                yield _from_rosbags(reader.deserialize(raw, connection.msgtype))
+
+
+def _from_rosbags(message: Any) -> ImageMessage:
+    """Return a message of the rosbags library as one of rclpy."""
+    stamp = from_nanoseconds(message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec)
+    header = Header(stamp=stamp, frame_id=message.header.frame_id)
+    data = array.array("B", message.data.tobytes())
+    if hasattr(message, "format"):
+        return CompressedImage(header=header, format=message.format, data=data)
+    return Image(
+        header=header, height=message.height, width=message.width, encoding=message.encoding,
+        is_bigendian=message.is_bigendian, step=message.step, data=data,
+    )  # fmt: skip
+
+
+def message_from_array(image: NDArray[np.uint8], encoding: str = "") -> Image:
+    """Return an Image message of uint8 pixels [H,W] or [H,W,3]; without `encoding` mono8 or bgr8, OpenCV's order."""
+    height, width = image.shape[:2]
+    data = np.ascontiguousarray(image)
+    return Image(
+        height=height, width=width, encoding=encoding or ("mono8" if image.ndim == 2 else "bgr8"),
+        step=data.nbytes // height, data=array.array("B", data.tobytes()),
+    )  # fmt: skip
+
+
+def as_type(message: ImageMessage, compressed: bool) -> ImageMessage:
+    """Return the message as CompressedImage (jpeg) or as Image, its header kept; raises ImageMessageError."""
+    if isinstance(message, CompressedImage) == compressed:
+        return message
+    if isinstance(message, CompressedImage):
+        rgb = image_from_compressed(message)
+        converted: ImageMessage = message_from_array(rgb, "mono8" if rgb.ndim == 2 else "rgb8")
+    else:
+        rgb = image_from_message(message)
+        bgr = rgb if rgb.ndim == 2 else cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
+        _, jpeg = cv2.imencode(".jpg", bgr)
+        converted = CompressedImage(format="jpeg", data=array.array("B", jpeg.tobytes()))
+    converted.header = message.header
+    return converted

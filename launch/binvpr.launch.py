@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Start the place-recognition node: `ros2 launch binvpr_ros binvpr.launch.py image_topic:=/camera/image_raw`."""
+
+import os
+from pathlib import Path
+
+from ament_index_python.packages import get_package_share_directory
+from launch import LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch.launch_description_entity import LaunchDescriptionEntity
+from launch_ros.actions import Node
+
+# An argument that is left empty overrides nothing: the params file and the node's defaults hold.
+ARGUMENTS = {
+    "image_topic": ("/camera/image_raw", "Camera topic; with compressed:=true its /compressed sibling is read."),
+    "compressed": ("", "true: subscribe to sensor_msgs/CompressedImage."),
+    "namespace": ("binvpr", "Namespace of the node and its topics."),
+    "params_file": ("", "YAML file of parameters; empty: the package's config/binvpr.yaml."),
+    "model": ("", "Model file (.tflite)."),
+    "database": ("", "Map file (SQLite) that keeps the keyframes."),
+    "log_level": ("", "debug, info, warn, error or fatal."),
+    "use_sim_time": ("", "true: take the time from /clock."),
+    "fastdds_profile": ("", "XML profile for Fast DDS, such as the package's config/fastdds_large_images.xml."),
+}
+# Humble and Jazzy read the first, Kilted the second.
+FASTDDS_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Declare the arguments; the node is made when their values are known."""
+    arguments = [
+        DeclareLaunchArgument(name, default_value=default, description=description)
+        for name, (default, description) in ARGUMENTS.items()
+    ]
+    return LaunchDescription([*arguments, OpaqueFunction(function=start_node)])
+
+
+def start_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    """Return the node, with what the arguments ask for."""
+    values = {name: context.launch_configurations[name] for name in ARGUMENTS}
+    overrides: dict[str, str | bool] = {name: values[name] for name in ("model", "database") if values[name]}
+    overrides |= {name: boolean(name, values[name]) for name in ("compressed", "use_sim_time") if values[name]}
+    params_file = values["params_file"] or str(Path(get_package_share_directory("binvpr_ros"), "config", "binvpr.yaml"))
+    if not Path(params_file).is_file():
+        raise FileNotFoundError(f"params_file {params_file} does not exist; give the path of a YAML file")
+    topic = values["image_topic"].rstrip("/") + ("/compressed" if overrides.get("compressed") else "")
+
+    actions: list[LaunchDescriptionEntity] = []
+    if values["fastdds_profile"]:
+        # A profile that the user's shell has set already is the user's choice.
+        actions += [
+            SetEnvironmentVariable(name, values["fastdds_profile"]) for name in FASTDDS_VARIABLES if name not in os.environ
+        ]
+    node = Node(
+        package="binvpr_ros",
+        executable="binvpr_node",
+        name="binvpr",
+        namespace=values["namespace"],
+        parameters=[params_file, overrides],
+        remappings=[("image", topic)],
+        ros_arguments=["--log-level", values["log_level"]] if values["log_level"] else [],
+        output="screen",
+    )
+    return [*actions, node]
+
+
+def boolean(name: str, text: str) -> bool:
+    """Return a launch argument as a truth value."""
+    try:
+        return BOOLEANS[text.lower()]
+    except KeyError:
+        raise ValueError(f"{name} must be true or false, not {text!r}") from None

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What several tests share. ROS tests keep to this host and to a domain of their own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from binvpr_ros.config import DEFAULT_MODEL, share_directory
+from binvpr_ros.evaluation.world import World, drive
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real images that are here for development only; never part of the package."""
+    if not SHARED_DATA.is_dir() and os.environ.get("CI") != "true":
+        pytest.skip(f"the development images are not at {SHARED_DATA}")
+    return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def model() -> Path:
+    """The packaged model."""
+    return share_directory() / "models" / DEFAULT_MODEL
+
+
+@pytest.fixture(scope="session")
+def world_images() -> list[NDArray[np.uint8]]:
+    """Sixty views of the rendered building, RGB 240x320: two thirds of a drive that comes back to its start."""
+    world = World()
+    return [world.render(*stop) for stop in drive(60)]
+
+
+@pytest.fixture(scope="session")
+def ros() -> Iterator[None]:
+    """rclpy, initialised for this process, and an environment for the nodes that a test starts."""
+    rclpy = pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+    from binvpr_ros.tools.node_process import isolate_ros
+
+    os.environ.pop("ROS_DOMAIN_ID", None)
+    isolate_ros()
+    rclpy.init()
+    yield
+    rclpy.try_shutdown()

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+from binvpr_ros.config import Config, ConfigError, model_path, share_directory
+
+YAML = share_directory() / "config" / "binvpr.yaml"
+
+
+def test_yaml_lists_every_parameter_with_its_default() -> None:
+    listed = yaml.safe_load(YAML.read_text(encoding="utf-8"))
+    assert listed == {"/**": {"ros__parameters": {p.name: p.default for p in Config.parameters()}}}
+
+
+@pytest.mark.parametrize("parameter", Config.parameters(), ids=lambda p: p.name)
+def test_yaml_says_what_each_parameter_is(parameter: Any) -> None:
+    facts = parameter.metadata
+    notes = [", ".join(facts["choices"])] if facts["choices"] else []
+    if facts["low"] is not None:
+        notes.append(f"{facts['low']} to {facts['high']} {facts['unit']}".rstrip())
+    notes += ["live"] if facts["live"] else []
+    comment = f"# {facts['sentence']}" + (f" ({'; '.join(notes)})" if notes else "")
+    assert f"    {comment}\n    {parameter.name}: " in YAML.read_text(encoding="utf-8")
+
+
+def test_every_sentence_ends_and_every_range_is_a_range() -> None:
+    for parameter in Config.parameters():
+        facts = parameter.metadata
+        assert re.fullmatch(r"[A-Z].*\.", facts["sentence"])
+        assert (facts["low"] is None) == (facts["high"] is None)
+        if facts["low"] is not None:
+            assert facts["low"] <= parameter.default <= facts["high"]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"min_score": 1.5}, "min_score must be between 0.0 and 1.0, not 1.5"),
+        ({"max_candidates": 0}, "max_candidates must be between 1 and 100, not 0"),
+        ({"exclusion_time": float("nan")}, "exclusion_time must be between"),
+        ({"backend": "tpu"}, "backend must be one of auto, litert, lce, not 'tpu'"),
+        ({"threads": 1.0}, "threads must be of type int"),
+        ({"compressed": 1}, "compressed must be of type bool"),
+        ({"database": 3}, "database must be of type str"),
+        ({"keyframe_min_interval": 3.0}, "is longer than keyframe_max_interval"),
+    ],
+)
+def test_a_value_outside_its_range_is_refused_in_one_sentence(change: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(sentence)) as refused:
+        Config(**change)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_whole_number_is_good_for_a_real_parameter() -> None:
+    assert Config().replace(exclusion_time=20).exclusion_time == 20
+
+
+def test_replace_leaves_the_original_alone() -> None:
+    config = Config()
+    assert config.replace(min_score=0.9).min_score == 0.9
+    assert config == Config()
+
+
+def test_model_path_is_the_packaged_one_unless_named() -> None:
+    assert model_path(Config()).is_file()
+    assert str(model_path(Config(model="/maps/mine.tflite"))) == "/maps/mine.tflite"

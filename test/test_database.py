@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from binvpr_ros.database import INITIAL_CAPACITY, DatabaseError, KeyframeDatabase
+from binvpr_ros.descriptor import Descriptor
+
+MODEL = "a" * 64
+WORDS = 4
+
+
+def descriptor(seed: int) -> Descriptor:
+    return np.random.default_rng(seed).integers(0, 2**64, WORDS, np.uint64)
+
+
+def fill(database: KeyframeDatabase, count: int, start: int = 0) -> None:
+    for number in range(start, start + count):
+        database.add(database.next_keyframe(number * 1000, descriptor(number)))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "map.db"
+
+
+@pytest.fixture(params=["memory", "file"])
+def database(request: pytest.FixtureRequest, path: Path) -> KeyframeDatabase:
+    return KeyframeDatabase(None if request.param == "memory" else path, MODEL, WORDS)
+
+
+def test_distances_are_exact_and_in_order(database: KeyframeDatabase) -> None:
+    fill(database, 20)
+    distances = database.distances(descriptor(7))
+    assert distances.shape == (20,)
+    assert distances.argmin() == 7
+    assert distances[7] == 0
+    assert distances[3] == sum((int(a) ^ int(b)).bit_count() for a, b in zip(descriptor(3), descriptor(7), strict=True))
+
+
+def test_keyframes_come_back_as_they_were_added(database: KeyframeDatabase) -> None:
+    fill(database, 3)
+    keyframe = database.keyframe(2)
+    assert (keyframe.id, keyframe.session, keyframe.stamp) == (2, 0, 2000)
+    np.testing.assert_array_equal(keyframe.descriptor, descriptor(2))
+
+
+def test_memory_grows(database: KeyframeDatabase) -> None:
+    fill(database, INITIAL_CAPACITY + 1)
+    assert len(database) == INITIAL_CAPACITY + 1
+    assert database.distances(descriptor(0))[0] == 0
+    assert database.distances(descriptor(INITIAL_CAPACITY))[-1] == 0
+
+
+def test_an_empty_database_has_no_distances(database: KeyframeDatabase) -> None:
+    assert database.distances(descriptor(0)).shape == (0,)
+
+
+def test_after_a_reset_earlier_keyframes_are_not_matched_until_a_reload(database: KeyframeDatabase) -> None:
+    fill(database, 5)
+    database.reset()
+    assert len(database) == 0
+    fill(database, 2, start=5)
+    np.testing.assert_array_equal(database.ids, [5, 6])
+    np.testing.assert_array_equal(database.sessions, [1, 1])
+    assert database.keyframe(0).id == 5
+    database.reload()
+    np.testing.assert_array_equal(database.ids, range(7))
+    np.testing.assert_array_equal(database.sessions, [0] * 5 + [1] * 2)
+
+
+def test_a_file_brings_back_everything_and_begins_a_session(path: Path) -> None:
+    first = KeyframeDatabase(path, MODEL, WORDS)
+    fill(first, 5)
+    first.reset()
+    fill(first, 3, start=5)
+    first.close()
+    second = KeyframeDatabase(path, MODEL, WORDS)
+    assert second.session == 2
+    np.testing.assert_array_equal(second.ids, range(8))
+    np.testing.assert_array_equal(second.stamps, np.arange(8) * 1000)
+    assert second.next_keyframe(0, descriptor(0)).id == 8
+    assert second.distances(descriptor(6))[6] == 0
+
+
+def test_a_keyframe_is_in_the_file_when_add_returns(path: Path) -> None:
+    database = KeyframeDatabase(path, MODEL, WORDS)
+    fill(database, 1)
+    with sqlite3.connect(path) as reader:
+        assert reader.execute("SELECT id, session, stamp FROM keyframes").fetchall() == [(0, 0, 0)]
+
+
+def test_save_leaves_one_file_that_can_be_copied(path: Path, tmp_path: Path) -> None:
+    database = KeyframeDatabase(path, MODEL, WORDS)
+    fill(database, 4)
+    assert database.save() == f"4 keyframes in {path}"
+    shutil.copy(path, tmp_path / "copy.db")
+    assert len(KeyframeDatabase(tmp_path / "copy.db", MODEL, WORDS)) == 4
+
+
+def test_saving_without_a_file_is_an_error() -> None:
+    with pytest.raises(DatabaseError, match="start the node with the parameter database"):
+        KeyframeDatabase(None, MODEL, WORDS).save()
+
+
+def test_descriptors_of_another_model_are_refused(path: Path) -> None:
+    KeyframeDatabase(path, MODEL, WORDS).close()
+    with pytest.raises(DatabaseError, match="was made with another model"):
+        KeyframeDatabase(path, "b" * 64, WORDS)
+
+
+def test_a_map_of_a_later_version_is_refused(path: Path) -> None:
+    KeyframeDatabase(path, MODEL, WORDS).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE map SET schema_version = 99")
+    with pytest.raises(DatabaseError, match="has map version 99"):
+        KeyframeDatabase(path, MODEL, WORDS)
+
+
+def test_a_file_that_is_no_map_is_refused_and_left_alone(path: Path) -> None:
+    path.write_text("no map at all, but somebody's text, longer than the header of SQLite" * 20)
+    before = path.read_bytes()
+    with pytest.raises(DatabaseError, match="cannot be opened as a map"):
+        KeyframeDatabase(path, MODEL, WORDS)
+    assert path.read_bytes() == before
+
+
+def test_somebody_elses_database_is_refused_and_left_alone(path: Path) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE songs (title TEXT)")
+    with pytest.raises(DatabaseError, match="cannot be opened as a map"):
+        KeyframeDatabase(path, MODEL, WORDS)
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("songs",)]
+
+
+def test_a_folder_that_does_not_exist(tmp_path: Path) -> None:
+    with pytest.raises(DatabaseError, match="cannot be opened as a map"):
+        KeyframeDatabase(tmp_path / "nowhere" / "map.db", MODEL, WORDS)
+
+
+def test_a_damaged_keyframe_is_named(path: Path) -> None:
+    database = KeyframeDatabase(path, MODEL, WORDS)
+    fill(database, 3)
+    database.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE keyframes SET descriptor = x'00' WHERE id = 1")
+    with pytest.raises(DatabaseError, match="is damaged at keyframe 1"):
+        KeyframeDatabase(path, MODEL, WORDS)
+
+
+def test_a_keyframe_that_cannot_be_written_is_not_remembered(path: Path) -> None:
+    database = KeyframeDatabase(path, MODEL, WORDS)
+    fill(database, 1)
+    with sqlite3.connect(path) as other:
+        other.execute("DROP TABLE keyframes")
+    with pytest.raises(DatabaseError, match="cannot be written"):
+        fill(database, 1, start=1)
+    assert len(database) == 1

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from binvpr_ros.config import Config
+from binvpr_ros.database import KeyframeDatabase
+from binvpr_ros.descriptor import Descriptor
+from binvpr_ros.keyframes import NANOSECONDS
+from binvpr_ros.loop_closure import NOT_VERIFIED, LoopCloser, Refusal, Verdict
+
+BITS = 1024
+CONFIG = Config(
+    exclusion_time=10.0, exclusion_keyframes=5, min_score=0.6, confirmations=2, confirmation_window=3, max_candidates=2
+)
+
+
+def place(number: float, noise: float = 0.0) -> Descriptor:
+    """Return the descriptor of a place on a road, where places d < 4 apart have a similarity of about 1 - d / 4."""
+    rng = np.random.default_rng(0)
+    segments = rng.integers(0, 2, (100, BITS), np.uint8)
+    segment = np.floor(number / 4 + rng.random(BITS)).astype(int)  # Each bit changes once on the way to the next segment.
+    flips = np.random.default_rng(int(number * 1000)).random(BITS) < noise
+    return np.packbits(segments[segment, np.arange(BITS)] ^ flips).view(np.uint64)
+
+
+class Drive:
+    """Feeds places, one a second, to a LoopCloser."""
+
+    def __init__(self, config: Config = CONFIG) -> None:
+        self.config = config
+        self.closer = LoopCloser()
+        self.database = KeyframeDatabase(None, "", BITS // 64)
+        self.seconds = 0
+
+    def through(self, places: Sequence[float], noise: float = 0.0) -> list[Verdict]:
+        return [self.at(place(number, noise)) for number in places]
+
+    def at(self, descriptor: Descriptor) -> Verdict:
+        query = self.database.next_keyframe(self.seconds * NANOSECONDS, descriptor)
+        verdict = self.closer.decide(query, self.database, self.config)
+        self.database.add(query)
+        self.seconds += 1
+        return verdict
+
+
+def reasons(verdict: Verdict) -> list[Refusal]:
+    return [refused.reason for refused in verdict.refused]
+
+
+def test_the_first_keyframes_have_no_history() -> None:
+    verdicts = Drive().through(range(10))
+    assert all(reasons(verdict) == [Refusal.NO_HISTORY] for verdict in verdicts)
+
+
+def test_of_several_good_matches_the_best_is_taken() -> None:
+    drive = Drive(CONFIG.replace(confirmations=0))
+    drive.through(np.arange(0, 30, 0.5))  # neighbours are more alike than the query and its match will be
+    drive.through(range(50, 80))
+    assert drive.at(place(11.0)).closures[0].match.id == 22
+
+
+def test_new_places_are_no_closures() -> None:
+    verdicts = Drive().through(range(40))
+    assert not any(verdict.closures for verdict in verdicts)
+    assert all(reasons(verdict) == [Refusal.LOW_SCORE] for verdict in verdicts[10:])
+
+
+def test_a_place_seen_again_is_a_closure_once_it_is_confirmed() -> None:
+    drive = Drive()
+    drive.through(range(30))
+    verdicts = drive.through(range(6), noise=0.02)
+    assert [reasons(verdict) for verdict in verdicts[:2]] == [[Refusal.NOT_CONFIRMED]] * 2
+    for number, verdict in enumerate(verdicts[2:], 2):
+        (closure,) = verdict.closures
+        assert closure.match.id == number
+        assert closure.query.id == 30 + number
+        assert closure.score > 0.9
+        assert closure.hamming == pytest.approx(0.02 * BITS, rel=0.9)
+        assert closure.inliers == NOT_VERIFIED
+
+
+def test_the_same_road_driven_backwards_is_confirmed_too() -> None:
+    drive = Drive()
+    drive.through(range(30))
+    assert [len(verdict.closures) for verdict in drive.through([20, 19, 18, 17])][2:] == [1, 1]
+
+
+def test_one_match_between_new_places_is_not_confirmed() -> None:
+    drive = Drive()
+    drive.through(range(30))
+    verdicts = drive.through([60, 61, 7, 62, 63])
+    assert reasons(verdicts[2]) == [Refusal.NOT_CONFIRMED]
+    assert not any(verdict.closures for verdict in verdicts)
+
+
+def test_matches_that_jump_about_do_not_confirm_each_other() -> None:
+    drive = Drive()
+    drive.through(range(40))
+    assert not any(verdict.closures for verdict in drive.through([3, 20, 10, 28, 15]))
+
+
+def test_nothing_younger_than_the_window_is_matched() -> None:
+    drive = Drive()
+    verdicts = drive.through([0, 1] * 30)
+    for verdict in verdicts:
+        for closure in verdict.closures:
+            assert closure.query.stamp - closure.match.stamp >= 10 * NANOSECONDS
+    assert any(verdict.closures for verdict in verdicts)
+
+
+def test_nor_one_of_the_latest_keyframes() -> None:
+    drive = Drive(CONFIG.replace(exclusion_time=0.0, exclusion_keyframes=20))
+    for verdict in drive.through([0, 1] * 30):
+        for closure in verdict.closures:
+            assert closure.query.id - closure.match.id > 20
+
+
+def test_no_more_than_max_candidates_best_first_one_a_place() -> None:
+    drive = Drive()
+    for noise in (0.08, 0.0, 0.04):
+        drive.through(range(12), noise)
+        drive.through(range(50, 70))
+    verdict = drive.through([4, 5, 6])[-1]
+    assert [closure.match.id for closure in verdict.closures] == [38, 70]
+    assert verdict.closures[0].score >= verdict.closures[1].score
+    assert reasons(verdict) == [Refusal.NOT_AMONG_BEST]
+
+
+def test_an_earlier_session_is_matched_at_once() -> None:
+    drive = Drive()
+    drive.through(range(20))
+    drive.database.new_session()
+    drive.closer.forget()
+    verdict = drive.through([5, 6, 7])[-1]
+    assert [closure.match.id for closure in verdict.closures] == [7]
+    assert (verdict.closures[0].query.session, verdict.closures[0].match.session) == (1, 0)
+
+
+def test_scores_are_relative_to_how_similar_neighbours_are() -> None:
+    near, far = Drive(), Drive()
+    near.through(np.arange(0, 30, 0.25))
+    far.through(range(0, 120))
+    noisy = place(5.0, noise=0.2)
+    near_score = near.at(noisy).refused[0].score
+    far_score = far.at(noisy).refused[0].score
+    assert near_score < far_score
+
+
+def test_without_confirmations_a_single_match_is_enough() -> None:
+    drive = Drive(CONFIG.replace(confirmations=0))
+    drive.through(range(30))
+    assert drive.through([7])[0].closures[0].match.id == 7
+
+
+def test_forget_ends_all_streaks() -> None:
+    drive = Drive()
+    drive.through(range(30))
+    drive.through([5, 6])
+    drive.closer.forget()
+    assert reasons(drive.through([7])[0]) == [Refusal.NOT_CONFIRMED]
+
+
+def test_every_reason_has_a_name_of_its_own() -> None:
+    assert len({reason.value for reason in Refusal}) == len(Refusal) == 5
