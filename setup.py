@@ -17,7 +17,7 @@ def files(folder: str, *patterns: str) -> list[str]:
 setup(
     name=PACKAGE,
     version="0.1.0",
-    description="Visual place recognition and loop-closure candidates for ROS 2, with a binary neural network on the CPU",
+    description="Visual place recognition for ROS 2: loop-closure candidates from a binary network on the CPU",
     license="Apache-2.0",
     author="binvpr_ros maintainers",
     maintainer="binvpr_ros maintainers",

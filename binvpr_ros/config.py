@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every parameter once: name, default, range, unit and one sentence.
 
-The ROS node declares its parameters from here, and config/binvpr.yaml repeats them for people (a test keeps both equal).
+The ROS node declares its parameters from here; config/binvpr.yaml repeats them for people (a test keeps both equal).
 """
 
 from __future__ import annotations
@@ -50,13 +50,18 @@ class Config:
     compressed: bool = _parameter(False, "Subscribe to sensor_msgs/CompressedImage instead of Image.")
 
     keyframe_distance: float = _parameter(
-        0.12, "Share of descriptor bits that must change for a new keyframe.", low=0.0, high=1.0, live=True
+        0.04, "Share of descriptor bits that must change for a new keyframe.", low=0.0, high=1.0, live=True
     )
     keyframe_min_interval: float = _parameter(
-        0.1, "Least time between two keyframes.", low=0.0, high=3600.0, unit="s", live=True
+        0.05, "Least time between two keyframes.", low=0.0, high=3600.0, unit="s", live=True
     )
     keyframe_max_interval: float = _parameter(
-        2.0, "Time after which an image becomes a keyframe without any change.", low=0.0, high=3600.0, unit="s", live=True
+        2.0,
+        "Time after which an image becomes a keyframe without any change.",
+        low=0.0,
+        high=3600.0,
+        unit="s",
+        live=True,
     )
     min_contrast: float = _parameter(
         6.0, "Standard deviation of the grey values (0 to 255) below which an image shows nothing to recognise.",
@@ -70,13 +75,25 @@ class Config:
         10, "This many latest keyframes are no candidates.", low=0, high=1_000_000, live=True
     )
     min_score: float = _parameter(
-        0.6, "Least score of a loop closure; 1 is the similarity of neighbouring keyframes.", low=0.0, high=1.0, live=True
+        0.35,
+        "Least score of a loop closure: 0 is the map's median similarity, 1 that of neighbours.",
+        low=0.0,
+        high=1.0,
+        live=True,
     )
     confirmations: int = _parameter(
         2, "Preceding keyframes that must have matched near the same place.", low=0, high=100, live=True
     )
+    confirmation_time: float = _parameter(
+        0.8,
+        "How long keyframes in a row must have matched near the same place.",
+        low=0.0,
+        high=60.0,
+        unit="s",
+        live=True,
+    )
     confirmation_window: int = _parameter(
-        5, "How many keyframes apart two matches are still near the same place.", low=0, high=1000, live=True
+        8, "How many keyframes apart two matches are still near the same place.", low=0, high=1000, live=True
     )
     max_candidates: int = _parameter(3, "Most candidates for one keyframe.", low=1, high=100, live=True)
 

@@ -79,7 +79,9 @@ class KeyframeDatabase:
     def keyframe(self, index: int) -> Keyframe:
         """Return the keyframe at position `index` of the arrays above."""
         at = self._first_matched + index
-        return Keyframe(int(self._ids[at]), int(self._sessions[at]), int(self._stamps[at]), self._descriptors[at].copy())
+        return Keyframe(
+            int(self._ids[at]), int(self._sessions[at]), int(self._stamps[at]), self._descriptors[at].copy()
+        )
 
     def next_keyframe(self, stamp: int, descriptor: Descriptor) -> Keyframe:
         """Return the keyframe that an image of the present session would become; `add` keeps it."""
@@ -166,7 +168,9 @@ class KeyframeDatabase:
                 f"{path} cannot be opened as a map ({error}); name a map file, or a new one in a writable folder"
             ) from None
         if version != SCHEMA_VERSION:
-            raise DatabaseError(f"{path} has map version {version}, this program reads {SCHEMA_VERSION}; upgrade binvpr_ros")
+            raise DatabaseError(
+                f"{path} has map version {version}, this program reads {SCHEMA_VERSION}; upgrade binvpr_ros"
+            )
         if model != model_sha256 or words != self._words:
             raise DatabaseError(f"{path} was made with another model (SHA-256 {model}); use that model or another file")
         return connection
@@ -178,4 +182,3 @@ class KeyframeDatabase:
             yield self._connection
         except sqlite3.Error as error:
             raise DatabaseError(f"{self._path} cannot be written ({error}); check space and permissions") from None
-

@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib
 import importlib.machinery
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -70,7 +71,8 @@ class LceBackend:
         """Load the interpreter's extension module by itself: its package would import all of TensorFlow."""
         advice = "on x86-64 with CPython 3.10 to 3.12 run: pip install larq-compute-engine 'numpy<2'"
         package = importlib.util.find_spec("larq_compute_engine")
-        folders = [str(Path(root) / "tflite" / "python") for root in package.submodule_search_locations or ()] if package else []
+        roots = package.submodule_search_locations or () if package else ()
+        folders = [str(Path(root) / "tflite" / "python") for root in roots]
         spec = importlib.machinery.PathFinder.find_spec("interpreter_wrapper_lite", folders)
         if spec is None or spec.loader is None:
             raise DescriptorError(f"the backend lce is not installed; {advice}")
@@ -125,7 +127,7 @@ class LitertBackend:
 
 def load_backend(name: str, model: bytes, threads: int) -> Backend:
     """Load `model` into the backend `lce`, `litert`, or for `auto` into the first of them that takes it."""
-    backends = {"lce": LceBackend, "litert": LitertBackend}
+    backends: dict[str, Callable[[bytes, int], Backend]] = {"lce": LceBackend, "litert": LitertBackend}
     if name != "auto":
         return backends[name](model, threads)
     refusals = []
@@ -183,20 +185,16 @@ def pack(output: NDArray[Any]) -> Descriptor:
     return np.pad(packed, (0, missing)).view(np.uint64)
 
 
-if hasattr(np, "bitwise_count"):
+def _look_up_bit_count(words: NDArray[np.uint64]) -> NDArray[np.uint8]:
+    return _BITS_OF_UINT16[words.view(np.uint16)]
 
-    def _popcount(words: NDArray[np.uint64]) -> NDArray[np.uint32]:
-        return np.bitwise_count(words).sum(axis=-1, dtype=np.uint32)
-else:  # NumPy before 2.0
-    _BITS_OF_UINT16 = np.unpackbits(np.arange(1 << 16, dtype=np.uint16).view(np.uint8)).reshape(-1, 16).sum(
-        axis=1, dtype=np.uint8
-    )  # fmt: skip
 
-    def _popcount(words: NDArray[np.uint64]) -> NDArray[np.uint32]:
-        counts: NDArray[np.uint32] = _BITS_OF_UINT16[words.view(np.uint16)].sum(axis=-1, dtype=np.uint32)
-        return counts
+_BITS_OF_UINT16 = np.unpackbits(np.arange(1 << 16, dtype=np.uint16).view(np.uint8)).reshape(-1, 16).sum(1, np.uint8)
+# NumPy has a popcount of its own from 2.0 on.
+_bit_count: Callable[[NDArray[np.uint64]], NDArray[np.uint8]] = getattr(np, "bitwise_count", _look_up_bit_count)
 
 
 def hamming(descriptors: NDArray[np.uint64], descriptor: Descriptor) -> NDArray[np.uint32]:
     """Return the Hamming distances [K] of `descriptors` [K,W] to one `descriptor` [W]."""
-    return _popcount(np.bitwise_xor(descriptors, descriptor))
+    counts: NDArray[np.uint32] = _bit_count(np.bitwise_xor(descriptors, descriptor)).sum(axis=-1, dtype=np.uint32)
+    return counts

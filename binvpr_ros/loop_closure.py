@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which matches are loop closures, and for the others the reason of refusal.
 
-The similarity of two descriptors of N bits at Hamming distance d is 1 - 2 d / N: the cosine of their signs, about 0 for
-unrelated images. A match's score is its similarity divided by the similarity of neighbouring keyframes, as DBoW2 does
-(Galvez-Lopez and Tardos, TRO 2012, section V-A), so a threshold holds over scenes and cameras.
+The similarity of two descriptors of N bits at Hamming distance d is 1 - 2 d / N: the cosine of their signs. How high it
+is for one place, and for two, depends on the scene, so a match's score is its position between them: 0 is the
+similarity to the map as a whole (its median), 1 that of neighbouring keyframes. DBoW2 normalises by the latter alone (Galvez-Lopez
+and Tardos, TRO 2012, section V-A); the former makes buildings where all looks alike score lower.
 """
 
 from __future__ import annotations
@@ -63,23 +64,24 @@ class Verdict:
 
 
 class _Candidate(NamedTuple):
-    """A match above the threshold: its index in the database, and how many keyframes in a row matched near it.
+    """A match above the threshold: its position in the database, and the streak of keyframes that matched near it.
 
     The score is not yet clipped to 1, so that the best of several good matches is told apart.
     """
 
-    index: int
+    position: int
     id: int
     session: int
     score: float
-    streak: int
+    streak: int  # keyframes in a row, this one included
+    since: int  # stamp of the first of them, nanoseconds
 
 
 class LoopCloser:
     """Decides over the matches of each keyframe in turn; remembers what the preceding ones matched."""
 
     NEIGHBOURS = 15  # keyframes over which the similarity of neighbours is taken
-    LEAST_NEIGHBOUR_SIMILARITY = 0.3  # below this the camera moves too fast for the ratio to mean anything
+    LEAST_NEIGHBOUR_SIMILARITY = 0.75  # of a calm drive; a fast one must not make poor matches look good
     MOST_PLACES = 20  # places followed from keyframe to keyframe
 
     def __init__(self) -> None:
@@ -101,9 +103,9 @@ class LoopCloser:
         if not open_to_match.any():
             return Verdict(refused=[Refused(Refusal.NO_HISTORY)])
 
-        scores = similarities / self._expected_similarity()
+        scores = self._scores(similarities)
         scores[~open_to_match] = -np.inf
-        places = self._places(scores, database, config)
+        places = self._places(scores, query, database, config)
         if not places:
             best = int(scores.argmax())
             refused = Refused(Refusal.LOW_SCORE, database.keyframe(best), _reported(scores[best]))
@@ -113,13 +115,14 @@ class LoopCloser:
         closures: list[LoopClosure] = []
         refusals: list[Refused] = []
         for candidate in self._previous:
-            match = database.keyframe(candidate.index)
-            if candidate.streak <= config.confirmations:
+            match = database.keyframe(candidate.position)
+            lasted = query.stamp - candidate.since
+            if candidate.streak <= config.confirmations or lasted < config.confirmation_time * NANOSECONDS:
                 refusals.append(Refused(Refusal.NOT_CONFIRMED, match, _reported(candidate.score)))
             elif len(closures) == config.max_candidates:
                 refusals.append(Refused(Refusal.NOT_AMONG_BEST, match, _reported(candidate.score)))
             else:
-                hamming = int(distances[candidate.index])
+                hamming = int(distances[candidate.position])
                 closures.append(LoopClosure(query, match, hamming, _reported(candidate.score)))
         return Verdict(closures, refusals)
 
@@ -134,13 +137,18 @@ class LoopCloser:
         old_enough &= query.id - database.ids > config.exclusion_keyframes
         return old_enough | (database.sessions != query.session)
 
-    def _expected_similarity(self) -> float:
-        """Return how similar neighbouring keyframes are to each other: the median over the latest."""
-        if not self._neighbour_similarities:
-            return 1.0
-        return max(float(np.median(self._neighbour_similarities)), self.LEAST_NEIGHBOUR_SIMILARITY)
+    def _scores(self, similarities: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the scores [K]: 0 for the similarity to the map as a whole, 1 for that of neighbouring keyframes."""
+        of_neighbours = self.LEAST_NEIGHBOUR_SIMILARITY
+        if self._neighbour_similarities:
+            of_neighbours = max(float(np.median(self._neighbour_similarities)), of_neighbours)
+        # In a small map the median may itself be this place.
+        of_others = min(float(np.median(similarities)), of_neighbours / 2)
+        return (similarities - of_others) / (of_neighbours - of_others)
 
-    def _places(self, scores: NDArray[np.float64], database: KeyframeDatabase, config: Config) -> list[_Candidate]:
+    def _places(
+        self, scores: NDArray[np.float64], query: Keyframe, database: KeyframeDatabase, config: Config
+    ) -> list[_Candidate]:
         """Return the best keyframe of each place that reaches the threshold, best first."""
         ids, sessions = database.ids, database.sessions
         places: list[_Candidate] = []
@@ -148,20 +156,24 @@ class LoopCloser:
         remaining = remaining[np.argsort(-scores[remaining], kind="stable")]
         while remaining.size and len(places) < self.MOST_PLACES:
             best = int(remaining[0])
-            places.append(_Candidate(best, int(ids[best]), int(sessions[best]), float(scores[best]), 1))
+            places.append(_Candidate(best, int(ids[best]), int(sessions[best]), float(scores[best]), 1, query.stamp))
             apart = np.abs(ids[remaining] - ids[best]) > config.confirmation_window
             remaining = remaining[apart | (sessions[remaining] != sessions[best])]
         return places
 
     @staticmethod
     def _follow(place: _Candidate, previous: list[_Candidate], config: Config) -> _Candidate:
-        """Return `place` with the streak that it continues."""
-        streaks = [
-            before.streak
+        """Return `place` with the longest streak that it continues."""
+        near = [
+            before
             for before in previous
             if before.session == place.session and abs(before.id - place.id) <= config.confirmation_window
         ]
-        return place._replace(streak=1 + max(streaks, default=0))
+        if not near:
+            return place
+        return place._replace(
+            streak=1 + max(before.streak for before in near), since=min(before.since for before in near)
+        )
 
 
 def _reported(score: float) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import array
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -114,12 +114,12 @@ def _rows(message: ImageMessage, bytes_per_pixel: int, rows: int | None = None) 
         raise ImageMessageError(f"its size is {message.width}x{message.height}")
     if message.step < width:
         raise ImageMessageError(
-            f"its step of {message.step} bytes is less than a row of {message.width} {message.encoding} pixels ({width})"
+            f"its step of {message.step} bytes is less than the {width} of a row of "
+            f"{message.width} {message.encoding} pixels"
         )
     if len(message.data) != message.step * rows:
         raise ImageMessageError(
-            f"it has {len(message.data)} bytes of data instead of {message.step * rows} "
-            f"({rows} rows of {message.step})"
+            f"it has {len(message.data)} bytes of data instead of {message.step * rows} ({rows} rows of {message.step})"
         )
     return np.frombuffer(message.data, np.uint8).reshape(rows, message.step)[:, :width]
 
@@ -209,7 +209,7 @@ def rows_from_message(message: PointCloud2) -> NDArray[Any]:
 
 
 def _point_fields() -> list[PointField]:
-    fields = LOOP_CLOSURE_ROW.fields or {}
+    fields: Mapping[str, tuple[Any, ...]] = LOOP_CLOSURE_ROW.fields or {}
     return [
         PointField(name=name, offset=offset, datatype=_POINT_FIELD_TYPES[kind.str[1:]], count=1)
         for name, (kind, offset, *_) in fields.items()

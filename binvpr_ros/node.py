@@ -74,7 +74,9 @@ class Statistics:
             self.counts["images_unusable"] += 1
             self.unusable[kind] += 1
 
-    def count_recognition(self, recognition: Recognition, frame_id: str, processing_ms: float, latency_ms: float) -> None:
+    def count_recognition(
+        self, recognition: Recognition, frame_id: str, processing_ms: float, latency_ms: float
+    ) -> None:
         """Count an image that was processed."""
         with self._lock:
             self.frame_id = frame_id
@@ -87,8 +89,8 @@ class Statistics:
 
     def values(self) -> dict[str, str]:
         """Return everything by name, formatted."""
-        names = ("images_received", "images_processed", "images_dropped", "messages_lost", "images_unusable", "keyframes",
-                 "loop_closures")  # fmt: skip
+        names = [f"images_{fate}" for fate in ("received", "processed", "dropped", "unusable")]
+        names += ["messages_lost", "keyframes", "loop_closures"]
         with self._lock:
             values = {name: str(self.counts[name]) for name in names}
             values |= {f"unusable_{kind}": str(count) for kind, count in sorted(self.unusable.items())}
@@ -216,9 +218,7 @@ class BinvprNode(Node):
                 self._closures.publish(message_from_closures(message.header, recognition.verdict.closures))
         now = time.perf_counter()
         latency = self.get_clock().now().nanoseconds - to_nanoseconds(message.header.stamp)
-        self._statistics.count_recognition(
-            recognition, message.header.frame_id, (now - started) * 1e3, latency / 1e6
-        )
+        self._statistics.count_recognition(recognition, message.header.frame_id, (now - started) * 1e3, latency / 1e6)
 
     def _skip(self, kind: str, sentence: str) -> None:
         """Count an image that could not be used, and warn of it once in a while."""
@@ -242,7 +242,10 @@ class BinvprNode(Node):
         if self._statistics.failure:
             level, text = DiagnosticStatus.ERROR, f"keyframes are not kept: {self._statistics.failure}"
         elif rate == 0:
-            level, text = DiagnosticStatus.WARN, f"no usable image from {self.resolve_topic_name('image')} in the last second"
+            level, text = (
+                DiagnosticStatus.WARN,
+                f"no usable image from {self.resolve_topic_name('image')} in the last second",
+            )
         else:
             level, text = DiagnosticStatus.OK, f"{rate} images/s, {values['keyframes']} keyframes"
         status = DiagnosticStatus(

@@ -106,4 +106,3 @@ class PlaceRecognizer:
         self._policy = KeyframePolicy()
         self._closer.forget()
         self._last_stamp = None
-

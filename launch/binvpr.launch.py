@@ -5,10 +5,11 @@ import os
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
-from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
 from launch.launch_description_entity import LaunchDescriptionEntity
 from launch_ros.actions import Node
+
+from launch import LaunchContext, LaunchDescription
 
 # An argument that is left empty overrides nothing: the params file and the node's defaults hold.
 ARGUMENTS = {
@@ -50,7 +51,9 @@ def start_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     if values["fastdds_profile"]:
         # A profile that the user's shell has set already is the user's choice.
         actions += [
-            SetEnvironmentVariable(name, values["fastdds_profile"]) for name in FASTDDS_VARIABLES if name not in os.environ
+            SetEnvironmentVariable(name, values["fastdds_profile"])
+            for name in FASTDDS_VARIABLES
+            if name not in os.environ
         ]
     node = Node(
         package="binvpr_ros",

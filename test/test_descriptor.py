@@ -37,9 +37,7 @@ def test_auto_picks_a_backend_that_runs_the_packaged_model(network: DescriptorNe
     assert network.words * WORD_BITS == network.card.descriptor_bits
 
 
-def test_equal_images_have_equal_descriptors(
-    network: DescriptorNetwork, world_images: list[NDArray[np.uint8]]
-) -> None:
+def test_equal_images_have_equal_descriptors(network: DescriptorNetwork, world_images: list[NDArray[np.uint8]]) -> None:
     first, again = (network.describe(world_images[0]).descriptor for _ in range(2))
     np.testing.assert_array_equal(first, again)
 
@@ -49,7 +47,9 @@ def test_a_place_seen_again_is_nearer_than_other_places(
 ) -> None:
     descriptors = np.stack([network.describe(image).descriptor for image in world_images[::6]])
     image = world_images[0]
-    darker = (cv2.warpAffine(image, np.float32([[1, 0, 6], [0, 1, 3]]), (320, 240), borderMode=1) * 0.7).astype(np.uint8)
+    darker = (
+        cv2.warpAffine(image, np.array([[1, 0, 6], [0, 1, 3]], np.float32), (320, 240), borderMode=1) * 0.7
+    ).astype(np.uint8)
     distances = hamming(descriptors, network.describe(darker).descriptor)
     assert distances.argmin() == 0
     assert distances[0] < 0.8 * np.partition(distances, 1)[1]
@@ -71,27 +71,23 @@ def test_images_need_not_be_contiguous(network: DescriptorNetwork, world_images:
     image = world_images[0]
     padded = np.zeros((image.shape[0], image.shape[1] + 7, 3), np.uint8)
     padded[:, :-7] = image
-    np.testing.assert_array_equal(
-        network.describe(padded[:, :-7]).descriptor, network.describe(image).descriptor
-    )
+    np.testing.assert_array_equal(network.describe(padded[:, :-7]).descriptor, network.describe(image).descriptor)
 
 
 def test_grey_is_the_colour_image_with_equal_channels(network: DescriptorNetwork) -> None:
     grey = np.random.default_rng(1).integers(0, 256, (128, 160), np.uint8)
-    np.testing.assert_array_equal(
-        network.describe(grey).descriptor, network.describe(np.dstack([grey] * 3)).descriptor
-    )
+    np.testing.assert_array_equal(network.describe(grey).descriptor, network.describe(np.dstack([grey] * 3)).descriptor)
 
 
 def test_contrast_is_the_standard_deviation_of_the_grey_values(network: DescriptorNetwork) -> None:
     assert network.describe(np.full((64, 64), 130, np.uint8)).contrast == 0
-    halves = np.repeat(np.uint8([[0], [200]]), 64, axis=0)
+    halves = np.repeat(np.array([[0], [200]], np.uint8), 64, axis=0)
     assert network.describe(np.tile(halves, (1, 128))).contrast == pytest.approx(100, abs=1)
 
 
 @given(st.lists(st.floats(-10, 10, width=32), min_size=1, max_size=300))
 def test_pack_sets_a_bit_for_each_value_from_zero_on(values: list[float]) -> None:
-    words = pack(np.float32(values))
+    words = pack(np.array(values, np.float32))
     bits = np.unpackbits(words.view(np.uint8))
     np.testing.assert_array_equal(bits[: len(values)], [value >= 0 for value in values])
     assert not bits[len(values) :].any()
@@ -99,7 +95,7 @@ def test_pack_sets_a_bit_for_each_value_from_zero_on(values: list[float]) -> Non
 
 
 def test_pack_takes_packed_bits_as_they_are() -> None:
-    np.testing.assert_array_equal(pack(np.uint8([[1, 2, 3]])).view(np.uint8), [1, 2, 3, 0, 0, 0, 0, 0])
+    np.testing.assert_array_equal(pack(np.array([[1, 2, 3]], np.uint8)).view(np.uint8), [1, 2, 3, 0, 0, 0, 0, 0])
 
 
 @given(st.integers(0, 40), st.integers(1, 5), st.integers(0, 2**32))
@@ -107,9 +103,7 @@ def test_hamming_counts_the_differing_bits(count: int, words: int, seed: int) ->
     rng = np.random.default_rng(seed)
     descriptors = rng.integers(0, 2**64, (count, words), np.uint64)
     descriptor = rng.integers(0, 2**64, words, np.uint64)
-    expected = [
-        sum((int(a) ^ int(b)).bit_count() for a, b in zip(row, descriptor, strict=True)) for row in descriptors
-    ]
+    expected = [sum((int(a) ^ int(b)).bit_count() for a, b in zip(row, descriptor, strict=True)) for row in descriptors]
     np.testing.assert_array_equal(hamming(descriptors, descriptor), expected)
 
 
@@ -133,7 +127,7 @@ def test_a_missing_backend_is_one_sentence_that_says_what_to_install(
         load_backend("lce", model.read_bytes(), 1)
     with pytest.raises(DescriptorError, match="run: pip install ai-edge-litert"):
         load_backend("litert", model.read_bytes(), 1)
-    with pytest.raises(DescriptorError, match="no backend can run the model: .*larq-compute-engine.*ai-edge-litert"):
+    with pytest.raises(DescriptorError, match=r"no backend can run the model: .*larq-compute-engine.*ai-edge-litert"):
         load_backend("auto", model.read_bytes(), 1)
     assert "\n" not in str(lce.value)
 

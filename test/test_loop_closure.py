@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
@@ -14,15 +14,18 @@ from binvpr_ros.loop_closure import NOT_VERIFIED, LoopCloser, Refusal, Verdict
 
 BITS = 1024
 CONFIG = Config(
-    exclusion_time=10.0, exclusion_keyframes=5, min_score=0.6, confirmations=2, confirmation_window=3, max_candidates=2
-)
+    exclusion_time=10.0, exclusion_keyframes=5, min_score=0.6, confirmations=2, confirmation_time=0.0,
+    confirmation_window=3, max_candidates=2,
+)  # fmt: skip
 
 
 def place(number: float, noise: float = 0.0) -> Descriptor:
     """Return the descriptor of a place on a road, where places d < 4 apart have a similarity of about 1 - d / 4."""
     rng = np.random.default_rng(0)
     segments = rng.integers(0, 2, (100, BITS), np.uint8)
-    segment = np.floor(number / 4 + rng.random(BITS)).astype(int)  # Each bit changes once on the way to the next segment.
+    segment = np.floor(number / 4 + rng.random(BITS)).astype(
+        int
+    )  # Each bit changes once on the way to the next segment.
     flips = np.random.default_rng(int(number * 1000)).random(BITS) < noise
     return np.packbits(segments[segment, np.arange(BITS)] ^ flips).view(np.uint64)
 
@@ -36,7 +39,7 @@ class Drive:
         self.database = KeyframeDatabase(None, "", BITS // 64)
         self.seconds = 0
 
-    def through(self, places: Sequence[float], noise: float = 0.0) -> list[Verdict]:
+    def through(self, places: Iterable[float], noise: float = 0.0) -> list[Verdict]:
         return [self.at(place(number, noise)) for number in places]
 
     def at(self, descriptor: Descriptor) -> Verdict:
@@ -143,7 +146,7 @@ def test_an_earlier_session_is_matched_at_once() -> None:
 def test_scores_are_relative_to_how_similar_neighbours_are() -> None:
     near, far = Drive(), Drive()
     near.through(np.arange(0, 30, 0.25))
-    far.through(range(0, 120))
+    far.through(range(120))
     noisy = place(5.0, noise=0.2)
     near_score = near.at(noisy).refused[0].score
     far_score = far.at(noisy).refused[0].score
@@ -154,6 +157,12 @@ def test_without_confirmations_a_single_match_is_enough() -> None:
     drive = Drive(CONFIG.replace(confirmations=0))
     drive.through(range(30))
     assert drive.through([7])[0].closures[0].match.id == 7
+
+
+def test_the_streak_must_last_for_a_while() -> None:
+    drive = Drive(CONFIG.replace(confirmations=0, confirmation_time=3.0))
+    drive.through(range(30))
+    assert [len(verdict.closures) for verdict in drive.through([5, 6, 7, 8, 9])] == [0, 0, 0, 1, 1]
 
 
 def test_forget_ends_all_streaks() -> None:

@@ -1,42 +1,46 @@
 # SPDX-License-Identifier: Apache-2.0
 """A rendered building with a robot that drives through it: images with true poses, made from nothing.
 
-Two corridor loops share one corridor (a figure of eight). The robot drives the left loop, the right loop, and the left
-loop again, beside its first track, with another light. Walls carry doors, boards, windows and posters that a seeded
-generator places, so that corridors look alike, but no two places are the same. Drawn by ray casting with NumPy.
+The robot drives a western loop, an eastern loop, and the western loop again, beside its first track and in another
+light. Walls carry doors, boards, windows, shelves and posters that a seeded generator places: places look alike, as
+rooms of one building do, but no two are the same. Drawn by ray casting with NumPy.
 """
 
 from __future__ import annotations
 
+import itertools
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Panel = Any  # float32 [TEXTURE, TEXTURE, 3]; OpenCV's stubs do not take NumPy's types
+Colour = tuple[float, float, float]
 
-# Each character is a square of 2 m; '#' is wall.
+# '#' is wall, letters are the corners of the track.
 FLOOR_PLAN = (
-    "###########",
-    "#....#....#",
-    "#.##.#.##.#",
-    "#.##...##.#",
-    "#.##.#.##.#",
-    "#....#....#",
-    "###########",
+    "#############",
+    "#b...#f....g#",
+    "#.##.#.##.#.#",
+    "#.#...a..##.#",
+    "#..#.##.#..h#",
+    "#c..d##e..###",
+    "#############",
 )
-CELL = 2.0  # metres
+LEFT_LOOP = "bcda"
+RIGHT_LOOP = "ehgfa"
+TRACK = "a" + LEFT_LOOP + RIGHT_LOOP + LEFT_LOOP
+RATE = 15.0  # images a second
+CELL = 1.6  # metres, the side of a square of the plan
 WALL_HEIGHT = 2.6  # metres
 CAMERA_HEIGHT = 1.1  # metres
 TEXTURE = 128  # pixels a wall panel
 FAR = 40.0  # metres
-
-# Corners of the track, in cells: left loop, right loop, left loop.
-LEFT_LOOP = ((4.5, 3.5), (4.5, 1.5), (1.5, 1.5), (1.5, 5.5), (4.5, 5.5), (4.5, 3.5))
-RIGHT_LOOP = ((6.5, 3.5), (6.5, 5.5), (9.5, 5.5), (9.5, 1.5), (6.5, 1.5), (6.5, 3.5))
-TRACK = (*LEFT_LOOP, *RIGHT_LOOP, *LEFT_LOOP)
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ class World:
         right = np.array([-forward[1], forward[0]])
         rays = forward[:, None] + right[:, None] * columns  # [2, width], one metre ahead of the camera
         depth, panel, along = self._cast(pose, rays)
-        image = self._draw_ground(pose, rays, depth)
+        image = self._draw_ground(pose, rays)
         self._draw_walls(image, depth, panel, along)
         shade = np.array([1 + warmth, 1.0, 1 - warmth]) * light
         return np.clip(image * shade, 0, 255).astype(np.uint8)
@@ -112,7 +116,7 @@ class World:
         along = hit[1 - axis, everywhere] % 1.0
         return depth * CELL, panel, along
 
-    def _draw_ground(self, pose: Pose, rays: Array, depth: Array) -> Array:
+    def _draw_ground(self, pose: Pose, rays: Array) -> Array:
         """Return the image with floor and ceiling everywhere."""
         below = np.arange(self.height) + 0.5 - self.height / 2
         to_plane = np.where(below > 0, CAMERA_HEIGHT, WALL_HEIGHT - CAMERA_HEIGHT)
@@ -144,29 +148,33 @@ class World:
 
 def _wall_panel(rng: np.random.Generator, column: int) -> NDArray[np.uint8]:
     """Draw one wall panel [TEXTURE, TEXTURE, 3]; the paint changes slowly with its `column` in the plan."""
-    paint = np.array([190 + 3 * column, 180 - 2 * column, 150 + 4 * column]) + rng.normal(0, 8, 3)
+    paint = np.array([190 + 3 * column, 180 - 2 * column, 150 + 4 * column]) + rng.normal(0, 25, 3)
     panel = np.full((TEXTURE, TEXTURE, 3), paint, np.float32)
-    panel[int(TEXTURE * 0.62) :] *= 0.75  # wainscot
+    if rng.random() < 0.5:
+        panel[int(TEXTURE * 0.62) :] *= rng.uniform(0.5, 0.8)  # wainscot
     cv2.rectangle(panel, (0, int(TEXTURE * 0.95)), (TEXTURE, TEXTURE), (70, 60, 55), -1)
-    for _ in range(rng.choice([0, 1, 1, 2])):
+    for _ in range(rng.integers(1, 3)):
         FURNITURE[rng.integers(len(FURNITURE))](panel, rng)
-    grain = cv2.resize(rng.normal(0, 6, (32, 32)).astype(np.float32), (TEXTURE, TEXTURE), interpolation=cv2.INTER_LINEAR)
+    grain = cv2.resize(
+        rng.normal(0, 6, (32, 32)).astype(np.float32), (TEXTURE, TEXTURE), interpolation=cv2.INTER_LINEAR
+    )
     return np.clip(panel + grain[..., None], 0, 255).astype(np.uint8)
 
 
-def _colour(rng: np.random.Generator) -> tuple[float, float, float]:
+def _colour(rng: np.random.Generator) -> Colour:
     red, green, blue = rng.uniform(20, 235, 3)
     return red, green, blue
 
 
-def _rectangle(panel: NDArray[np.float32], left: float, top: float, right: float, bottom: float,
-               colour: tuple[float, float, float], thickness: int = -1) -> None:  # fmt: skip
+def _rectangle(
+    panel: Panel, left: float, top: float, right: float, bottom: float, colour: Colour, thickness: int = -1
+) -> None:
     """Draw a rectangle given in shares of the panel."""
     corners = [(int(x * TEXTURE), int(y * TEXTURE)) for x, y in ((left, top), (right, bottom))]
     cv2.rectangle(panel, *corners, colour, thickness)
 
 
-def _door(panel: NDArray[np.float32], rng: np.random.Generator) -> None:
+def _door(panel: Panel, rng: np.random.Generator) -> None:
     left = rng.uniform(0.05, 0.5)
     colour = _colour(rng)
     _rectangle(panel, left - 0.03, 0.15, left + 0.45, 1, (60, 50, 45))
@@ -177,7 +185,7 @@ def _door(panel: NDArray[np.float32], rng: np.random.Generator) -> None:
     _rectangle(panel, left + 0.12, 0.06, left + 0.3, 0.12, _colour(rng))
 
 
-def _board(panel: NDArray[np.float32], rng: np.random.Generator) -> None:
+def _board(panel: Panel, rng: np.random.Generator) -> None:
     left, top = rng.uniform(0.05, 0.3), rng.uniform(0.2, 0.3)
     _rectangle(panel, left, top, left + 0.6, top + 0.35, (235, 235, 230))
     for _ in range(rng.integers(4, 12)):
@@ -185,7 +193,7 @@ def _board(panel: NDArray[np.float32], rng: np.random.Generator) -> None:
         _rectangle(panel, x, y, x + rng.uniform(0.03, 0.08), y + rng.uniform(0.02, 0.06), _colour(rng))
 
 
-def _window(panel: NDArray[np.float32], rng: np.random.Generator) -> None:
+def _window(panel: Panel, rng: np.random.Generator) -> None:
     left, width = rng.uniform(0.05, 0.35), rng.uniform(0.3, 0.6)
     _rectangle(panel, left, 0.2, left + width, 0.55, (250, 250, 245))
     _rectangle(panel, left + 0.02, 0.4, left + width - 0.02, 0.53, (90, 140, 80))
@@ -194,7 +202,7 @@ def _window(panel: NDArray[np.float32], rng: np.random.Generator) -> None:
         _rectangle(panel, x, 0.2, x + 0.015, 0.55, (110, 110, 110))
 
 
-def _shelf(panel: NDArray[np.float32], rng: np.random.Generator) -> None:
+def _shelf(panel: Panel, rng: np.random.Generator) -> None:
     left, width = rng.uniform(0.02, 0.4), rng.uniform(0.3, 0.55)
     _rectangle(panel, left, 0.4, left + width, 0.97, (120, 85, 50))
     for row in range(3):
@@ -205,11 +213,14 @@ def _shelf(panel: NDArray[np.float32], rng: np.random.Generator) -> None:
             x += thickness + 0.008
 
 
-def _poster(panel: NDArray[np.float32], rng: np.random.Generator) -> None:
+def _poster(panel: Panel, rng: np.random.Generator) -> None:
     left, top, size = rng.uniform(0.05, 0.6), rng.uniform(0.15, 0.4), rng.uniform(0.2, 0.35)
     _rectangle(panel, left, top, left + size, top + 1.2 * size, _colour(rng))
     for _ in range(4):
-        centre = (int((left + rng.uniform(0.1, 0.9) * size) * TEXTURE), int((top + rng.uniform(0.1, 1.1) * size) * TEXTURE))
+        centre = (
+            int((left + rng.uniform(0.1, 0.9) * size) * TEXTURE),
+            int((top + rng.uniform(0.1, 1.1) * size) * TEXTURE),
+        )
         cv2.circle(panel, centre, int(rng.uniform(0.03, 0.12) * TEXTURE), _colour(rng), -1)
     _rectangle(panel, left, top, left + size, top + 1.2 * size, (30, 30, 30), 1)
 
@@ -219,26 +230,42 @@ FURNITURE = (_door, _board, _window, _shelf, _poster)
 
 def drive(images: int = 900) -> Iterator[tuple[Pose, float, float]]:
     """Yield pose, light and warmth of each image of the drive; the last third repeats the first beside its track."""
-    corners = np.array(TRACK) * CELL
-    lengths = np.hypot(*np.diff(corners, axis=0).T)
-    ends = np.concatenate([[0], np.cumsum(lengths)])
-    repeat_from = ends[len(LEFT_LOOP) + len(RIGHT_LOOP)]
+    lengths = [len(_squares_between(start, end)) for start, end in itertools.pairwise(TRACK)]
+    squares = np.array([square for start, end in itertools.pairwise(TRACK) for square in _squares_between(start, end)])
+    repeats_from = sum(lengths[: -len(LEFT_LOOP)])
+    corners = (squares + 0.5) * CELL
+    steps = np.linspace(0, len(corners) - 1, images)
     rng = np.random.default_rng(1)
-    sway = np.cumsum(rng.normal(0, 0.004, images))
-    for index, travelled in enumerate(np.linspace(0, ends[-1], images)):
-        # Look and drive towards a point ahead, which rounds the corners.
-        here, ahead = (_point_at(corners, ends, min(travelled + reach, ends[-1])) for reach in (0.0, 1.2))
-        before = _point_at(corners, ends, max(travelled - 1.2, 0.0))
-        x, y = (here + (ahead + before) / 2) / 2
-        heading = float(np.arctan2(ahead[1] - before[1], ahead[0] - before[0]) + sway[index] % 0.1)
-        again = travelled > repeat_from
-        beside = 0.25 if again else 0.0
-        pose = Pose(x - beside * np.sin(heading), y + beside * np.cos(heading), heading + (0.06 if again else 0.0))
+    sway = np.cumsum(rng.normal(0, 0.003, images)) % 0.1
+    # The robot rounds the corners: its place and its heading are means over the track around it.
+    around = np.linspace(-0.75, 0.75, 7)
+    track = np.stack([
+        np.mean([np.interp(steps + offset, np.arange(len(corners)), corners[:, axis]) for offset in around], axis=0)
+        for axis in (0, 1)
+    ])  # fmt: skip
+    directions = np.unwrap(np.arctan2(*np.gradient(track, axis=1)[::-1]))
+    for (x, y), heading, step, turn in zip(track.T, directions, steps, sway, strict=True):
+        again = step >= repeats_from
+        beside = 0.2 if again else 0.0
+        pose = Pose(x - beside * np.sin(heading), y + beside * np.cos(heading), float(heading + turn))
         yield pose, (0.75 if again else 1.0), (0.08 if again else 0.0)
 
 
-def _point_at(corners: Array, ends: Array, travelled: float) -> Array:
-    return np.array([np.interp(travelled, ends, corners[:, axis]) for axis in (0, 1)])
+def _squares_between(start: str, end: str) -> list[tuple[int, int]]:
+    """Return the shortest way from one lettered square to another as (x, y), without the last square."""
+    at = {square: (x, y) for y, row in enumerate(FLOOR_PLAN) for x, square in enumerate(row) if square.isalpha()}
+    before: dict[tuple[int, int], tuple[int, int] | None] = {at[end]: None}
+    queue = deque([at[end]])
+    while queue:
+        x, y = queue.popleft()
+        for square in ((x + 1, y), (x, y + 1), (x - 1, y), (x, y - 1)):
+            if square not in before and FLOOR_PLAN[square[1]][square[0]] != "#":
+                before[square] = (x, y)
+                queue.append(square)
+    way = [at[start]]
+    while (following := before[way[-1]]) is not None:
+        way.append(following)
+    return way[:-1]
 
 
 def wall_segments() -> list[tuple[tuple[float, float], tuple[float, float]]]:
@@ -248,7 +275,12 @@ def wall_segments() -> list[tuple[tuple[float, float], tuple[float, float]]]:
         for x, square in enumerate(row):
             if square == "#":
                 continue
-            for dx, dy, a, b in ((1, 0, (1, 0), (1, 1)), (-1, 0, (0, 0), (0, 1)), (0, 1, (0, 1), (1, 1)), (0, -1, (0, 0), (1, 0))):
+            for dx, dy, a, b in (
+                (1, 0, (1, 0), (1, 1)),
+                (-1, 0, (0, 0), (0, 1)),
+                (0, 1, (0, 1), (1, 1)),
+                (0, -1, (0, 0), (1, 0)),
+            ):
                 if FLOOR_PLAN[y + dy][x + dx] == "#":
                     start, end = ((CELL * (x + px), CELL * (y + py)) for px, py in (a, b))
                     segments.append((start, end))

@@ -1,40 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
 """`make demo`: the node, end to end, over DDS, on a rendered building or on the user's own images.
 
-Leaves demo.png in the current folder. Its last line is `demo: <images> images, <keyframes> keyframes, <closures> loop closures`.
+Leaves demo.png in the current folder, and ends with
+`demo: <images> images, <keyframes> keyframes, <closures> loop closures`.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
-import matplotlib as mpl
 import numpy as np
 import rclpy
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-mpl.use("Agg")  # No screen is needed.
-from matplotlib import pyplot as plt  # noqa: E402
-from matplotlib.collections import LineCollection  # noqa: E402
-
-from binvpr_ros.messages import image_from_compressed, image_from_message, rows_from_message, to_nanoseconds  # noqa: E402
-from binvpr_ros.tools.node_process import Listener, NodeProcess, isolate_ros  # noqa: E402
-from binvpr_ros.tools.replay import DEFAULT_RATE, publish  # noqa: E402
-from binvpr_ros.tools.sources import ImageMessage, SourceError, message_from_array, open_source  # noqa: E402
-from binvpr_ros.evaluation.world import Pose, World, drive, wall_segments  # noqa: E402
+from binvpr_ros.evaluation.world import RATE, Pose, World, drive, wall_segments
+from binvpr_ros.messages import image_from_compressed, image_from_message, rows_from_message, to_nanoseconds
+from binvpr_ros.tools.node_process import Listener, NodeProcess, isolate_ros
+from binvpr_ros.tools.replay import DEFAULT_RATE, publish
+from binvpr_ros.tools.sources import ImageMessage, SourceError, message_from_array, open_source
 
 TOPIC = "/demo/image"
 PICTURE = Path("demo.png")
 PAIRS = 4
-WORLD_RATE = 20.0  # images a second
 THUMBNAIL_WIDTH = 320
 SECONDS = 1e-9
 
@@ -75,7 +73,9 @@ class Album:
 def main() -> int:
     """Run the demo; the exit status is 1 where the images cannot be read or the node fails."""
     parser = argparse.ArgumentParser(prog="demo", description=__doc__)
-    parser.add_argument("images", type=Path, nargs="?", help="folder of images, video, or bag (default: a rendered building)")
+    parser.add_argument(
+        "images", type=Path, nargs="?", help="folder of images, video, or bag (default: a rendered building)"
+    )
     choices = parser.parse_args()
     try:
         return run(choices.images)
@@ -89,9 +89,10 @@ def main() -> int:
 def run(images: Path | None) -> int:
     """Publish the images to a node of our own, collect its closures, draw them, and count."""
     poses: list[Pose] = []
+    messages: Iterable[ImageMessage]
     if images is None:
         messages, poses = rendered_drive()
-        total, rate = len(messages), WORLD_RATE
+        total, rate = len(messages), RATE
     else:
         source = open_source(images)
         messages, total, rate = source, len(source), source.rate or DEFAULT_RATE
@@ -113,7 +114,11 @@ def run(images: Path | None) -> int:
         print("demo: some images were not accounted for within ten seconds", file=sys.stderr)
 
     pairs = [
-        Pair(to_nanoseconds(message.header.stamp), int(row["match_sec"]) * 10**9 + int(row["match_nanosec"]), row["score"])
+        Pair(
+            to_nanoseconds(message.header.stamp),
+            int(row["match_sec"]) * 10**9 + int(row["match_nanosec"]),
+            row["score"],
+        )
         for message in listener.closures
         for row in rows_from_message(message)
     ]
@@ -139,10 +144,13 @@ def rendered_drive() -> tuple[list[ImageMessage], list[Pose]]:
     return messages, [pose for pose, _, _ in stops]
 
 
-def draw(picture: Path, album: Album, pairs: list[Pair], true: list[bool] | None, pose_at: dict[int, Pose] | None) -> None:
+def draw(
+    picture: Path, album: Album, pairs: list[Pair], true: list[bool] | None, pose_at: dict[int, Pose] | None
+) -> None:
     """Draw the route (or the timeline) with its closures, and the best matched pairs side by side."""
-    figure = plt.figure(figsize=(13, 6.5), layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=[1.25, 1])
+    figure = Figure(figsize=(13, 6.5), layout="constrained")
+    subfigures: Any = figure.subfigures(1, 2, width_ratios=[1.25, 1])
+    left, right = subfigures
     axes = left.subplots()
     colours = ["tab:blue"] * len(pairs) if true is None else ["tab:green" if good else "tab:red" for good in true]
     if pose_at is None:
@@ -160,7 +168,6 @@ def draw(picture: Path, album: Album, pairs: list[Pair], true: list[bool] | None
                 panel.set_title(f"{name}, {(stamp - start) * SECONDS:.1f} s", fontsize=9)
             match_axes.set_title(f"{match_axes.get_title()}, score {pair.score:.2f}", fontsize=9)
     figure.savefig(picture, dpi=100)
-    plt.close(figure)
 
 
 def _best_apart(pairs: list[Pair], count: int) -> Iterator[Pair]:
@@ -169,7 +176,7 @@ def _best_apart(pairs: list[Pair], count: int) -> Iterator[Pair]:
         return
     queries = np.array([pair.query for pair in pairs])
     edges = np.linspace(queries.min(), queries.max() + 1, count + 1)
-    for start, end in zip(edges[:-1], edges[1:], strict=True):
+    for start, end in itertools.pairwise(edges):
         stretch = [pair for pair in pairs if start <= pair.query < end]
         if stretch:
             yield max(stretch, key=lambda pair: pair.score)
@@ -188,7 +195,9 @@ def _draw_route(axes: Any, pose_at: dict[int, Pose], pairs: list[Pair], colours:
 
 def _draw_timeline(axes: Any, stamps: list[int], pairs: list[Pair], colours: list[str]) -> None:
     start, end = stamps[0], stamps[-1]
-    axes.scatter([(p.query - start) * SECONDS for p in pairs], [(p.match - start) * SECONDS for p in pairs], s=10, c=colours)
+    axes.scatter(
+        [(p.query - start) * SECONDS for p in pairs], [(p.match - start) * SECONDS for p in pairs], s=10, c=colours
+    )
     duration = (end - start) * SECONDS
     axes.plot([0, duration], [0, duration], color="0.75", linewidth=1)
     axes.set(xlabel="time of the query [s]", ylabel="time of the matched keyframe [s]", title="Loop closures")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -94,7 +95,7 @@ class Listener:
         self._thread.start()
 
     def wait_until_settled(self, timeout: float = 10.0, received: int = 1) -> bool:
-        """Wait until the node has dealt with `received` images, as its diagnostics say; False after `timeout` seconds."""
+        """Wait until the node has dealt with `received` images, as its diagnostics say; return whether it has."""
         names = ("images_processed", "images_dropped", "images_unusable", "messages_lost")
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
@@ -118,10 +119,8 @@ class Listener:
         self.close()
 
     def _spin(self) -> None:
-        try:
+        with contextlib.suppress(ExternalShutdownException):
             self._executor.spin()
-        except ExternalShutdownException:
-            pass
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:

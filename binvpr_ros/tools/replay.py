@@ -12,6 +12,7 @@ from pathlib import Path
 import rclpy
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
+from rclpy.publisher import Publisher
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CompressedImage, Image
@@ -42,10 +43,7 @@ def publish(
     node's time at its publication. `before` is called with each message just before it goes out.
     """
     publisher = node.create_publisher(CompressedImage if compressed else Image, topic, LIKE_A_CAMERA)
-    deadline = time.monotonic() + wait
-    while publisher.get_subscription_count() == 0 and time.monotonic() < deadline and node.context.ok():
-        time.sleep(0.05)
-    if publisher.get_subscription_count() == 0:
+    if not wait_for_subscriber(publisher, wait):
         node.get_logger().warning(f"nobody subscribes to {publisher.topic_name}; publishing all the same")
     published = 0
     start = time.monotonic()
@@ -70,18 +68,33 @@ def publish(
     return published
 
 
+def wait_for_subscriber(publisher: Publisher, seconds: float) -> bool:
+    """Wait until somebody subscribes, at most `seconds`; return whether somebody does."""
+    deadline = time.monotonic() + seconds
+    while publisher.get_subscription_count() == 0:
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.05)
+    time.sleep(0.5)  # The subscriber may still have to discover this side; until then best-effort messages are lost.
+    return True
+
+
 def parse(arguments: list[str]) -> argparse.Namespace:
     """Return the command line's choices."""
     parser = argparse.ArgumentParser(prog="replay", description=__doc__)
     parser.add_argument("source", type=Path, help="folder of images, video file, or ROS 1 or ROS 2 bag")
     parser.add_argument("--topic", default="/camera/image_raw", help="topic to publish on (default %(default)s)")
-    parser.add_argument("--rate", type=float, help=f"images a second (default: as recorded, {DEFAULT_RATE:g} for a folder)")
+    parser.add_argument(
+        "--rate", type=float, help=f"images a second (default: as recorded, {DEFAULT_RATE:g} for a folder)"
+    )
     parser.add_argument("--compressed", action="store_true", help="publish CompressedImage on TOPIC/compressed")
     parser.add_argument("--keep-stamps", action="store_true", help="keep the stamps of the recording")
     parser.add_argument("--backwards", action="store_true", help="from the last image to the first (folders)")
     parser.add_argument("--frame-id", default="", help="frame_id of the images (default: as recorded)")
     parser.add_argument("--source-topic", default="", help="which image topic of a bag")
-    parser.add_argument("--wait", type=float, default=10.0, help="seconds to wait for a subscriber (default %(default)s)")
+    parser.add_argument(
+        "--wait", type=float, default=10.0, help="seconds to wait for a subscriber (default %(default)s)"
+    )
     choices = parser.parse_args(arguments)
     if choices.rate is not None and not choices.rate > 0:
         parser.error(f"--rate must be above 0, not {choices.rate}")

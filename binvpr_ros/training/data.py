@@ -45,7 +45,9 @@ class ClassFolder:
             if path.suffix.lower() in IMAGE_SUFFIXES
         ]
         if not files:
-            raise TrainingDataError(f"{directory} has no images in class folders; expected {directory}/<class>/<image>.jpg")
+            raise TrainingDataError(
+                f"{directory} has no images in class folders; expected {directory}/<class>/<image>.jpg"
+            )
         images, labels = [], []
         for path, label in tqdm(files, desc=f"read {directory.name}", file=sys.stderr):
             image = cv2.imread(str(path), cv2.IMREAD_COLOR)
@@ -73,12 +75,12 @@ def distort(image: Image, size: int, rng: np.random.Generator) -> Image:
     """
     source = image.shape[0]
     inwards = rng.uniform(0, 0.25, (4, 2)) * source
-    corners = np.float32([[0, 0], [source, 0], [source, source], [0, source]])
+    corners = np.array([[0, 0], [source, 0], [source, source], [0, source]], np.float32)
     corners += (inwards * [[1, 1], [-1, 1], [-1, -1], [1, -1]]).astype(np.float32)
     angle = np.deg2rad(rng.uniform(-8, 8))
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]], np.float32)
     corners = (corners - source / 2) @ turn + np.float32(source / 2)
-    target = np.float32([[0, 0], [size, 0], [size, size], [0, size]])
+    target = np.array([[0, 0], [size, 0], [size, size], [0, size]], np.float32)
     view = cv2.warpPerspective(
         image, cv2.getPerspectiveTransform(corners.astype(np.float32), target), (size, size),
         flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REFLECT_101,
@@ -129,6 +131,7 @@ class ViewPairs(keras.utils.PyDataset):
         }
 
     def on_epoch_end(self) -> None:
+        """Shuffle anew."""
         self.epoch += 1
         self._arrange()
 

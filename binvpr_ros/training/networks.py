@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """BinVPR-20 in Keras 3: one definition for training (any backend) and for export (TensorFlow).
 
-Layout after the paper (Sensors 2024, 24, 4130, section 3): a basic block of three real-valued convolutions, four blocks of
-four binary convolutions (widths 128, 256, 384, 512), and "basic features" restored into the last convolution and the last
-ReLU. The deploy recipe differs where the printed one cannot be binary: no ReLU stands before a sign, padding is with ones,
-and the basic block brings the resolution down by four.
+Layout after the paper (Sensors 2024, 24, 4130, section 3): a basic block of three real-valued convolutions, four blocks
+of four binary convolutions (widths 128, 256, 384, 512), and "basic features" restored into the last convolution and
+the last ReLU. The deploy recipe differs where the printed one cannot be binary: no ReLU stands before a sign, padding is
+with ones, and the basic block brings the resolution down by four.
 """
 
 from __future__ import annotations
@@ -44,11 +44,13 @@ class BinaryConv2D(layers.Layer):
         self.for_export = for_export
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Make the latent real-valued kernel."""
         self.kernel = self.add_weight(
             shape=(self.KERNEL, self.KERNEL, input_shape[-1], self.filters), initializer="glorot_normal", name="kernel"
         )
 
     def call(self, x: Tensor) -> Tensor:
+        """Return the convolution of the signs of `x`."""
         if self.for_export:
             x, kernel = hard_sign(x), hard_sign(self.kernel)
         else:
@@ -62,6 +64,7 @@ class BinaryConv2D(layers.Layer):
         return total // 2, total - total // 2
 
     def get_config(self) -> dict[str, Any]:
+        """Return what the constructor takes."""
         config = {"filters": self.filters, "stride": self.stride, "for_export": self.for_export}
         return {**super().get_config(), **config}
 
@@ -80,8 +83,8 @@ def _pool_to(x: Tensor, size: int) -> Tensor:
 def binvpr20(input_size: int, classes: int | None = None, for_export: bool = False) -> keras.Model:
     """Build BinVPR-20 (deploy recipe) for uint8 RGB images [N, input_size, input_size, 3].
 
-    `input_size` is a multiple of 64. Outputs: `descriptor` float32 [N, 2048], whose signs are the bits (the first 1,536 keep
-    a 4x4 layout of the image, the last 512 are global); with `classes` also `logits` [N, classes], for training.
+    `input_size` is a multiple of 64. Outputs: `descriptor` float32 [N, 2048], whose signs are the bits (the first 1,536
+    keep a 4x4 layout of the image, the last 512 are global); with `classes` also `logits` [N, classes], for training.
     """
     if input_size % 64:
         raise ValueError(f"input_size is {input_size}; give a multiple of 64")

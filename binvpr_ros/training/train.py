@@ -54,7 +54,8 @@ class Retrieval(keras.callbacks.Callback):
         views, _ = ViewPairs(some, size, places=len(some.images), seed=1)[0]
         self.views = views
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+    def on_epoch_end(self, _epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Add the recall to the log."""
         recall = recall_at_1(self.model, self.views)
         if logs is not None:
             logs["val_recall_at_1"] = recall
@@ -115,12 +116,14 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
         self.start, self.end, self.steps, self.warm_up = start, end, steps, min(warm_up, steps)
 
     def __call__(self, step: Any) -> Any:
+        """Return the learning rate at `step`."""
         step = keras.ops.cast(step, "float32")
         rise = step / self.warm_up
         fall = 1.0 - step / self.steps
         return keras.ops.minimum(self.start * rise, self.end + (self.start - self.end) * keras.ops.maximum(fall, 0.0))
 
     def get_config(self) -> dict[str, float]:
+        """Return what the constructor takes."""
         return {"start": self.start, "end": self.end, "steps": self.steps, "warm_up": self.warm_up}
 
 
@@ -130,8 +133,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("data", type=Path, nargs="?", help="folder with train/<class>/ and val/<class>/ images")
     parser.add_argument("--network", choices=sorted(NETWORKS), default="binvpr20", help="(default %(default)s)")
     parser.add_argument("--recipe", choices=RECIPES, default="deploy", help="(default %(default)s)")
-    parser.add_argument("--output", type=Path, required=True, help="model file to write (.tflite); its card goes beside it")
-    parser.add_argument("--work", type=Path, help="folder for the log and the weights (default: OUTPUT without its suffix)")
+    parser.add_argument(
+        "--output", type=Path, required=True, help="model file to write (.tflite); its card goes beside it"
+    )
+    parser.add_argument(
+        "--work", type=Path, help="folder for the log and the weights (default: OUTPUT without its suffix)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of all that is random (default %(default)s)")
     parser.add_argument("--smoke", action="store_true", help="a run of a minute on images it renders itself")
     choices = parser.parse_args(arguments)
@@ -148,7 +155,8 @@ def main() -> int:
     work = choices.work or choices.output.with_suffix("")
     try:
         if choices.smoke:
-            images, stages, places = rendered_buildings(SMOKE_STAGES[-1].size), SMOKE_STAGES, 8
+            stages: tuple[Stage, ...] = SMOKE_STAGES
+            images, places = rendered_buildings(SMOKE_STAGES[-1].size), 8
             validation, data_name = images, "rendered buildings"
         else:
             stages, places = STAGES, PLACES_PER_BATCH

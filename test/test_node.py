@@ -1,0 +1,325 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The node as a process of its own: real messages over DDS in, real messages out."""
+
+from __future__ import annotations
+
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+rclpy = pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+
+from diagnostic_msgs.msg import DiagnosticStatus
+from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParameters
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CompressedImage, Image
+from std_srvs.srv import Trigger
+
+from binvpr_ros.config import Config
+from binvpr_ros.loop_closure import Refusal
+from binvpr_ros.messages import from_nanoseconds, rows_from_message, to_nanoseconds
+from binvpr_ros.tools.node_process import Listener, NodeProcess
+from binvpr_ros.tools.replay import wait_for_subscriber
+from binvpr_ros.tools.sources import as_type, message_from_array
+
+pytestmark = pytest.mark.usefixtures("ros")
+
+CAMERA = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+EAGER = ("-p", "keyframe_distance:=0.0", "-p", "keyframe_min_interval:=0.0")
+
+
+class Robot:
+    """A node under test, and what surrounds it on a robot."""
+
+    def __init__(self, tmp_path: Path, *arguments: str, compressed: bool = False, namespace: str = "") -> None:
+        self.log = tmp_path / "node.log"
+        self.listener = Listener(namespace)
+        self.node = self.listener.node
+        self.compressed = compressed
+        self.full_name = f"{namespace}/binvpr"
+        self.process = NodeProcess("-r", "image:=/camera", *(["-r", f"__ns:={namespace}"] if namespace else []),
+                                   *arguments, log=self.log)  # fmt: skip
+        kind = CompressedImage if compressed else Image
+        self.camera = self.node.create_publisher(kind, "/camera", CAMERA)
+        assert wait_for_subscriber(self.camera, 30.0), self.log.read_text()
+        self.sent = 0
+
+    def wait(self, condition: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, f"waited in vain until {what}; the node said:\n{self.log.read_text()}"
+            assert self.process.process.poll() is None, f"the node died; it said:\n{self.log.read_text()}"
+            time.sleep(0.02)
+
+    def send(self, message: Image | CompressedImage, stamp: int | None = None) -> None:
+        """Send one image and wait until the node has counted it."""
+        message.header.stamp = from_nanoseconds(time.time_ns() if stamp is None else stamp)
+        message.header.frame_id = "camera_link"
+        self.camera.publish(message)
+        self.sent += 1
+        time.sleep(0.05)
+
+    def show(self, images: list[NDArray[np.uint8]], start: float, rate: float = 5.0) -> list[int]:
+        """Show RGB images with stamps from `start` (s) on; return the stamps in nanoseconds."""
+        stamps = [round((start + number / rate) * 1e9) for number in range(len(images))]
+        for image, stamp in zip(images, stamps, strict=True):
+            self.send(as_type(message_from_array(image, "rgb8"), self.compressed), stamp)
+        self.settle()
+        return stamps
+
+    def settle(self) -> None:
+        assert self.listener.wait_until_settled(received=self.sent), self.log.read_text()
+
+    def count(self, name: str) -> int:
+        return int(self.listener.diagnostics.get(name, 0))
+
+    def call(self, kind: Any, service: str, request: Any) -> Any:
+        client = self.node.create_client(kind, f"{self.full_name}/{service}")
+        assert client.wait_for_service(20.0)
+        future = client.call_async(request)
+        self.wait(future.done, f"{service} answers")
+        self.node.destroy_client(client)
+        return future.result()
+
+    def set(self, name: str, value: Any) -> Any:
+        request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
+        return self.call(SetParameters, "set_parameters", request).results[0]
+
+    def close(self) -> None:
+        self.process.stop()
+        self.listener.close()
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Robot]]:
+    robots: list[Robot] = []
+
+    def start_robot(*arguments: str, **options: Any) -> Robot:
+        robots.append(Robot(tmp_path, *arguments, **options))
+        return robots[-1]
+
+    yield start_robot
+    for robot in robots:
+        robot.close()
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_revisit_is_published(
+    start: Callable[..., Robot], world_images: list[NDArray[np.uint8]], compressed: bool
+) -> None:
+    robot = start(*EAGER, "-p", f"compressed:={str(compressed).lower()}", compressed=compressed)
+    first = robot.show(world_images[:20], start=100)
+    robot.show(world_images[30:36], start=110)
+    again = robot.show(world_images[4:12], start=130)
+    robot.wait(lambda: len(robot.listener.keyframes) == 34, "all keyframes are announced")
+    tables = robot.listener.closures
+    assert tables
+    for table in tables:
+        assert table.header.frame_id == "camera_link"
+        number = again.index(to_nanoseconds(table.header.stamp))
+        best = rows_from_message(table)[0]
+        assert int(best["match_sec"]) * 10**9 + int(best["match_nanosec"]) == first[4 + number]
+        assert (best["query_id"], best["match_id"]) == (26 + number, 4 + number)
+        assert best["hamming"] <= 64
+        assert best["inliers"] == -1
+    assert [to_nanoseconds(header.stamp) for header in robot.listener.keyframes][:20] == first
+
+
+def test_diagnostics_say_what_happened(start: Callable[..., Robot], world_images: list[NDArray[np.uint8]]) -> None:
+    robot = start(*EAGER)
+    robot.show(world_images[:6], start=10)
+    robot.wait(lambda: robot.count("keyframes") == 6, "diagnostics count six keyframes")
+    values = robot.listener.diagnostics
+    assert robot.listener.hardware_id == "camera_link"
+    assert values["backend"] == "lce"
+    assert values["images_received"] == values["images_processed"] == "6"
+    assert values["refused_no_history"] == "6"
+    assert {f"refused_{reason.value}" for reason in Refusal} <= set(values)
+    assert float(values["processing_ms_p95"]) >= float(values["processing_ms_median"]) > 0
+    robot.wait(lambda: robot.listener.level == DiagnosticStatus.WARN, "a camera that stops is noticed")
+    assert "no usable image from /camera" in robot.listener.message
+
+
+def test_unusable_images_are_skipped_with_one_warning_and_harm_nothing(
+    start: Callable[..., Robot], world_images: list[NDArray[np.uint8]]
+) -> None:
+    robot = start(*EAGER)
+    robot.show(world_images[:2], start=10)
+    for number in range(20):
+        robot.send(Image(height=4, width=4, encoding="rgb8", step=12, data=b"short"), round((20 + number) * 1e9))
+    robot.send(Image(height=4, width=4, encoding="sepia", step=4, data=bytes(16)), round(50e9))
+    robot.settle()
+    robot.show(world_images[2:4], start=60)
+    robot.wait(lambda: robot.count("images_unusable") == 21, "the images are counted")
+    assert robot.count("unusable_image") == 21
+    assert robot.count("keyframes") == 4
+    warnings = [line for line in robot.log.read_text().splitlines() if "WARN" in line]
+    assert len(warnings) == 1
+    assert "skipped an image: it has 5 bytes of data instead of 48" in warnings[0]
+
+
+def test_stamps_that_do_not_advance_are_skipped(
+    start: Callable[..., Robot], world_images: list[NDArray[np.uint8]]
+) -> None:
+    robot = start(*EAGER)
+    for _ in range(3):
+        robot.send(message_from_array(world_images[0], "rgb8"), 0)
+    robot.settle()
+    assert robot.count("unusable_stamp") == 2
+    assert "is not later than the last image's" in robot.log.read_text()
+
+
+def test_a_bag_that_starts_again_begins_a_session(
+    start: Callable[..., Robot], world_images: list[NDArray[np.uint8]]
+) -> None:
+    robot = start(*EAGER)
+    robot.show(world_images[:2], start=100)
+    robot.show(world_images[:2], start=10)
+    robot.wait(lambda: robot.listener.diagnostics.get("session") == "1", "a session begins")
+    assert "the stamps jumped back: session 1 begins" in robot.log.read_text()
+
+
+def test_frames_are_dropped_not_queued(start: Callable[..., Robot], world_images: list[NDArray[np.uint8]]) -> None:
+    robot = start(*EAGER)
+    large = message_from_array(np.tile(world_images[0], (4, 4, 1)), "rgb8")
+    stamp = time.time_ns()
+    for number in range(60):
+        large.header.stamp = from_nanoseconds(stamp + number * 10**6)
+        robot.camera.publish(large)
+        time.sleep(0.002)
+    robot.wait(
+        lambda: robot.count("images_received") > 0 and robot.listener.diagnostics["rate_hz"] == "0", "it is over"
+    )
+    received, processed, dropped = (robot.count(f"images_{name}") for name in ("received", "processed", "dropped"))
+    assert received == processed + dropped
+    assert dropped > 0
+    assert len(robot.listener.keyframes) == processed
+
+
+def test_parameters_are_those_of_config(start: Callable[..., Robot]) -> None:
+    robot = start()
+    names = [parameter.name for parameter in Config.parameters()]
+    values = robot.call(GetParameters, "get_parameters", GetParameters.Request(names=names)).values
+    assert [rclpy.parameter.parameter_value_to_python(value) for value in values] == [
+        parameter.default for parameter in Config.parameters()
+    ]
+    described = robot.call(DescribeParameters, "describe_parameters", DescribeParameters.Request(names=names))
+    for parameter, descriptor in zip(Config.parameters(), described.descriptors, strict=True):
+        assert descriptor.description.startswith(parameter.metadata["sentence"])
+        assert descriptor.read_only != parameter.metadata["live"]
+        ranges = [*descriptor.integer_range, *descriptor.floating_point_range]
+        assert len(ranges) == (parameter.metadata["low"] is not None)
+
+
+def test_parameters_change_while_running_within_their_range(start: Callable[..., Robot]) -> None:
+    robot = start()
+    assert robot.set("min_score", 0.7).successful
+    assert robot.set("exclusion_time", 20).successful
+    for name, value, reason in [
+        ("min_score", 1.5, "range"),
+        ("max_candidates", 0, "range"),
+        ("min_score", "high", "must be of type float"),
+        ("keyframe_min_interval", 100.0, "is longer than keyframe_max_interval"),
+        ("model", "other.tflite", "read-only"),
+    ]:
+        result = robot.set(name, value)
+        assert not result.successful
+        assert reason in result.reason
+
+
+def test_services_save_reset_and_reload(
+    start: Callable[..., Robot], world_images: list[NDArray[np.uint8]], tmp_path: Path
+) -> None:
+    path = tmp_path / "map.db"
+    robot = start(*EAGER, "-p", f"database:={path}")
+    robot.show(world_images[:3], start=10)
+    saved = robot.call(Trigger, "save_database", Trigger.Request())
+    assert saved.success
+    assert saved.message == f"3 keyframes in {path}"
+    assert "session 1 begins" in robot.call(Trigger, "reset_database", Trigger.Request()).message
+    robot.show(world_images[3:5], start=20)
+    assert robot.call(Trigger, "reload_database", Trigger.Request()).message == "5 keyframes are matched"
+    robot.close()
+    with sqlite3.connect(path) as connection:
+        rows = connection.execute("SELECT session, stamp FROM keyframes ORDER BY id").fetchall()
+    assert rows == [
+        (0, 10_000_000_000),
+        (0, 10_200_000_000),
+        (0, 10_400_000_000),
+        (1, 20_000_000_000),
+        (1, 20_200_000_000),
+    ]
+
+
+def test_saving_without_a_file_says_what_to_do(start: Callable[..., Robot]) -> None:
+    answer = start().call(Trigger, "save_database", Trigger.Request())
+    assert not answer.success
+    assert answer.message == "there is no file to save to; start the node with the parameter database"
+
+
+def test_an_earlier_session_is_recognised(
+    start: Callable[..., Robot], world_images: list[NDArray[np.uint8]], tmp_path: Path
+) -> None:
+    arguments = (*EAGER, "-p", f"database:={tmp_path / 'map.db'}")
+    first = start(*arguments)
+    stamps = first.show(world_images[:20], start=1000)
+    first.close()
+    second = start(*arguments)
+    second.show(world_images[5:10], start=5)
+    second.wait(lambda: bool(second.listener.closures), "closures are published")
+    best = rows_from_message(second.listener.closures[0])[0]
+    assert (best["query_session"], best["match_session"]) == (1, 0)
+    assert int(best["match_sec"]) * 10**9 + int(best["match_nanosec"]) in stamps
+
+
+def test_names_follow_the_namespace(start: Callable[..., Robot], world_images: list[NDArray[np.uint8]]) -> None:
+    robot = start(*EAGER, namespace="/binvpr")
+    robot.show(world_images[:2], start=10)
+    robot.wait(lambda: len(robot.listener.keyframes) == 2, "/binvpr/keyframes carries the keyframes")
+    topics = dict(robot.node.get_topic_names_and_types())
+    assert topics["/binvpr/loop_closures"] == ["sensor_msgs/msg/PointCloud2"]
+    assert topics["/binvpr/keyframes"] == ["std_msgs/msg/Header"]
+    services = dict(robot.node.get_service_names_and_types())
+    for name in ("save", "reset", "reload"):
+        assert services[f"/binvpr/binvpr/{name}_database"] == ["std_srvs/srv/Trigger"]
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_it_stops_cleanly(
+    start: Callable[..., Robot], world_images: list[NDArray[np.uint8]], how: signal.Signals
+) -> None:
+    robot = start(*EAGER)
+    robot.show(world_images[:1], start=10)
+    robot.camera.publish(message_from_array(world_images[1], "rgb8"))  # in work while it stops
+    assert robot.process.stop(how) == 0
+    assert "Traceback" not in robot.log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("argument", "sentence"),
+    [
+        ("model:=/nowhere/x.tflite", "/nowhere/x.json, the card of the model, is missing; use the pair of files"),
+        ("database:=/nowhere/map.db", "/nowhere/map.db cannot be opened as a map"),
+        ("min_score:=7.0", "min_score"),
+        ("min_score:=high", "min_score must be of type float, not 'high'"),
+        ("backend:=abacus", "backend must be one of auto, litert, lce, not 'abacus'"),
+        ("keyframe_min_interval:=9.0", "is longer than keyframe_max_interval"),
+    ],
+)
+def test_what_prevents_a_start_is_said_in_one_sentence(argument: str, sentence: str) -> None:
+    command = [sys.executable, "-m", "binvpr_ros.node", "--ros-args", "-p", argument]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    output = result.stdout + result.stderr
+    assert result.returncode == 1, output
+    assert f"cannot start: {sentence}" in output or ("cannot start: " in output and sentence in output)
+    assert "Traceback" not in output

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from binvpr_ros.config import Config
+from binvpr_ros.evaluation.world import World, drive
+from binvpr_ros.keyframes import NANOSECONDS
+from binvpr_ros.loop_closure import LoopClosure, Refusal
+from binvpr_ros.recognizer import PlaceRecognizer, Recognition, StampError
+
+Image = NDArray[np.uint8]
+RATE = 15
+
+
+def show(recognizer: PlaceRecognizer, images: list[Image], first: int = 0) -> list[Recognition]:
+    """Process `images` at 15 Hz; the stamp of image number n is n / 15 s."""
+    return [recognizer.process(image, (first + number) * NANOSECONDS // RATE) for number, image in enumerate(images)]
+
+
+def closures(recognitions: list[Recognition]) -> list[LoopClosure]:
+    return [closure for recognition in recognitions for closure in recognition.verdict.closures]
+
+
+@pytest.fixture(scope="module")
+def redkitchen(shared_data: Path) -> list[Image]:
+    files = sorted((shared_data / "loops" / "redkitchen" / "images").iterdir())
+    return [cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB) for file in files]
+
+
+@pytest.fixture(scope="module")
+def true_pairs(shared_data: Path) -> NDArray[np.bool_]:
+    """Return [500,500]: which pairs of frames are, within 5 frames, listed as the same place."""
+    listed = np.zeros((500, 500), np.uint8)
+    with (shared_data / "loops" / "redkitchen" / "loops.csv").open(encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            listed[int(row["query"]), int(row["match"])] = listed[int(row["match"]), int(row["query"])] = 1
+    return cv2.dilate(listed, np.ones((11, 11), np.uint8)).astype(bool)
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_revisits_of_a_real_room_are_closures_and_nothing_else_is(
+    redkitchen: list[Image], true_pairs: NDArray[np.bool_], backwards: bool
+) -> None:
+    images = redkitchen[::-1] if backwards else redkitchen
+    found = closures(show(PlaceRecognizer(Config()), images))
+    frames = [(round(c.query.stamp * RATE / NANOSECONDS), round(c.match.stamp * RATE / NANOSECONDS)) for c in found]
+    assert len(found) >= 8
+    assert min(c.query.stamp - c.match.stamp for c in found) >= 10 * NANOSECONDS
+    places = [(499 - query, 499 - match) if backwards else (query, match) for query, match in frames]
+    assert np.mean([true_pairs[place] for place in places]) >= 0.9
+
+
+def test_the_second_lap_of_the_rendered_building_is_recognised() -> None:
+    world, stops = World(), list(drive())
+    found = closures(show(PlaceRecognizer(Config()), [world.render(*stop) for stop in stops]))
+    poses = [stop[0] for stop in stops]
+    true = [
+        poses[round(c.query.stamp * RATE / NANOSECONDS)].same_place(poses[round(c.match.stamp * RATE / NANOSECONDS)])
+        for c in found
+    ]
+    assert len(found) >= 20
+    assert np.mean(true) >= 0.9
+
+
+def test_images_without_contrast_are_no_keyframes(world_images: list[Image]) -> None:
+    recognizer = PlaceRecognizer(Config())
+    dark = np.random.default_rng(0).integers(0, 6, (60, 240, 320, 3)).astype(np.uint8)
+    recognitions = show(recognizer, list(dark))
+    assert not any(recognition.keyframe for recognition in recognitions)
+    assert {refused.reason for r in recognitions for refused in r.verdict.refused} == {Refusal.FEATURELESS}
+    assert show(recognizer, world_images[:1], first=60)[0].keyframe is not None
+
+
+def test_a_stamp_must_advance(world_images: list[Image]) -> None:
+    recognizer = PlaceRecognizer(Config())
+    recognizer.process(world_images[0], 5 * NANOSECONDS)
+    for stamp in (5 * NANOSECONDS, 4 * NANOSECONDS):
+        with pytest.raises(StampError, match="is not later than the last image's"):
+            recognizer.process(world_images[1], stamp)
+    assert recognizer.process(world_images[1], 6 * NANOSECONDS).keyframe is not None
+
+
+def test_a_jump_back_over_the_window_begins_a_session(world_images: list[Image]) -> None:
+    recognizer = PlaceRecognizer(Config())
+    recognizer.process(world_images[0], 60 * NANOSECONDS)
+    recognition = recognizer.process(world_images[0], 1 * NANOSECONDS)
+    assert recognition.new_session
+    assert recognition.keyframe is not None
+    assert recognition.keyframe.session == 1
+
+
+def test_an_earlier_session_is_recognised_from_its_file(world_images: list[Image], tmp_path: Path) -> None:
+    config = Config(database=str(tmp_path / "map.db"), keyframe_distance=0.0, min_score=0.4)
+    first = PlaceRecognizer(config)
+    show(first, world_images[:40])
+    first.close()
+    second = PlaceRecognizer(config)
+    found = closures(show(second, world_images[5:12]))
+    assert found
+    assert {(closure.query.session, closure.match.session) for closure in found} == {(1, 0)}
+
+
+def test_reset_forgets_for_matching_and_reload_brings_back(world_images: list[Image], tmp_path: Path) -> None:
+    recognizer = PlaceRecognizer(Config(database=str(tmp_path / "map.db"), keyframe_distance=0.0))
+    show(recognizer, world_images[:20])
+    assert "session 1 begins" in recognizer.reset()
+    assert show(recognizer, world_images[:1])[0].verdict.refused[0].reason is Refusal.NO_HISTORY
+    assert recognizer.reload() == "11 keyframes are matched"
+    assert recognizer.save() == f"11 keyframes in {tmp_path / 'map.db'}"
+
+
+def test_every_keyframe_gets_a_verdict_and_nothing_else_does(world_images: list[Image]) -> None:
+    for recognition in show(PlaceRecognizer(Config()), world_images):
+        verdict = recognition.verdict
+        assert (recognition.keyframe is not None) == bool(verdict.closures or verdict.refused)
