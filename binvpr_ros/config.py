@@ -93,7 +93,7 @@ class Config:
         live=True,
     )
     confirmation_window: int = _parameter(
-        8, "How many keyframes apart two matches are still near the same place.", low=0, high=1000, live=True
+        5, "How many keyframes apart two matches are still near the same place.", low=0, high=1000, live=True
     )
     max_candidates: int = _parameter(3, "Most candidates for one keyframe.", low=1, high=100, live=True)
 

@@ -3,8 +3,8 @@
 
 The similarity of two descriptors of N bits at Hamming distance d is 1 - 2 d / N: the cosine of their signs. How high it
 is for one place, and for two, depends on the scene, so a match's score is its position between them: 0 is the
-similarity to the map as a whole (its median), 1 that of neighbouring keyframes. DBoW2 normalises by the latter alone (Galvez-Lopez
-and Tardos, TRO 2012, section V-A); the former makes buildings where all looks alike score lower.
+similarity to the map as a whole (its median), 1 that of neighbouring keyframes. DBoW2 normalises by the latter alone
+(Galvez-Lopez and Tardos, TRO 2012, section V-A); the former makes buildings where all looks alike score lower.
 """
 
 from __future__ import annotations

@@ -14,6 +14,10 @@ from numpy.typing import NDArray
 from binvpr_ros.config import DEFAULT_MODEL, share_directory
 from binvpr_ros.evaluation.world import World, drive
 
+# Before any test imports Keras.
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 

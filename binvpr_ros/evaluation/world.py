@@ -170,8 +170,8 @@ def _rectangle(
     panel: Panel, left: float, top: float, right: float, bottom: float, colour: Colour, thickness: int = -1
 ) -> None:
     """Draw a rectangle given in shares of the panel."""
-    corners = [(int(x * TEXTURE), int(y * TEXTURE)) for x, y in ((left, top), (right, bottom))]
-    cv2.rectangle(panel, *corners, colour, thickness)
+    start, end = ((int(x * TEXTURE), int(y * TEXTURE)) for x, y in ((left, top), (right, bottom)))
+    cv2.rectangle(panel, start, end, colour, thickness)
 
 
 def _door(panel: Panel, rng: np.random.Generator) -> None:

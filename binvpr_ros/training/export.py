@@ -58,8 +58,8 @@ def _centre_thresholds(model: keras.Model) -> None:
     """Move the threshold of each batch norm that only a sign follows to the middle between two values of its input.
 
     The output of a binary convolution is an integer of known parity, so every threshold between two such integers
-    decides alike. In the middle, no runtime's rounding can tip it; at an integer it did, and one flipped channel changes
-    a twentieth of the descriptor.
+    decides alike. In the middle, no runtime's rounding can tip it; at an integer it did, and one flipped channel
+    changed a twentieth of the descriptor.
     """
     for norm in model.layers:
         if not isinstance(norm, keras.layers.BatchNormalization) or not norm.center:

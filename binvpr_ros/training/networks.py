@@ -3,8 +3,8 @@
 
 Layout after the paper (Sensors 2024, 24, 4130, section 3): a basic block of three real-valued convolutions, four blocks
 of four binary convolutions (widths 128, 256, 384, 512), and "basic features" restored into the last convolution and
-the last ReLU. The deploy recipe differs where the printed one cannot be binary: no ReLU stands before a sign, padding is
-with ones, and the basic block brings the resolution down by four.
+the last ReLU. The deploy recipe differs where the printed one cannot be binary: no ReLU stands before a sign, padding
+is with ones, and the basic block brings the resolution down by four.
 """
 
 from __future__ import annotations

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+rclpy = pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CompressedImage, Image
+
+from binvpr_ros.messages import image_from_compressed, image_from_message, to_nanoseconds
+from binvpr_ros.tools.replay import parse
+
+pytestmark = pytest.mark.usefixtures("ros")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for number in range(5):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((24, 32), 50 * number, np.uint8))
+    return tmp_path
+
+
+def replay(*arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "binvpr_ros.tools.replay", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("backwards", [False, True])
+def test_a_folder_arrives_in_order_at_its_rate(folder: Path, compressed: bool, backwards: bool) -> None:
+    node = rclpy.create_node("receiver")
+    received: list[Any] = []
+    topic = "/replayed/compressed" if compressed else "/replayed"
+    camera = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
+    node.create_subscription(CompressedImage if compressed else Image, topic, received.append, camera)
+    options = ["--compressed"] * compressed + ["--backwards"] * backwards
+    process = replay(str(folder), "--topic", "/replayed", "--rate", "20", "--frame-id", "front", *options)
+    deadline = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < deadline:
+        rclpy.spin_once(node, timeout_sec=0.05)
+    output, errors = process.communicate(timeout=10)
+    node.destroy_node()
+    assert process.returncode == 0, errors
+    assert output == "replay: 5 images\n"
+    convert = image_from_compressed if compressed else image_from_message
+    brightness = [int(convert(message).mean()) // 50 for message in received]
+    assert brightness == ([4, 3, 2, 1, 0] if backwards else [0, 1, 2, 3, 4])
+    stamps = [to_nanoseconds(message.header.stamp) for message in received]
+    assert stamps == sorted(set(stamps))
+    assert {message.header.frame_id for message in received} == {"front"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["/nowhere"], "replay: /nowhere does not exist; give a folder"),
+        (["FOLDER", "--keep-stamps"], "replay: --keep-stamps works for bags and videos alone"),
+    ],
+)
+def test_what_cannot_be_replayed_is_said_in_one_sentence(folder: Path, arguments: list[str], sentence: str) -> None:
+    process = replay(*(str(folder) if argument == "FOLDER" else argument for argument in arguments))
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert sentence in errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("rate", ["0", "-3", "nan"])
+def test_a_rate_must_be_above_zero(rate: str) -> None:
+    with pytest.raises(SystemExit):
+        parse(["folder", "--rate", rate])

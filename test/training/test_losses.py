@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("keras", reason="the extra `training` is not installed")
+
+import tensorflow as tf
+
+from binvpr_ros.training.losses import multi_similarity, similarities
+
+
+def test_similarity_is_the_cosine_of_the_signs() -> None:
+    descriptor = np.random.default_rng(0).normal(size=(5, 64)).astype(np.float32)
+    signs = np.where(descriptor >= 0, 1, -1)
+    np.testing.assert_allclose(similarities(tf.constant(descriptor)), signs @ signs.T / 64, atol=1e-6)
+
+
+def test_loss_by_hand() -> None:
+    descriptor = tf.constant([[1.0, 1.0], [1.0, -1.0], [1.0, 1.0]])  # |u| = 1: no spread term
+    loss = multi_similarity(tf.constant([0, 1, 0]), descriptor, alpha=1.0, beta=2.0, base=0.0)
+    pulled = np.log1p(np.exp(-1.0))
+    expected = [pulled + np.log1p(1.0) / 2, np.log1p(2.0) / 2, pulled + np.log1p(1.0) / 2]
+    np.testing.assert_allclose(loss, expected, atol=1e-6)
+
+
+def test_descriptors_that_agree_on_their_places_lose_less() -> None:
+    rng = np.random.default_rng(0)
+    views = np.sign(rng.normal(size=(4, 256))).astype(np.float32)
+    places = tf.constant([0, 1, 2, 3, 0, 1, 2, 3])
+    good = tf.reduce_mean(multi_similarity(places, tf.constant(np.tile(views, (2, 1)))))
+    bad = tf.reduce_mean(multi_similarity(places, tf.constant(np.vstack([views, views[::-1]]))))
+    assert good < bad

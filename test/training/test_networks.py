@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("keras", reason="the extra `training` is not installed")
+
+import keras
+import tensorflow as tf
+from tensorflow.lite.python import schema_py_generated as schema
+
+from binvpr_ros.config import DEFAULT_MODEL, share_directory
+from binvpr_ros.descriptor import DescriptorNetwork
+from binvpr_ros.training.export import export
+from binvpr_ros.training.networks import BinaryConv2D, binvpr20
+
+
+def operators(model: Path) -> list[str]:
+    """Return the names of a model file's custom operators, one for each time it occurs."""
+    content = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(model.read_bytes(), 0))
+    codes = [content.operatorCodes[operator.opcodeIndex].customCode for operator in content.subgraphs[0].operators]
+    return [code.decode() for code in codes if code]
+
+
+def test_the_packaged_model_has_sixteen_binary_convolutions() -> None:
+    assert operators(share_directory() / "models" / DEFAULT_MODEL).count("LceBconv2d") == 16
+
+
+def test_the_layout_is_the_papers() -> None:
+    model = binvpr20(128, classes=48)
+    binary = [layer for layer in model.layers if isinstance(layer, BinaryConv2D)]
+    assert [layer.filters for layer in binary] == [128] * 4 + [256] * 4 + [384] * 4 + [512] * 4
+    assert [layer.stride for layer in binary] == [2, 1, 1, 1] * 4
+    basic = [
+        layer for layer in model.layers if layer.name.startswith("basic") and isinstance(layer, keras.layers.Conv2D)
+    ]
+    assert [layer.filters for layer in basic] == [128] * 3
+    assert {name: output.shape for name, output in model.output.items()} == {
+        "descriptor": (None, 2048),
+        "logits": (None, 48),
+    }
+    # The paper counts 16.63 M; ours has one more basic convolution than its code (0.15 M) and a descriptor head.
+    assert model.count_params() == pytest.approx(16.63e6, rel=0.02)
+
+
+def test_no_relu_stands_before_a_sign() -> None:
+    model = binvpr20(64)
+    for layer in model.layers:
+        if isinstance(layer, BinaryConv2D):
+            assert not isinstance(layer.input._keras_history.operation, keras.layers.ReLU)
+
+
+def test_an_input_size_that_does_not_divide() -> None:
+    with pytest.raises(ValueError, match="give a multiple of 64"):
+        binvpr20(100)
+
+
+@pytest.mark.parametrize(("size", "stride"), [(8, 1), (8, 2), (7, 1), (7, 2)])
+def test_padding_is_with_ones_as_same_pads(size: int, stride: int) -> None:
+    layer = BinaryConv2D(4, stride, for_export=True)
+    x = np.random.default_rng(0).normal(size=(2, size, size, 3)).astype(np.float32)
+    y = layer(x)
+    shifted = (
+        np.where(x >= 0, 1.0, -1.0).astype(np.float32) - 1
+    )  # SAME pads with zeros; shift so that zero stands for one
+    kernel = np.where(layer.kernel.numpy() >= 0, 1.0, -1.0).astype(np.float32)
+    expected = tf.nn.conv2d(shifted, kernel, stride, "SAME") + kernel.sum(axis=(0, 1, 2))
+    np.testing.assert_allclose(y, expected, atol=1e-5)
+
+
+def test_every_weight_learns() -> None:
+    model = binvpr20(64, classes=3)
+    images = np.random.default_rng(0).uniform(0, 255, (4, 64, 64, 3)).astype(np.float32)
+    with tf.GradientTape() as tape:
+        output = model(images, training=True)
+        loss = tf.reduce_mean(output["descriptor"] ** 3) + tf.reduce_mean(output["logits"] ** 2)
+    for variable, gradient in zip(
+        model.trainable_variables, tape.gradient(loss, model.trainable_variables), strict=True
+    ):
+        assert gradient is not None, variable.path
+        assert np.isfinite(gradient).all(), variable.path
+        assert np.abs(gradient).max() > 0, variable.path
+
+
+def test_the_exported_file_computes_what_was_trained(tmp_path: Path) -> None:
+    model = binvpr20(64, classes=3)
+    rng = np.random.default_rng(0)
+    for layer in model.layers:  # as after training: norms that are not the identity, some of them falling
+        if isinstance(layer, keras.layers.BatchNormalization):
+            *affine, mean, variance = layer.get_weights()
+            spread = np.sqrt(9 * 128) if layer.name.startswith("block") else 1
+            affine = [rng.normal(0, 1, mean.shape) for _ in affine]
+            layer.set_weights(
+                [*affine, rng.normal(0, spread / 3, mean.shape), rng.uniform(0.5, 2, mean.shape) * spread**2]
+            )
+    output = tmp_path / "model.tflite"
+    card = export(model, "binvpr20", 64, output, {"recipe": "deploy", "training_data": "none"})
+    assert card.descriptor_bits == 2048
+    assert operators(output).count("LceBconv2d") == 16
+    network = DescriptorNetwork(output)
+    images = rng.integers(0, 256, (6, 64, 64, 3), np.uint8)
+    ours = np.stack([network.backend.run(image[None])[0] for image in images])
+    theirs = model.predict(images.astype(np.float32), verbose=0)["descriptor"]
+    # A real value of the basic block that rounds to the other side of zero flips some bits.
+    assert np.mean((ours >= 0) == (theirs >= 0)) > 0.98
