@@ -18,8 +18,8 @@ SETUP = (ROOT / "setup.py").read_text(encoding="utf-8")
 SOURCES = sorted(path for path in (ROOT / "binvpr_ros").rglob("*.py"))
 WITHOUT_ROS = [path for path in SOURCES
                if path.name not in ("node.py", "messages.py") and path.parent.name != "tools"]  # fmt: skip
-ROS_MODULES = {"rclpy", "sensor_msgs", "std_msgs", "std_srvs", "diagnostic_msgs", "rcl_interfaces", "builtin_interfaces",
-               "cv_bridge"}  # fmt: skip
+ROS_MODULES = {"builtin_interfaces", "cv_bridge", "diagnostic_msgs", "rcl_interfaces", "rclpy", "sensor_msgs",
+               "std_msgs", "std_srvs"}  # fmt: skip
 
 
 def imports(path: Path) -> set[str]:
@@ -66,13 +66,9 @@ def test_every_entry_is_installed_and_runs_from_any_folder(entry: str, tmp_path:
     program = Path(sys.executable).parent / entry
     if not program.is_file():
         pytest.skip("the package is not installed with pip here (colcon puts the entries elsewhere)")
-    if entry == "binvpr_node":
-        arguments = ["--ros-args", "-p", "threads:=0"]
-    else:
-        arguments = ["--help"]
-    result = subprocess.run(
-        [program, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
-    )
+    arguments = ["--ros-args", "-p", "threads:=0"] if entry == "binvpr_node" else ["--help"]
+    command = [program, *arguments]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert "Traceback" not in result.stderr
     assert entry in result.stdout or "cannot start" in result.stdout + result.stderr
 

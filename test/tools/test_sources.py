@@ -44,7 +44,7 @@ def test_a_folder_in_file_name_order_and_backwards(tmp_path: Path, pictures: lis
     assert len(source) == 4
     assert colours(source) == [0, 1, 2, 3]
     assert not source.has_stamps
-    backwards = [message for message in reversed(source)]  # type: ignore[call-overload]
+    backwards = list(reversed(source))  # type: ignore[call-overload]
     assert [bytes(message.data) for message in backwards] == [bytes(message.data) for message in source][::-1]
 
 
