@@ -35,13 +35,11 @@ def launch_file(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def started(launch_file: Any, **arguments: str) -> dict[str, Any]:
     """Return what the launch file would start: the node's command and environment."""
-    from launch.actions import DeclareLaunchArgument
+    launch: Any = pytest.importorskip("launch.actions")
 
-    from launch import LaunchContext
-
-    context = LaunchContext()
+    context = pytest.importorskip("launch").LaunchContext()
     for entity in launch_file.generate_launch_description().entities:
-        if isinstance(entity, DeclareLaunchArgument):
+        if isinstance(entity, launch.DeclareLaunchArgument):
             if entity.name in arguments:
                 context.launch_configurations[entity.name] = arguments[entity.name]
             entity.execute(context)

@@ -35,7 +35,7 @@ from binvpr_ros.tools.sources import as_type, message_from_array
 pytestmark = pytest.mark.usefixtures("ros")
 
 CAMERA = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
-EAGER = ("-p", "keyframe_distance:=0.0", "-p", "keyframe_min_interval:=0.0")
+EAGER = ("-p", "keyframe_distance:=0.0", "-p", "keyframe_min_interval:=0.0", "-p", "confirmation_time:=0.3")
 
 
 class Robot:

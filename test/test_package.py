@@ -67,7 +67,7 @@ def test_every_entry_is_installed_and_runs_from_any_folder(entry: str, tmp_path:
     if not program.is_file():
         pytest.skip("the package is not installed with pip here (colcon puts the entries elsewhere)")
     arguments = ["--ros-args", "-p", "threads:=0"] if entry == "binvpr_node" else ["--help"]
-    command = [program, *arguments]
+    command = [str(program), *arguments]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert "Traceback" not in result.stderr
     assert entry in result.stdout or "cannot start" in result.stdout + result.stderr

@@ -97,7 +97,7 @@ def test_a_jump_back_over_the_window_begins_a_session(world_images: list[Image])
 
 
 def test_an_earlier_session_is_recognised_from_its_file(world_images: list[Image], tmp_path: Path) -> None:
-    config = Config(database=str(tmp_path / "map.db"), keyframe_distance=0.0, min_score=0.4)
+    config = Config(database=str(tmp_path / "map.db"), keyframe_distance=0.0, confirmation_time=0.2)
     first = PlaceRecognizer(config)
     show(first, world_images[:40])
     first.close()

@@ -30,6 +30,7 @@ def export(trained: keras.Model, network: str, input_size: int, output: Path, fa
         import larq_compute_engine as lce
     except ImportError:
         raise ExportError("the converter is missing; run: pip install larq-compute-engine (x86-64)") from None
+    revision = _git_revision()
     model = NETWORKS[network](input_size, for_export=True)
     by_name = {layer.name: layer for layer in trained.layers}
     for layer in model.layers:
@@ -44,7 +45,7 @@ def export(trained: keras.Model, network: str, input_size: int, output: Path, fa
     card = ModelCard(
         name=output.stem,
         network=network,
-        git_revision=_git_revision(),
+        git_revision=revision,
         input_size=[input_size, input_size],
         descriptor_bits=model.output_shape[-1],
         sha256=checksum(output),
