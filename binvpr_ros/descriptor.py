@@ -99,7 +99,7 @@ class LitertBackend:
             self._interpreter = interpreter_class(model_content=model, num_threads=threads)
             self._interpreter.allocate_tensors()
         except (RuntimeError, ValueError) as error:
-            if "Lce" in str(error):
+            if b"LceBconv2d" in model:
                 raise DescriptorError(
                     "the backend litert does not know the Larq operators of this model; use backend:=lce (x86-64)"
                 ) from None

@@ -112,8 +112,8 @@ def test_reset_forgets_for_matching_and_reload_brings_back(world_images: list[Im
     show(recognizer, world_images[:20])
     assert "session 1 begins" in recognizer.reset()
     assert show(recognizer, world_images[:1])[0].verdict.refused[0].reason is Refusal.NO_HISTORY
-    assert recognizer.reload() == "11 keyframes are matched"
-    assert recognizer.save() == f"11 keyframes in {tmp_path / 'map.db'}"
+    assert recognizer.reload() == "21 keyframes are matched"
+    assert recognizer.save() == f"21 keyframes in {tmp_path / 'map.db'}"
 
 
 def test_every_keyframe_gets_a_verdict_and_nothing_else_does(world_images: list[Image]) -> None:
