@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import threading
 import time
@@ -281,6 +282,14 @@ def _descriptor_of(parameter: Any) -> ParameterDescriptor:
 
 def main() -> int:
     """Run the node until it is told to stop; the exit status is 1 where it cannot start."""
+    try:
+        return run()
+    except KeyboardInterrupt:  # before rclpy's own handler stands, or after it has gone
+        return 0
+
+
+def run() -> int:
+    """Start, spin, stop; return the exit status."""
     node = None
     try:
         rclpy.init()
@@ -292,6 +301,8 @@ def main() -> int:
         rclpy.logging.get_logger("binvpr").fatal(f"cannot start: {error}")
         return 1
     finally:
+        # Ctrl-C reaches the node twice, from the terminal and from ros2 launch; the second must not break the clean-up.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         if node is not None:
             node.close()
             node.destroy_node()

@@ -305,6 +305,15 @@ def test_it_stops_cleanly(
     assert "Traceback" not in robot.log.read_text()
 
 
+@pytest.mark.parametrize("pause", [0.0, 0.003, 0.03])
+def test_it_stops_cleanly_when_told_twice_as_by_ctrl_c_under_launch(start: Callable[..., Robot], pause: float) -> None:
+    robot = start()
+    robot.process.process.send_signal(signal.SIGINT)
+    time.sleep(pause)
+    assert robot.process.stop(signal.SIGINT) == 0
+    assert "Traceback" not in robot.log.read_text()
+
+
 @pytest.mark.parametrize(
     ("argument", "sentence"),
     [
