@@ -12,8 +12,6 @@ import cv2
 import numpy as np
 from builtin_interfaces.msg import Time
 from numpy.typing import NDArray
-from rosbags.image import ImageError as RosbagsImageError
-from rosbags.image import image_to_cvimage
 from sensor_msgs.msg import CompressedImage, PointCloud2, PointField
 from sensor_msgs.msg import Image as ImageMessage
 from std_msgs.msg import Header
@@ -130,7 +128,7 @@ def _converter() -> Callable[[ImageMessage, str], Image]:
     try:
         from cv_bridge import CvBridge, CvBridgeError
     except ImportError:
-        return _convert_with_rosbags
+        return _rosbags_converter()
     bridge = CvBridge()
 
     def convert_with_cv_bridge(message: ImageMessage, target: str) -> Image:
@@ -143,11 +141,21 @@ def _converter() -> Callable[[ImageMessage, str], Image]:
     return convert_with_cv_bridge
 
 
-def _convert_with_rosbags(message: ImageMessage, target: str) -> Image:
+def _rosbags_converter() -> Callable[[ImageMessage, str], Image]:
     try:
-        return np.asarray(image_to_cvimage(message, target), np.uint8)
-    except (RosbagsImageError, cv2.error) as error:
-        raise ImageMessageError(f"rosbags-image cannot convert it ({error})") from None
+        from rosbags.image import ImageError, image_to_cvimage
+    except ImportError:
+        raise ImageMessageError(
+            "its encoding needs a converter; install ros-<distro>-cv-bridge with apt, or rosbags-image with pip"
+        ) from None
+
+    def convert_with_rosbags(message: ImageMessage, target: str) -> Image:
+        try:
+            return np.asarray(image_to_cvimage(message, target), np.uint8)
+        except (ImageError, cv2.error) as error:
+            raise ImageMessageError(f"rosbags-image cannot convert it ({error})") from None
+
+    return convert_with_rosbags
 
 
 def to_nanoseconds(stamp: Time) -> int:

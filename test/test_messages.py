@@ -280,3 +280,14 @@ def test_another_table_is_no_table_of_closures() -> None:
 
 def test_a_row_has_36_bytes() -> None:
     assert LOOP_CLOSURE_ROW.itemsize == 36
+
+
+def test_without_any_converter_the_image_is_refused_with_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, grey: NDArray[np.uint8]
+) -> None:
+    monkeypatch.setitem(sys.modules, "cv_bridge", None)
+    monkeypatch.setitem(sys.modules, "rosbags.image", None)
+    messages._converter.cache_clear()
+    with pytest.raises(ImageMessageError, match="install ros-<distro>-cv-bridge with apt, or rosbags-image with pip"):
+        image_from_message(message(grey.astype(np.uint16), "mono16"))
+    messages._converter.cache_clear()
