@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,11 @@ def test_it_names_the_arguments_of_the_contract() -> None:
 @pytest.fixture
 def launch_file(monkeypatch: pytest.MonkeyPatch) -> Any:
     pytest.importorskip("launch_ros.actions", reason="launch_ros is not installed (it comes with ROS from apt)")
+    index = pytest.importorskip("ament_index_python.packages")
+    try:
+        index.get_package_share_directory("binvpr_ros")
+    except index.PackageNotFoundError:
+        pytest.skip("the package is not built with colcon here")
     spec = importlib.util.spec_from_file_location("binvpr_launch", LAUNCH_FILE)
     assert spec is not None
     assert spec.loader is not None
@@ -33,13 +41,12 @@ def launch_file(monkeypatch: pytest.MonkeyPatch) -> Any:
     return module
 
 
-def started(launch_file: Any, **arguments: str) -> dict[str, Any]:
-    """Return what the launch file would start: the node's command and environment."""
-    launch: Any = pytest.importorskip("launch.actions")
-
+def expand(launch_file: Any, **arguments: str) -> tuple[Any, dict[str, str]]:
+    """Return the node that the launch file would start, its names filled in, and the environment."""
+    actions: Any = pytest.importorskip("launch.actions")
     context = pytest.importorskip("launch").LaunchContext()
     for entity in launch_file.generate_launch_description().entities:
-        if isinstance(entity, launch.DeclareLaunchArgument):
+        if isinstance(entity, actions.DeclareLaunchArgument):
             if entity.name in arguments:
                 context.launch_configurations[entity.name] = arguments[entity.name]
             entity.execute(context)
@@ -47,36 +54,61 @@ def started(launch_file: Any, **arguments: str) -> dict[str, Any]:
     for action in environment:
         action.execute(context)
     node._perform_substitutions(context)
-    command = [part.perform(context) if hasattr(part, "perform") else str(part) for item in node.cmd for part in item]
-    return {"command": command, "environment": context.environment, "node": node}
+    return node, context.environment
 
 
-def test_by_default_it_reads_the_camera_and_the_packages_parameters(launch_file: Any) -> None:
-    command = " ".join(started(launch_file)["command"])
-    assert "image:=/camera/image_raw" in command
-    assert "__ns:=/binvpr" in command
-    assert "__node:=binvpr" in command
-    assert str(share_directory() / "config" / "binvpr.yaml") in command
+def test_by_default_it_reads_the_camera_in_a_namespace(launch_file: Any) -> None:
+    node, _ = expand(launch_file)
+    assert node.node_name == "/binvpr/binvpr"
+    assert node.expanded_remapping_rules == [("image", "/camera/image_raw")]
 
 
 def test_compressed_images_are_read_from_the_sibling_topic(launch_file: Any) -> None:
-    command = " ".join(started(launch_file, compressed="true", image_topic="/front/image_raw")["command"])
-    assert "image:=/front/image_raw/compressed" in command
+    node, _ = expand(launch_file, compressed="true", image_topic="/front/image_raw", namespace="front")
+    assert node.node_name == "/front/binvpr"
+    assert node.expanded_remapping_rules == [("image", "/front/image_raw/compressed")]
 
 
 def test_a_params_file_that_is_not_there(launch_file: Any) -> None:
     with pytest.raises(FileNotFoundError, match=r"params_file /nowhere\.yaml does not exist"):
-        started(launch_file, params_file="/nowhere.yaml")
+        expand(launch_file, params_file="/nowhere.yaml")
 
 
 def test_a_truth_value_that_is_none(launch_file: Any) -> None:
     with pytest.raises(ValueError, match="compressed must be true or false, not 'maybe'"):
-        started(launch_file, compressed="maybe")
+        expand(launch_file, compressed="maybe")
 
 
 def test_the_profile_does_not_replace_the_users(launch_file: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FASTRTPS_DEFAULT_PROFILES_FILE", "mine.xml")
     monkeypatch.delenv("FASTDDS_DEFAULT_PROFILES_FILE", raising=False)
-    environment = started(launch_file, fastdds_profile="ours.xml")["environment"]
+    _, environment = expand(launch_file, fastdds_profile="ours.xml")
     assert environment["FASTRTPS_DEFAULT_PROFILES_FILE"] == "mine.xml"
     assert environment["FASTDDS_DEFAULT_PROFILES_FILE"] == "ours.xml"
+
+
+@pytest.mark.usefixtures("ros", "launch_file")
+def test_a_launched_node_has_the_users_parameters_and_the_rest_by_default(tmp_path: Path) -> None:
+    import rclpy
+    from rcl_interfaces.srv import GetParameters
+
+    params_file = tmp_path / "mine.yaml"
+    params_file.write_text("/**:\n  ros__parameters:\n    min_score: 0.5\n    max_candidates: 7\n")
+    database = tmp_path / "map.db"
+    command = ["ros2", "launch", str(LAUNCH_FILE), f"params_file:={params_file}", f"database:={database}"]
+    process = subprocess.Popen(command, start_new_session=True)
+    node = rclpy.create_node("asker")
+    try:
+        client = node.create_client(GetParameters, "/binvpr/binvpr/get_parameters")
+        assert client.wait_for_service(30.0)
+        names = ["min_score", "max_candidates", "database", "exclusion_time"]
+        future = client.call_async(GetParameters.Request(names=names))
+        rclpy.spin_until_future_complete(node, future, timeout_sec=20.0)
+        values = future.result().values
+        assert (values[0].double_value, values[1].integer_value) == (0.5, 7)
+        assert (values[2].string_value, values[3].double_value) == (str(database), 10.0)
+        assert len(node.get_subscriptions_info_by_topic("/camera/image_raw")) == 1
+    finally:
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(30) == 0
+        node.destroy_node()

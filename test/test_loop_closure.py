@@ -143,6 +143,14 @@ def test_an_earlier_session_is_matched_at_once() -> None:
     assert (verdict.closures[0].query.session, verdict.closures[0].match.session) == (1, 0)
 
 
+def test_the_latest_keyframes_are_not_matched_over_the_border_of_a_session() -> None:
+    drive = Drive(CONFIG.replace(confirmations=0))
+    drive.through(range(20))
+    drive.database.new_session()  # as when the clock jumps back while the robot stands still
+    drive.closer.forget()
+    assert not any(verdict.closures for verdict in drive.through([19, 19, 19]))
+
+
 def test_scores_are_relative_to_how_similar_neighbours_are() -> None:
     near, far = Drive(), Drive()
     near.through(np.arange(0, 30, 0.25))
