@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+pytest.importorskip("rosbags.rosbag2", reason="rosbags is not installed")
 
 from rosbags.rosbag1 import Writer as Writer1
 from rosbags.rosbag2 import StoragePlugin
