@@ -39,7 +39,7 @@ setup(
         "numpy>=1.21,<2",
         "opencv-python>=4.5,<4.12",
         "rosbags-image>=0.10",
-        "tflite-runtime>=2.14; python_version < '3.12'",
+        "tflite-runtime>=2.13; python_version < '3.12'",
         "ai-edge-litert>=2.1; python_version >= '3.12'",
         "larq-compute-engine>=0.16; platform_machine == 'x86_64' and python_version < '3.13'",
     ],

@@ -47,6 +47,8 @@ CONVERTED_ENCODINGS: dict[str, tuple[int, str]] = {
     **{f"bayer_{order}16": (2, "rgb8") for order in ("rggb", "bggr", "gbrg", "grbg")},
     **dict.fromkeys(("yuv422", "uyvy", "yuv422_yuy2", "yuyv"), (2, "rgb8")),
 }
+# cv_bridge knows these under their older names alone.
+OLDER_NAMES = {"uyvy": "yuv422", "yuyv": "yuv422_yuy2"}
 # Two planes, the second of half the height: neither converter knows them.
 PLANAR_ENCODINGS = {"nv12": cv2.COLOR_YUV2RGB_NV12, "nv21": cv2.COLOR_YUV2RGB_NV21}
 
@@ -75,7 +77,7 @@ def image_from_message(message: ImageMessage) -> Image:
         tight = ImageMessage(
             height=message.height,
             width=message.width,
-            encoding=encoding,
+            encoding=OLDER_NAMES.get(encoding, encoding),
             is_bigendian=message.is_bigendian,
             step=rows.shape[1],
             data=array.array("B", rows.tobytes()),

@@ -27,9 +27,9 @@ from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
 try:
-    from rclpy.event_handler import SubscriptionEventCallbacks
+    from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
 except ImportError:  # Humble
-    from rclpy.qos_event import SubscriptionEventCallbacks
+    from rclpy.qos_event import SubscriptionEventCallbacks, UnsupportedEventTypeError
 
 from binvpr_ros.config import Config, ConfigError
 from binvpr_ros.database import DatabaseError
@@ -133,13 +133,7 @@ class BinvprNode(Node):
         # Inference stays off the executor's thread, so services and parameters answer while it runs.
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="recognizer")
         self._busy = threading.Event()
-        self.create_subscription(
-            CompressedImage if config.compressed else Image,
-            "image",
-            self._on_image,
-            NEWEST_IMAGE,
-            event_callbacks=SubscriptionEventCallbacks(message_lost=self._on_message_lost),
-        )
+        self._subscribe(CompressedImage if config.compressed else Image)
         card, backend = self._recognizer.network.card, self._recognizer.network.backend.name
         self.get_logger().info(
             f"ready: {card.name} ({card.network}, {card.descriptor_bits} bits) on {backend}, "
@@ -150,6 +144,15 @@ class BinvprNode(Node):
         """Finish the image in work and close the map."""
         self._worker.shutdown(wait=True, cancel_futures=True)
         self._recognizer.close()
+
+    def _subscribe(self, kind: type[Image] | type[CompressedImage]) -> None:
+        """Subscribe to `image`, and count lost messages where the middleware reports them."""
+        callbacks = SubscriptionEventCallbacks(message_lost=self._on_message_lost)
+        try:
+            self.create_subscription(kind, "image", self._on_image, NEWEST_IMAGE, event_callbacks=callbacks)
+        except UnsupportedEventTypeError:
+            self.get_logger().info("this middleware does not report lost messages; messages_lost stays 0")
+            self.create_subscription(kind, "image", self._on_image, NEWEST_IMAGE)
 
     def _declare_parameters(self) -> Config:
         """Declare all parameters of Config, and return the Config that the user asked for."""

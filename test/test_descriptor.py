@@ -107,12 +107,21 @@ def test_hamming_counts_the_differing_bits(count: int, words: int, seed: int) ->
     np.testing.assert_array_equal(hamming(descriptors, descriptor), expected)
 
 
+needs_litert = pytest.mark.skipif(
+    not any(importlib.util.find_spec(name.partition(".")[0]) for name in LitertBackend.MODULES),
+    reason="neither ai-edge-litert nor tflite-runtime is installed",
+)
+
+
+@needs_litert
 def test_litert_says_that_it_does_not_know_larq_operators(model: Path) -> None:
     with pytest.raises(DescriptorError, match="does not know the Larq operators of this model; use backend:=lce"):
         load_backend("litert", model.read_bytes(), 1)
 
 
-@pytest.mark.parametrize("backend", ["lce", "litert", "auto"])
+@pytest.mark.parametrize(
+    "backend", ["lce", pytest.param("litert", marks=needs_litert), pytest.param("auto", marks=needs_litert)]
+)
 def test_a_file_that_is_no_model(backend: str) -> None:
     with pytest.raises(DescriptorError, match="cannot be loaded"):
         load_backend(backend, b"no model at all", 1)

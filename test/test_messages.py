@@ -148,11 +148,11 @@ def _video_yuv(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def test_cv_bridge_is_taken_where_it_is(monkeypatch: pytest.MonkeyPatch, grey: NDArray[np.uint8]) -> None:
     """Robots have cv_bridge from apt; here a module of that name shows that it is asked, with rows put together."""
-    asked: list[tuple[int, str]] = []
+    asked: list[tuple[str, int, str]] = []
 
     class CvBridge:
         def imgmsg_to_cv2(self, image: Image, target: str) -> NDArray[np.uint8]:
-            asked.append((image.step, target))
+            asked.append((image.encoding, image.step, target))
             return grey
 
     bridge = types.ModuleType("cv_bridge")
@@ -161,9 +161,10 @@ def test_cv_bridge_is_taken_where_it_is(monkeypatch: pytest.MonkeyPatch, grey: N
     messages._converter.cache_clear()
     try:
         image = image_from_message(message(grey.astype(np.uint16), "mono16", 13))
+        image_from_message(message(np.dstack([grey, grey]), "uyvy", 13))
     finally:
         messages._converter.cache_clear()
-    assert asked == [(128, "mono8")]
+    assert asked == [("mono16", 128, "mono8"), ("yuv422", 128, "rgb8")]
     np.testing.assert_array_equal(image, grey)
 
 
