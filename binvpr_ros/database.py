@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +27,8 @@ CREATE TABLE keyframes (
 );
 """
 INITIAL_CAPACITY = 1024
+LOCK_TIMEOUT = 0.2
+"""Seconds to wait for another program that writes; images are dropped meanwhile."""
 
 
 class DatabaseError(RuntimeError):
@@ -34,8 +38,8 @@ class DatabaseError(RuntimeError):
 class KeyframeDatabase:
     """All keyframes of a map. `path` None keeps them in memory only.
 
-    A keyframe is committed to the file before `add` returns. Keyframes of sessions before a reset stay in the file and
-    are not matched until `reload`.
+    A keyframe is committed to the file before `add` returns. One process at a time opens a map. Keyframes of sessions
+    before a reset stay in the file and are not matched until `reload`.
     """
 
     def __init__(self, path: Path | None, model_sha256: str, descriptor_words: int) -> None:
@@ -49,9 +53,16 @@ class KeyframeDatabase:
         self._descriptors = np.empty((INITIAL_CAPACITY, descriptor_words), np.uint64)
         self.session = 0
         self._next_id = 0
-        self._connection = None if path is None else self._open(path, model_sha256)
-        if self._connection is not None:
-            self._read()
+        self._connection: sqlite3.Connection | None = None
+        self._lock_file: int | None = None
+        if path is not None:
+            try:
+                self._lock_file = _lock(path)
+                self._connection = self._open(path, model_sha256)
+                self._read()
+            except DatabaseError:
+                self.close()
+                raise
 
     def __len__(self) -> int:
         """Return the number K of keyframes that can be matched."""
@@ -88,22 +99,22 @@ class KeyframeDatabase:
         return Keyframe(self._next_id, self.session, stamp, descriptor)
 
     def add(self, keyframe: Keyframe) -> None:
-        """Keep `keyframe`; raises DatabaseError, and keeps nothing, if it cannot be written."""
-        if self._connection is not None:
-            with self._writing() as connection:
-                connection.execute(
-                    "INSERT INTO keyframes VALUES (?, ?, ?, ?)",
-                    (keyframe.id, keyframe.session, keyframe.stamp, keyframe.descriptor.astype("<u8").tobytes()),
-                )
+        """Keep `keyframe`; where it cannot be written it is kept in memory alone, and DatabaseError is raised."""
         self._remember(keyframe)
         self._next_id = keyframe.id + 1
+        if self._connection is not None:
+            row = (keyframe.id, keyframe.session, keyframe.stamp, keyframe.descriptor.astype("<u8").tobytes())
+            with self._writing() as connection:
+                connection.execute("INSERT INTO keyframes VALUES (?, ?, ?, ?)", row)
 
     def save(self) -> str:
         """Bring all that was committed into the one file, so that it can be copied; return a sentence about it."""
         if self._connection is None:
             raise DatabaseError("there is no file to save to; start the node with the parameter database")
         with self._writing() as connection:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            (busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            if busy:
+                raise DatabaseError(f"another program has {self._path} open; close it and save again")
             (count,) = connection.execute("SELECT COUNT(*) FROM keyframes").fetchone()
         return f"{count} keyframes in {self._path}"
 
@@ -125,6 +136,10 @@ class KeyframeDatabase:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+        if self._lock_file is not None:
+            # Not before the connection: closing any descriptor of the file drops SQLite's own locks on it.
+            os.close(self._lock_file)
+            self._lock_file = None
 
     def _remember(self, keyframe: Keyframe) -> None:
         if self._size == len(self._ids):
@@ -154,7 +169,7 @@ class KeyframeDatabase:
     def _open(self, path: Path, model_sha256: str) -> sqlite3.Connection:
         try:
             # Calls come from several threads, one at a time: the recognizer holds a lock.
-            connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+            connection = sqlite3.connect(path, timeout=LOCK_TIMEOUT, check_same_thread=False, isolation_level=None)
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
             tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
@@ -162,15 +177,14 @@ class KeyframeDatabase:
                 connection.executescript("BEGIN; " + SCHEMA)
                 connection.execute("INSERT INTO map VALUES (?, ?, ?)", (SCHEMA_VERSION, model_sha256, self._words))
                 connection.execute("COMMIT")
-            version, model, words = connection.execute("SELECT * FROM map").fetchone()
-        except (sqlite3.Error, TypeError, ValueError) as error:
-            raise DatabaseError(
-                f"{path} cannot be opened as a map ({error}); name a map file, or a new one in a writable folder"
-            ) from None
+            facts = connection.execute("SELECT schema_version, model_sha256, descriptor_words FROM map").fetchone()
+        except sqlite3.Error as error:
+            raise DatabaseError(f"{path} cannot be opened as a map ({error}); name a map file or a new one") from None
+        if facts is None:
+            raise DatabaseError(f"{path} does not say which model it was made with; restore a copy of the file")
+        version, model, words = facts
         if version != SCHEMA_VERSION:
-            raise DatabaseError(
-                f"{path} has map version {version}, this program reads {SCHEMA_VERSION}; upgrade binvpr_ros"
-            )
+            raise DatabaseError(f"{path} has map version {version}, not {SCHEMA_VERSION}; upgrade binvpr_ros")
         if model != model_sha256 or words != self._words:
             raise DatabaseError(f"{path} was made with another model (SHA-256 {model}); use that model or another file")
         return connection
@@ -178,7 +192,29 @@ class KeyframeDatabase:
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
         assert self._connection is not None  # noqa: S101 - the callers have asked
+        assert self._path is not None  # noqa: S101
+        assert self._lock_file is not None  # noqa: S101
         try:
+            if not os.path.samestat(self._path.stat(), os.fstat(self._lock_file)):
+                raise DatabaseError(f"{self._path} was replaced while in use; restart the node")
             yield self._connection
-        except sqlite3.Error as error:
-            raise DatabaseError(f"{self._path} cannot be written ({error}); check space and permissions") from None
+        except FileNotFoundError:
+            raise DatabaseError(f"{self._path} was removed while in use; restart the node") from None
+        except (sqlite3.Error, OverflowError) as error:
+            raise DatabaseError(f"{self._path} cannot be written ({error}); check the disk and its space") from None
+
+
+def _lock(path: Path) -> int:
+    """Open the file for this process alone, and return its descriptor; the lock goes with the process."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise DatabaseError(
+            f"{path} cannot be opened as a map ({error.strerror}); name a map file, or a new one in a writable folder"
+        ) from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise DatabaseError(f"{path} is in use by another node; give each node a map of its own") from None
+    return descriptor

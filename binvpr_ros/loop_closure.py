@@ -132,10 +132,9 @@ class LoopCloser:
         self._previous = []
 
     def _outside_window(self, query: Keyframe, database: KeyframeDatabase, config: Config) -> NDArray[np.bool_]:
-        """Return which keyframes [K] are old enough. Stamps of another session say nothing about age, ids do."""
-        old_enough = query.stamp - database.stamps >= round(config.exclusion_time * NANOSECONDS)
-        old_enough |= database.sessions != query.session
-        return old_enough & (query.id - database.ids > config.exclusion_keyframes)
+        """Return which keyframes [K] are old enough, or else of a session that is that far away in time."""
+        far_in_time = np.abs(query.stamp - database.stamps) >= round(config.exclusion_time * NANOSECONDS)
+        return far_in_time & (query.id - database.ids > config.exclusion_keyframes)
 
     def _scores(self, similarities: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the scores [K]: 0 for the similarity to the map as a whole, 1 for that of neighbouring keyframes."""

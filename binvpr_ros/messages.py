@@ -83,7 +83,7 @@ def image_from_message(message: ImageMessage) -> Image:
             data=array.array("B", rows.tobytes()),
         )
         return _converter()(tight, target)
-    raise ImageMessageError(f"its encoding {encoding!r} is not one of {', '.join(supported_encodings())}")
+    raise ImageMessageError(f"its encoding {encoding[:40]!r} is not one of {', '.join(supported_encodings())}")
 
 
 def image_from_compressed(message: CompressedImage) -> Image:
@@ -97,7 +97,7 @@ def image_from_compressed(message: CompressedImage) -> Image:
     except cv2.error:
         image = None
     if image is None:
-        raise ImageMessageError(f"its {data.size} bytes (format {message.format!r}) cannot be decoded")
+        raise ImageMessageError(f"its {data.size} bytes (format {message.format[:40]!r}) cannot be decoded")
     return image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 

@@ -38,6 +38,8 @@ class ModelCard:
     @classmethod
     def read(cls, model: Path) -> ModelCard:
         """Read the card of `model` and hold it against the file; raises ModelCardError."""
+        if not model.is_file():
+            raise ModelCardError(f"the model file {model} does not exist; check the parameter model")
         path = cls.path_for(model)
         advice = "use the pair of files that train_offline wrote"
         try:

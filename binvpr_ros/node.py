@@ -51,6 +51,7 @@ NEWEST_IMAGE = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=
 EVERY_RESULT = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=50, reliability=ReliabilityPolicy.RELIABLE)
 WARNING_INTERVAL = 5.0
 """Least time in seconds between two warnings of one kind."""
+MOST_LOST_AT_ONCE = 10_000
 
 
 class Statistics:
@@ -182,7 +183,9 @@ class BinvprNode(Node):
         return answer
 
     def _on_message_lost(self, event: Any) -> None:
-        self._statistics.count("messages_lost", event.total_count_change)
+        # Fast DDS now and then reports a change of 2,147,483,647.
+        if 0 < event.total_count_change <= MOST_LOST_AT_ONCE:
+            self._statistics.count("messages_lost", event.total_count_change)
 
     def _on_image(self, message: Image | CompressedImage) -> None:
         """Hand the image to the worker, or drop it when that is busy: a frame never waits behind another."""
@@ -196,7 +199,7 @@ class BinvprNode(Node):
     def _on_recognized(self, future: Future[None]) -> None:
         self._busy.clear()
         if not future.cancelled() and (error := future.exception()) is not None and self.context.ok():
-            self.get_logger().error(f"an image was lost to an error in the program: {error!r}; please report it")
+            self._skip("error", f"an image was lost to an error in the program: {error!r}; please report it")
 
     def _recognize(self, message: Image | CompressedImage) -> None:
         """Recognise the place in one image and publish the result (worker thread)."""
@@ -211,11 +214,10 @@ class BinvprNode(Node):
         except StampError as error:
             self._skip("stamp", f"skipped an image: {error}")
             return
-        except DatabaseError as error:
-            self._statistics.failure = str(error)
-            self._skip("database", f"a keyframe was not kept: {error}")
-            return
-        self._statistics.failure = ""
+        if recognition.keyframe is not None:
+            self._statistics.failure = recognition.failure
+        if recognition.failure:
+            self._warn("database", f"a keyframe is kept in memory alone: {recognition.failure}")
         if recognition.new_session:
             self.get_logger().warning(
                 f"the stamps jumped back: session {self._recognizer.database.session} begins (a bag that starts again?)"
@@ -229,8 +231,12 @@ class BinvprNode(Node):
         self._statistics.count_recognition(recognition, message.header.frame_id, (now - started) * 1e3, latency / 1e6)
 
     def _skip(self, kind: str, sentence: str) -> None:
-        """Count an image that could not be used, and warn of it once in a while."""
+        """Count an image that could not be used, and warn of it."""
         self._statistics.count_unusable(kind)
+        self._warn(kind, sentence)
+
+    def _warn(self, kind: str, sentence: str) -> None:
+        """Warn once in a while of each kind of trouble."""
         now = time.monotonic()
         if now - self._warned.get(kind, -WARNING_INTERVAL) >= WARNING_INTERVAL:
             self._warned[kind] = now
@@ -248,7 +254,7 @@ class BinvprNode(Node):
             "backend": self._recognizer.network.backend.name,
         }
         if self._statistics.failure:
-            level, text = DiagnosticStatus.ERROR, f"keyframes are not kept: {self._statistics.failure}"
+            level, text = DiagnosticStatus.ERROR, f"keyframes are kept in memory alone: {self._statistics.failure}"
         elif rate == 0:
             level, text = (
                 DiagnosticStatus.WARN,
@@ -300,6 +306,10 @@ def run() -> int:
     node = None
     try:
         rclpy.init()
+    except RuntimeError as error:  # a params file, a name or a log level that ROS cannot read
+        print(f"binvpr_node: cannot start: {str(error).splitlines()[0]}", file=sys.stderr)
+        return 1
+    try:
         node = BinvprNode()
         rclpy.spin(node)
     except (KeyboardInterrupt, ExternalShutdownException):

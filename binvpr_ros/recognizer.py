@@ -8,16 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from binvpr_ros.config import Config, model_path
-from binvpr_ros.database import KeyframeDatabase
+from binvpr_ros.database import DatabaseError, KeyframeDatabase
 from binvpr_ros.descriptor import DescriptorNetwork, Image
 from binvpr_ros.keyframes import NANOSECONDS, Keyframe, KeyframePolicy
 from binvpr_ros.loop_closure import LoopCloser, Refusal, Refused, Verdict
 
 NO_DECISION = Verdict()
+SHORTEST_LEAP = 1.0
+"""Seconds by which a stamp must be off before time is thought to have leapt."""
 
 
 class StampError(ValueError):
-    """An image's stamp is not later than that of the image before."""
+    """An image's stamp does not follow that of the image before."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Recognition:
     keyframe: Keyframe | None
     verdict: Verdict
     new_session: bool = False
+    failure: str = ""  # why the keyframe is in memory alone, though there is a map file
 
 
 class PlaceRecognizer:
@@ -45,13 +48,14 @@ class PlaceRecognizer:
         self._policy = KeyframePolicy()
         self._closer = LoopCloser()
         self._last_stamp: int | None = None
+        self._leapt_to: int | None = None
         self._lock = threading.Lock()
 
     def process(self, image: Image, stamp: int) -> Recognition:
         """Recognise the place in `image` (uint8, [H,W,3] RGB or [H,W] grey), taken at `stamp` (nanoseconds).
 
-        A stamp that jumps back by more than the exclusion window begins a new session (a bag that loops); one that does
-        not advance otherwise raises StampError. DatabaseError says that the keyframe could not be written.
+        Raises StampError for an image whose stamp does not advance, or leaps by more than the exclusion window: that
+        the time has leapt is believed when a second image says so. A leap back (a bag that loops) begins a session.
         """
         config = self.config
         descriptor, contrast = self.network.describe(image)
@@ -63,9 +67,13 @@ class PlaceRecognizer:
                 return Recognition(None, NO_DECISION, new_session)
             query = self.database.next_keyframe(stamp, descriptor)
             verdict = self._closer.decide(query, self.database, config)
-            self.database.add(query)
+            failure = ""
+            try:
+                self.database.add(query)
+            except DatabaseError as error:
+                failure = str(error)
             self._policy.accept(query)
-        return Recognition(query, verdict, new_session)
+        return Recognition(query, verdict, new_session, failure)
 
     def save(self) -> str:
         """Bring the map into its one file; return a sentence about it, or raise DatabaseError."""
@@ -92,17 +100,24 @@ class PlaceRecognizer:
 
     def _advance_to(self, stamp: int, config: Config) -> bool:
         """Take `stamp` as the present; return True where it begins a new session."""
-        last, jumped = self._last_stamp, False
-        if last is not None and stamp <= last:
-            jumped = last - stamp > config.exclusion_time * NANOSECONDS
-            if not jumped:
+        last, leapt_to = self._last_stamp, self._leapt_to
+        window = round(max(config.exclusion_time, SHORTEST_LEAP) * NANOSECONDS)
+        new_session = False
+        if last is not None and not 0 < stamp - last <= window:
+            if abs(stamp - last) <= window:
                 raise StampError(f"its stamp ({stamp / NANOSECONDS:.3f} s) is not later than the last image's")
-            self.database.new_session()
-            self._start_anew()
-        self._last_stamp = stamp
-        return jumped
+            if leapt_to is None or not 0 < stamp - leapt_to <= window:
+                self._leapt_to = stamp
+                raise StampError(f"its stamp leaps by {(stamp - last) / NANOSECONDS:.3f} s")
+            new_session = stamp < last
+            if new_session:
+                self.database.new_session()
+                self._start_anew()
+        self._last_stamp, self._leapt_to = stamp, None
+        return new_session
 
     def _start_anew(self) -> None:
         self._policy = KeyframePolicy()
         self._closer.forget()
         self._last_stamp = None
+        self._leapt_to = None

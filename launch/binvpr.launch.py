@@ -4,6 +4,7 @@
 import os
 from pathlib import Path
 
+import yaml
 from ament_index_python.packages import get_package_share_directory
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
 from launch.launch_description_entity import LaunchDescriptionEntity
@@ -43,9 +44,11 @@ def start_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     overrides: dict[str, str | bool] = {name: values[name] for name in ("model", "database") if values[name]}
     overrides |= {name: boolean(name, values[name]) for name in ("compressed", "use_sim_time") if values[name]}
     params_file = values["params_file"] or str(Path(get_package_share_directory("binvpr_ros"), "config", "binvpr.yaml"))
-    if not Path(params_file).is_file():
-        raise FileNotFoundError(f"params_file {params_file} does not exist; give the path of a YAML file")
-    topic = values["image_topic"].rstrip("/") + ("/compressed" if overrides.get("compressed") else "")
+    for name, path in (("params_file", params_file), ("fastdds_profile", values["fastdds_profile"])):
+        if path and not Path(path).is_file():
+            raise FileNotFoundError(f"{name} {path} is not a file; give the path of one")
+    compressed = overrides.get("compressed", compressed_in(params_file))
+    topic = values["image_topic"].rstrip("/") + ("/compressed" if compressed else "")
 
     actions: list[LaunchDescriptionEntity] = []
     if values["fastdds_profile"]:
@@ -66,6 +69,14 @@ def start_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         output="screen",
     )
     return [*actions, node]
+
+
+def compressed_in(params_file: str) -> bool:
+    """Return whether a params file asks for compressed images, since they have a topic of their own."""
+    content = yaml.safe_load(Path(params_file).read_text(encoding="utf-8"))
+    nodes = content.values() if isinstance(content, dict) else ()
+    parameters = [node.get("ros__parameters") for node in nodes if isinstance(node, dict)]
+    return any(isinstance(values, dict) and values.get("compressed") is True for values in parameters)
 
 
 def boolean(name: str, text: str) -> bool:

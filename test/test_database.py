@@ -154,11 +154,54 @@ def test_a_damaged_keyframe_is_named(path: Path) -> None:
         KeyframeDatabase(path, MODEL, WORDS)
 
 
-def test_a_keyframe_that_cannot_be_written_is_not_remembered(path: Path) -> None:
+def test_a_keyframe_that_cannot_be_written_is_kept_in_memory(path: Path) -> None:
     database = KeyframeDatabase(path, MODEL, WORDS)
     fill(database, 1)
     with sqlite3.connect(path) as other:
         other.execute("DROP TABLE keyframes")
     with pytest.raises(DatabaseError, match="cannot be written"):
         fill(database, 1, start=1)
-    assert len(database) == 1
+    np.testing.assert_array_equal(database.ids, [0, 1])
+
+
+def test_save_says_when_another_program_keeps_the_file_from_being_whole(path: Path) -> None:
+    database = KeyframeDatabase(path, MODEL, WORDS)
+    fill(database, 1)
+    reader = sqlite3.connect(path, isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT COUNT(*) FROM keyframes").fetchone()
+    fill(database, 1, start=1)
+    with pytest.raises(DatabaseError, match=r"another program has .* open; close it and save again"):
+        database.save()
+    reader.close()
+    assert database.save().startswith("2 keyframes in")
+
+
+def test_a_map_belongs_to_one_node_at_a_time(path: Path) -> None:
+    first = KeyframeDatabase(path, MODEL, WORDS)
+    with pytest.raises(DatabaseError, match="is in use by another node; give each node a map of its own"):
+        KeyframeDatabase(path, MODEL, WORDS)
+    fill(first, 1)
+    first.close()
+    assert len(KeyframeDatabase(path, MODEL, WORDS)) == 1
+
+
+@pytest.mark.parametrize(("replaced", "sentence"), [(False, "was removed while in use"), (True, "was replaced while")])
+def test_a_map_that_is_taken_away_is_noticed(path: Path, replaced: bool, sentence: str) -> None:
+    database = KeyframeDatabase(path, MODEL, WORDS)
+    fill(database, 1)
+    path.rename(path.with_suffix(".old"))
+    if replaced:
+        path.write_text("somebody's text")
+    with pytest.raises(DatabaseError, match=sentence):
+        fill(database, 1, start=1)
+    with pytest.raises(DatabaseError, match=sentence):
+        database.save()
+
+
+def test_a_map_that_does_not_name_its_model(path: Path) -> None:
+    KeyframeDatabase(path, MODEL, WORDS).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("DELETE FROM map")
+    with pytest.raises(DatabaseError, match="does not say which model"):
+        KeyframeDatabase(path, MODEL, WORDS)

@@ -69,8 +69,15 @@ def test_compressed_images_are_read_from_the_sibling_topic(launch_file: Any) -> 
     assert node.expanded_remapping_rules == [("image", "/front/image_raw/compressed")]
 
 
+def test_a_params_file_may_ask_for_compressed_images(launch_file: Any, tmp_path: Path) -> None:
+    params_file = tmp_path / "mine.yaml"
+    params_file.write_text("/**:\n  ros__parameters:\n    compressed: true\n")
+    node, _ = expand(launch_file, params_file=str(params_file))
+    assert node.expanded_remapping_rules == [("image", "/camera/image_raw/compressed")]
+
+
 def test_a_params_file_that_is_not_there(launch_file: Any) -> None:
-    with pytest.raises(FileNotFoundError, match=r"params_file /nowhere\.yaml does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"params_file /nowhere\.yaml is not a file"):
         expand(launch_file, params_file="/nowhere.yaml")
 
 
@@ -82,9 +89,10 @@ def test_a_truth_value_that_is_none(launch_file: Any) -> None:
 def test_the_profile_does_not_replace_the_users(launch_file: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FASTRTPS_DEFAULT_PROFILES_FILE", "mine.xml")
     monkeypatch.delenv("FASTDDS_DEFAULT_PROFILES_FILE", raising=False)
-    _, environment = expand(launch_file, fastdds_profile="ours.xml")
+    ours = str(share_directory() / "config" / "fastdds_large_images.xml")
+    _, environment = expand(launch_file, fastdds_profile=ours)
     assert environment["FASTRTPS_DEFAULT_PROFILES_FILE"] == "mine.xml"
-    assert environment["FASTDDS_DEFAULT_PROFILES_FILE"] == "ours.xml"
+    assert environment["FASTDDS_DEFAULT_PROFILES_FILE"] == ours
 
 
 @pytest.mark.usefixtures("ros", "launch_file")

@@ -138,6 +138,7 @@ def test_an_earlier_session_is_matched_at_once() -> None:
     drive.through(range(20))
     drive.database.new_session()
     drive.closer.forget()
+    drive.seconds += 10_000
     verdict = drive.through([5, 6, 7])[-1]
     assert [closure.match.id for closure in verdict.closures] == [7]
     assert (verdict.closures[0].query.session, verdict.closures[0].match.session) == (1, 0)
@@ -149,6 +150,16 @@ def test_the_latest_keyframes_are_not_matched_over_the_border_of_a_session() -> 
     drive.database.new_session()  # as when the clock jumps back while the robot stands still
     drive.closer.forget()
     assert not any(verdict.closures for verdict in drive.through([19, 19, 19]))
+
+
+def test_the_window_holds_over_the_border_of_a_session() -> None:
+    drive = Drive(CONFIG.replace(confirmations=0, exclusion_keyframes=0))
+    drive.through(range(20))
+    drive.database.new_session()
+    drive.closer.forget()
+    verdicts = drive.through([15] * 12)
+    assert not any(verdict.closures for verdict in verdicts[:3])
+    assert all(abs(c.query.stamp - c.match.stamp) >= 10 * NANOSECONDS for verdict in verdicts for c in verdict.closures)
 
 
 def test_scores_are_relative_to_how_similar_neighbours_are() -> None:

@@ -123,8 +123,8 @@ def test_a_revisit_is_published(
 ) -> None:
     robot = start(*EAGER, "-p", f"compressed:={str(compressed).lower()}", compressed=compressed)
     first = robot.show(world_images[:20], start=100)
-    robot.show(world_images[30:36], start=110)
-    again = robot.show(world_images[4:12], start=130)
+    robot.show(world_images[30:36], start=112)
+    again = robot.show(world_images[4:12], start=122)
     robot.wait(lambda: len(robot.listener.keyframes) == 34, "all keyframes are announced")
     tables = robot.listener.closures
     assert tables
@@ -163,7 +163,7 @@ def test_unusable_images_are_skipped_with_one_warning_and_harm_nothing(
         robot.send(Image(height=4, width=4, encoding="rgb8", step=12, data=b"short"), round((20 + number) * 1e9))
     robot.send(Image(height=4, width=4, encoding="sepia", step=4, data=bytes(16)), round(50e9))
     robot.settle()
-    robot.show(world_images[2:4], start=60)
+    robot.show(world_images[2:4], start=12)
     robot.wait(lambda: robot.count("images_unusable") == 21, "the images are counted")
     assert robot.count("unusable_image") == 21
     assert robot.count("keyframes") == 4
@@ -188,6 +188,7 @@ def test_a_bag_that_starts_again_begins_a_session(
 ) -> None:
     robot = start(*EAGER)
     robot.show(world_images[:2], start=100)
+    robot.send(message_from_array(world_images[0], "rgb8"), round(9.8e9))
     robot.show(world_images[:2], start=10)
     robot.wait(lambda: robot.listener.diagnostics.get("session") == "1", "a session begins")
     assert "the stamps jumped back: session 1 begins" in robot.log.read_text()
@@ -321,11 +322,12 @@ def test_it_stops_cleanly_when_told_twice_as_by_ctrl_c_under_launch(start: Calla
 @pytest.mark.parametrize(
     ("argument", "sentence"),
     [
-        ("model:=/nowhere/x.tflite", "/nowhere/x.json, the card of the model, is missing; use the pair of files"),
+        ("model:=/nowhere/x.tflite", "the model file /nowhere/x.tflite does not exist; check the parameter model"),
         ("database:=/nowhere/map.db", "/nowhere/map.db cannot be opened as a map"),
         ("min_score:=7.0", "min_score"),
         ("min_score:=high", "min_score must be of type float, not 'high'"),
         ("backend:=abacus", "backend must be one of auto, litert, lce, not 'abacus'"),
+        ("min score:=1", "Couldn't parse"),
         ("keyframe_min_interval:=9.0", "is longer than keyframe_max_interval"),
     ],
 )

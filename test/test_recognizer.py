@@ -90,10 +90,43 @@ def test_a_stamp_must_advance(world_images: list[Image]) -> None:
 def test_a_jump_back_over_the_window_begins_a_session(world_images: list[Image]) -> None:
     recognizer = PlaceRecognizer(Config())
     recognizer.process(world_images[0], 60 * NANOSECONDS)
-    recognition = recognizer.process(world_images[0], 1 * NANOSECONDS)
+    with pytest.raises(StampError, match=r"its stamp leaps by -59\.000 s"):
+        recognizer.process(world_images[0], 1 * NANOSECONDS)
+    recognition = recognizer.process(world_images[0], 2 * NANOSECONDS)
     assert recognition.new_session
     assert recognition.keyframe is not None
     assert recognition.keyframe.session == 1
+
+
+@pytest.mark.parametrize("outlier", [0, 3600])
+def test_one_stamp_that_is_far_off_changes_nothing(world_images: list[Image], outlier: int) -> None:
+    recognizer = PlaceRecognizer(Config())
+    recognizer.process(world_images[0], 60 * NANOSECONDS)
+    with pytest.raises(StampError, match="leaps by"):
+        recognizer.process(world_images[1], outlier * NANOSECONDS)
+    recognition = recognizer.process(world_images[2], 61 * NANOSECONDS)
+    assert not recognition.new_session
+    assert recognition.keyframe is not None
+
+
+def test_after_a_pause_of_the_camera_it_goes_on(world_images: list[Image]) -> None:
+    recognizer = PlaceRecognizer(Config())
+    recognizer.process(world_images[0], 60 * NANOSECONDS)
+    with pytest.raises(StampError):
+        recognizer.process(world_images[1], 100 * NANOSECONDS)
+    recognition = recognizer.process(world_images[2], 101 * NANOSECONDS)
+    assert not recognition.new_session
+    assert recognition.keyframe is not None
+
+
+def test_without_its_file_it_goes_on_in_memory(world_images: list[Image], tmp_path: Path) -> None:
+    recognizer = PlaceRecognizer(Config(database=str(tmp_path / "map.db"), keyframe_distance=0.0))
+    show(recognizer, world_images[:2])
+    (tmp_path / "map.db").unlink()
+    recognition = show(recognizer, world_images[2:3], first=2)[0]
+    assert recognition.keyframe is not None
+    assert recognition.failure == f"{tmp_path / 'map.db'} was removed while in use; restart the node"
+    assert len(recognizer.database) == 3
 
 
 def test_an_earlier_session_is_recognised_from_its_file(world_images: list[Image], tmp_path: Path) -> None:
@@ -102,7 +135,7 @@ def test_an_earlier_session_is_recognised_from_its_file(world_images: list[Image
     show(first, world_images[:40])
     first.close()
     second = PlaceRecognizer(config)
-    found = closures(show(second, world_images[5:12]))
+    found = closures(show(second, world_images[5:12], first=1000))
     assert found
     assert {(closure.query.session, closure.match.session) for closure in found} == {(1, 0)}
 

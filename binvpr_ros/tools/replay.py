@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import rclpy
+from rclpy.exceptions import InvalidTopicNameException
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.publisher import Publisher
@@ -96,8 +98,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "--wait", type=float, default=10.0, help="seconds to wait for a subscriber (default %(default)s)"
     )
     choices = parser.parse_args(arguments)
-    if choices.rate is not None and not choices.rate > 0:
-        parser.error(f"--rate must be above 0, not {choices.rate}")
+    if choices.rate is not None and not 0 < choices.rate < math.inf:
+        parser.error(f"--rate must be a number above 0, not {choices.rate}")
     return choices
 
 
@@ -124,8 +126,8 @@ def main() -> int:
             wait=choices.wait,
         )
         print(f"replay: {published} images")
-    except SourceError as error:
-        print(f"replay: {error}", file=sys.stderr)
+    except (SourceError, InvalidTopicNameException) as error:
+        print(f"replay: {str(error).splitlines()[0]}", file=sys.stderr)
         return 1
     except (KeyboardInterrupt, ExternalShutdownException):
         pass

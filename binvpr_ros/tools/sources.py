@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import array
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,10 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
+from tqdm import tqdm
 
 from binvpr_ros.messages import from_nanoseconds, image_from_compressed, image_from_message
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
+JPEG_AND_PNG = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png"}
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg")
 BAG_SUFFIXES = (".bag", ".db3", ".mcap")
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
@@ -68,7 +71,9 @@ class Folder(Source):
     has_stamps = False
 
     def __init__(self, path: Path) -> None:
-        self._files = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+        self._files = sorted(
+            file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and not file.is_dir()
+        )
         if not self._files:
             raise SourceError(f"{path} holds no images ({', '.join(IMAGE_SUFFIXES)}) and is no ROS 2 bag")
 
@@ -86,16 +91,26 @@ class Folder(Source):
 
     @staticmethod
     def read(files: list[Path]) -> Iterator[ImageMessage]:
-        """Yield jpeg and png files as they are, other kinds decoded."""
+        """Yield jpeg and png files as they are, other kinds decoded; what cannot be read is named and left out."""
         for file in files:
-            if file.suffix.lower() in (".jpg", ".jpeg", ".png"):
-                kind = "png" if file.suffix.lower() == ".png" else "jpeg"
-                yield CompressedImage(format=kind, data=array.array("B", file.read_bytes()))
+            suffix = file.suffix.lower()
+            try:
+                data = file.read_bytes()
+            except OSError as error:
+                _leave_out(file, f"it cannot be read ({error.strerror})")
                 continue
-            image = cv2.imread(str(file), cv2.IMREAD_ANYCOLOR)
+            if suffix in JPEG_AND_PNG:
+                yield CompressedImage(format=JPEG_AND_PNG[suffix], data=array.array("B", data))
+                continue
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_ANYCOLOR) if data else None
             if image is None:
-                raise SourceError(f"{file} cannot be decoded; remove it or replace it")
-            yield message_from_array(image)
+                _leave_out(file, "it cannot be decoded")
+            else:
+                yield message_from_array(image)
+
+
+def _leave_out(file: Path, reason: str) -> None:
+    tqdm.write(f"left out {file}: {reason}", file=sys.stderr)
 
 
 class Video(Source):
@@ -163,6 +178,8 @@ class Bag(Source):
         topics = sorted({c.topic for c in found})
         if len(topics) > 1:
             raise SourceError(f"{path} holds several image topics, name one of them: {', '.join(topics)}")
+        if not self._count:
+            raise SourceError(f"{path} holds no images on {self._topic}; list its topics with `ros2 bag info`")
 
     def __len__(self) -> int:
         """Return the number of images."""

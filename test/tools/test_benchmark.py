@@ -26,4 +26,4 @@ def test_figures_are_written_with_what_they_were_measured_on(tmp_path: Path) -> 
 def test_a_model_that_is_not_there() -> None:
     result = benchmark("--model", "/nowhere/x.tflite")
     assert result.returncode == 1
-    assert result.stderr.startswith("benchmark: /nowhere/x.json, the card of the model, is missing")
+    assert result.stderr.startswith("benchmark: the model file /nowhere/x.tflite does not exist")

@@ -74,7 +74,7 @@ def test_what_cannot_be_replayed_is_said_in_one_sentence(folder: Path, arguments
     assert "Traceback" not in errors
 
 
-@pytest.mark.parametrize("rate", ["0", "-3", "nan"])
+@pytest.mark.parametrize("rate", ["0", "-3", "nan", "inf"])
 def test_a_rate_must_be_above_zero(rate: str) -> None:
     with pytest.raises(SystemExit):
         parse(["folder", "--rate", rate])

@@ -128,10 +128,18 @@ def test_what_cannot_be_read_is_said_in_one_sentence(tmp_path: Path, name: str, 
     assert "\n" not in str(refused.value)
 
 
-def test_an_image_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
-    (tmp_path / "001.bmp").write_text("rubbish")
-    with pytest.raises(SourceError, match=r"001\.bmp cannot be decoded"):
-        list(open_source(tmp_path))
+def test_files_that_cannot_be_read_are_named_and_left_out(
+    tmp_path: Path, pictures: list[Picture], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in (0, 3):
+        cv2.imwrite(str(tmp_path / f"{number}.bmp"), pictures[number][..., ::-1])
+    (tmp_path / "1.bmp").write_text("rubbish")
+    (tmp_path / "2.jpg").symlink_to("nowhere")
+    (tmp_path / "folder.png").mkdir()
+    assert colours(open_source(tmp_path)) == [0, 3]
+    errors = capsys.readouterr().err
+    assert "1.bmp: it cannot be decoded" in errors
+    assert "2.jpg: it cannot be read (No such file or directory)" in errors
 
 
 @pytest.mark.parametrize("grey", [False, True])
