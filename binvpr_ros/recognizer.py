@@ -41,10 +41,8 @@ class PlaceRecognizer:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.network = DescriptorNetwork(model_path(config), config.backend, config.threads)
-        words = self.network.words
-        self.database = KeyframeDatabase(
-            Path(config.database) if config.database else None, self.network.card.sha256, words
-        )
+        path = Path(config.database) if config.database else None
+        self.database = KeyframeDatabase(path, self.network.card.sha256, self.network.words)
         self._policy = KeyframePolicy()
         self._closer = LoopCloser()
         self._last_stamp: int | None = None
