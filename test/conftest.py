@@ -46,10 +46,11 @@ def world_images() -> list[NDArray[np.uint8]]:
 def ros() -> Iterator[None]:
     """rclpy, initialised for this process, and an environment for the nodes that a test starts."""
     rclpy = pytest.importorskip("rclpy", reason="ROS 2 is not installed")
-    from binvpr_ros.tools.node_process import isolate_ros
+    from binvpr_ros.tools.dds import isolate_ros, make_room_for_large_images
 
     os.environ.pop("ROS_DOMAIN_ID", None)
     isolate_ros()
+    make_room_for_large_images()
     rclpy.init()
     yield
     rclpy.try_shutdown()

@@ -26,7 +26,8 @@ from tqdm import tqdm
 
 from binvpr_ros.evaluation.world import RATE, Pose, World, drive, wall_segments
 from binvpr_ros.messages import image_from_compressed, image_from_message, rows_from_message, to_nanoseconds
-from binvpr_ros.tools.node_process import Listener, NodeProcess, isolate_ros
+from binvpr_ros.tools.dds import isolate_ros, make_room_for_large_images
+from binvpr_ros.tools.node_process import Listener, NodeProcess
 from binvpr_ros.tools.replay import DEFAULT_RATE, publish
 from binvpr_ros.tools.sources import ImageMessage, SourceError, message_from_array, open_source
 
@@ -97,6 +98,7 @@ def run(images: Path | None) -> int:
         source = open_source(images)
         messages, total, rate = source, len(source), source.rate or DEFAULT_RATE
     isolate_ros()
+    make_room_for_large_images()
     rclpy.init()
     album = Album()
     with NodeProcess("-r", f"image:={TOPIC}") as node, Listener() as listener:

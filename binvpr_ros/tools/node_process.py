@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import random
 import signal
 import subprocess
 import sys
@@ -21,23 +19,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Header
 
-from binvpr_ros.config import share_directory
 from binvpr_ros.node import EVERY_RESULT
-
-
-def isolate_ros() -> None:
-    """Keep this process and its children to themselves: this host alone, a random domain, room for large images.
-
-    Call it before rclpy.init. What the user has set stays.
-    """
-    if os.environ.get("ROS_DISTRO") == "humble":
-        os.environ.setdefault("ROS_LOCALHOST_ONLY", "1")
-    else:
-        os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    os.environ.setdefault("ROS_DOMAIN_ID", str(random.randint(1, 101)))  # noqa: S311 - no secret
-    profile = str(share_directory() / "config" / "fastdds_large_images.xml")
-    for variable in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"):
-        os.environ.setdefault(variable, profile)
 
 
 class NodeProcess:

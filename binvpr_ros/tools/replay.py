@@ -21,6 +21,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from tqdm import tqdm
 
 from binvpr_ros.messages import ImageMessageError
+from binvpr_ros.tools.dds import make_room_for_large_images
 from binvpr_ros.tools.sources import Folder, ImageMessage, SourceError, as_type, open_source
 
 DEFAULT_RATE = 15.0  # images a second, for a folder
@@ -112,6 +113,7 @@ def main() -> int:
             raise SourceError("--backwards works for folders of images alone")
         if choices.keep_stamps and not source.has_stamps:
             raise SourceError("--keep-stamps works for bags and videos alone: a folder of images has no stamps")
+        make_room_for_large_images()
         rclpy.init()
         node = rclpy.create_node("replay")
         messages = reversed(source) if choices.backwards else source  # type: ignore[call-overload]
