@@ -85,7 +85,7 @@ class Config:
         2, "Preceding keyframes that must have matched near the same place.", low=0, high=100, live=True
     )
     confirmation_time: float = _parameter(
-        0.8,
+        0.7,
         "How long keyframes in a row must have matched near the same place.",
         low=0.0,
         high=60.0,
