@@ -10,7 +10,7 @@ RUN := $(VENV)/bin
 PACKAGING := setup.py setup.cfg pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format oracle clean
+.PHONY: help demo test lint format clean
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10

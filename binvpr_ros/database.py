@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import operator
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -43,8 +44,6 @@ class KeyframeDatabase:
     """
 
     def __init__(self, path: Path | None, model_sha256: str, descriptor_words: int) -> None:
-        self._path = path
-        self._words = descriptor_words
         self._size = 0
         self._first_matched = 0
         self._ids = np.empty(INITIAL_CAPACITY, np.int64)
@@ -53,16 +52,10 @@ class KeyframeDatabase:
         self._descriptors = np.empty((INITIAL_CAPACITY, descriptor_words), np.uint64)
         self.session = 0
         self._next_id = 0
-        self._connection: sqlite3.Connection | None = None
-        self._lock_file: int | None = None
-        if path is not None:
-            try:
-                self._lock_file = _lock(path)
-                self._connection = self._open(path, model_sha256)
-                self._read()
-            except DatabaseError:
-                self.close()
-                raise
+        self._file = None if path is None else _MapFile(path, model_sha256, descriptor_words)
+        for keyframe in self._file.read() if self._file is not None else ():
+            self._remember(keyframe)
+            self.session = max(self.session, keyframe.session + 1)
 
     def __len__(self) -> int:
         """Return the number K of keyframes that can be matched."""
@@ -101,22 +94,14 @@ class KeyframeDatabase:
     def add(self, keyframe: Keyframe) -> None:
         """Keep `keyframe`; where it cannot be written it is kept in memory alone, and DatabaseError is raised."""
         self._remember(keyframe)
-        self._next_id = keyframe.id + 1
-        if self._connection is not None:
-            row = (keyframe.id, keyframe.session, keyframe.stamp, keyframe.descriptor.astype("<u8").tobytes())
-            with self._writing() as connection:
-                connection.execute("INSERT INTO keyframes VALUES (?, ?, ?, ?)", row)
+        if self._file is not None:
+            self._file.add(keyframe)
 
     def save(self) -> str:
         """Bring all that was committed into the one file, so that it can be copied; return a sentence about it."""
-        if self._connection is None:
+        if self._file is None:
             raise DatabaseError("there is no file to save to; start the node with the parameter database")
-        with self._writing() as connection:
-            (busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            if busy:
-                raise DatabaseError(f"another program has {self._path} open; close it and save again")
-            (count,) = connection.execute("SELECT COUNT(*) FROM keyframes").fetchone()
-        return f"{count} keyframes in {self._path}"
+        return self._file.save()
 
     def reset(self) -> None:
         """Begin a new session and match no more against what came before; it stays in the file."""
@@ -133,13 +118,9 @@ class KeyframeDatabase:
 
     def close(self) -> None:
         """Close the file."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-        if self._lock_file is not None:
-            # Not before the connection: closing any descriptor of the file drops SQLite's own locks on it.
-            os.close(self._lock_file)
-            self._lock_file = None
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     def _remember(self, keyframe: Keyframe) -> None:
         if self._size == len(self._ids):
@@ -151,35 +132,62 @@ class KeyframeDatabase:
         self._ids[at], self._sessions[at], self._stamps[at] = keyframe.id, keyframe.session, keyframe.stamp
         self._descriptors[at] = keyframe.descriptor
         self._size += 1
+        self._next_id = keyframe.id + 1
 
-    def _read(self) -> None:
-        """Take over the keyframes of the file, and begin the session after its last."""
-        assert self._connection is not None  # noqa: S101 - only a map with a file is read
-        try:
-            rows = self._connection.execute("SELECT id, session, stamp, descriptor FROM keyframes ORDER BY id")
-            for number, session, stamp, blob in rows:
-                if len(blob) != self._words * WORD_BITS // 8:
-                    raise DatabaseError(f"{self._path} is damaged at keyframe {number}; restore a copy of the file")
-                self._remember(Keyframe(number, session, stamp, np.frombuffer(blob, "<u8").astype(np.uint64)))
-                self._next_id = max(self._next_id, number + 1)
-                self.session = max(self.session, session + 1)
-        except (sqlite3.Error, ValueError, TypeError, OverflowError) as error:
-            raise DatabaseError(f"{self._path} cannot be read ({error}); restore a copy of the file") from None
 
-    def _open(self, path: Path, model_sha256: str) -> sqlite3.Connection:
-        try:
-            # Calls come from several threads, one at a time: the recognizer holds a lock.
-            connection = sqlite3.connect(path, timeout=LOCK_TIMEOUT, check_same_thread=False, isolation_level=None)
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=FULL")
-            tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
-            if not tables:
-                connection.executescript("BEGIN; " + SCHEMA)
-                connection.execute("INSERT INTO map VALUES (?, ?, ?)", (SCHEMA_VERSION, model_sha256, self._words))
-                connection.execute("COMMIT")
-            facts = connection.execute("SELECT schema_version, model_sha256, descriptor_words FROM map").fetchone()
-        except sqlite3.Error as error:
-            raise DatabaseError(f"{path} cannot be opened as a map ({error}); name a map file or a new one") from None
+class _MapFile:
+    """The SQLite file of a map, locked for this process from opening to closing; every failure is a DatabaseError."""
+
+    def __init__(self, path: Path, model_sha256: str, descriptor_words: int) -> None:
+        self._path = path
+        self._words = descriptor_words
+        # Closes in reverse order: closing a descriptor of the file earlier would drop SQLite's own locks on it.
+        with contextlib.ExitStack() as resources:
+            self._lock = _lock_file(path)
+            resources.callback(os.close, self._lock)
+            try:
+                # Calls come from several threads, one at a time: the recognizer holds a lock.
+                self._connection = sqlite3.connect(
+                    path, timeout=LOCK_TIMEOUT, check_same_thread=False, isolation_level=None
+                )
+                resources.callback(self._connection.close)
+                self._prepare(model_sha256)
+            except sqlite3.Error as error:
+                raise DatabaseError(
+                    f"{path} cannot be opened as a map ({error}); name a map file or a new one"
+                ) from None
+            self._resources = resources.pop_all()
+
+    def add(self, keyframe: Keyframe) -> None:
+        """Commit `keyframe`."""
+        row = (keyframe.id, keyframe.session, keyframe.stamp, keyframe.descriptor.astype("<u8").tobytes())
+        with self._writing():
+            self._connection.execute("INSERT INTO keyframes VALUES (?, ?, ?, ?)", row)
+
+    def save(self) -> str:
+        """Bring the write-ahead log into the file; return a sentence about it."""
+        with self._writing():
+            (busy, _, _) = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            if busy:
+                raise DatabaseError(f"another program has {self._path} open; close it and save again")
+            (count,) = self._connection.execute("SELECT COUNT(*) FROM keyframes").fetchone()
+        return f"{count} keyframes in {self._path}"
+
+    def close(self) -> None:
+        """Close the file, and let others have it."""
+        self._resources.close()
+
+    def _prepare(self, model_sha256: str) -> None:
+        """Make a new file a map, and hold an old one against this program and its model."""
+        path, connection = self._path, self._connection
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        if not tables:
+            connection.executescript("BEGIN; " + SCHEMA)
+            connection.execute("INSERT INTO map VALUES (?, ?, ?)", (SCHEMA_VERSION, model_sha256, self._words))
+            connection.execute("COMMIT")
+        facts = connection.execute("SELECT schema_version, model_sha256, descriptor_words FROM map").fetchone()
         if facts is None:
             raise DatabaseError(f"{path} does not say which model it was made with; restore a copy of the file")
         version, model, words = facts
@@ -187,24 +195,42 @@ class KeyframeDatabase:
             raise DatabaseError(f"{path} has map version {version}, not {SCHEMA_VERSION}; upgrade binvpr_ros")
         if model != model_sha256 or words != self._words:
             raise DatabaseError(f"{path} was made with another model (SHA-256 {model}); use that model or another file")
-        return connection
+
+    def read(self) -> list[Keyframe]:
+        """Return all keyframes, by id; closes the file where one is damaged."""
+        keyframes = []
+        try:
+            rows = self._connection.execute("SELECT id, session, stamp, descriptor FROM keyframes ORDER BY id")
+            for number, session, stamp, blob in rows:
+                if len(blob) != self._words * WORD_BITS // 8:
+                    raise DatabaseError(f"{self._path} is damaged at keyframe {number}; restore a copy of the file")
+                descriptor = np.frombuffer(blob, "<u8").astype(np.uint64)
+                # SQLite keeps a text in an INTEGER column too, which operator.index refuses.
+                keyframes.append(
+                    Keyframe(operator.index(number), operator.index(session), operator.index(stamp), descriptor)
+                )
+        except DatabaseError:
+            self.close()
+            raise
+        except (sqlite3.Error, ValueError, TypeError) as error:
+            self.close()
+            raise DatabaseError(f"{self._path} cannot be read ({error}); restore a copy of the file") from None
+        return keyframes
 
     @contextlib.contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        assert self._connection is not None  # noqa: S101 - the callers have asked
-        assert self._path is not None  # noqa: S101
-        assert self._lock_file is not None  # noqa: S101
+    def _writing(self) -> Iterator[None]:
+        """Make sure that the file is still the one that was opened, and put what SQLite says into a sentence."""
         try:
-            if not os.path.samestat(self._path.stat(), os.fstat(self._lock_file)):
+            if not os.path.samestat(self._path.stat(), os.fstat(self._lock)):
                 raise DatabaseError(f"{self._path} was replaced while in use; restart the node")
-            yield self._connection
+            yield
         except FileNotFoundError:
             raise DatabaseError(f"{self._path} was removed while in use; restart the node") from None
         except (sqlite3.Error, OverflowError) as error:
             raise DatabaseError(f"{self._path} cannot be written ({error}); check the disk and its space") from None
 
 
-def _lock(path: Path) -> int:
+def _lock_file(path: Path) -> int:
     """Open the file for this process alone, and return its descriptor; the lock goes with the process."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)

@@ -155,7 +155,6 @@ class DescriptorNetwork:
                 "use the pair of files that train_offline wrote"
             )
         self._size = (width, height)
-        self._scale = 1 / 255 if self.backend.input_dtype == np.float32 else 1
         self.words = self.describe(np.zeros((height, width, 3), np.uint8)).descriptor.size
         if self.words != -(-self.card.descriptor_bits // WORD_BITS):
             raise DescriptorError(
@@ -173,7 +172,7 @@ class DescriptorNetwork:
             small = cv2.cvtColor(small, cv2.COLOR_GRAY2RGB)
         batch = small[np.newaxis]
         if self.backend.input_dtype == np.float32:
-            batch = batch.astype(np.float32) * np.float32(self._scale)
+            batch = batch.astype(np.float32) * np.float32(1 / 255)
         return Description(pack(self.backend.run(batch)), contrast)
 
 

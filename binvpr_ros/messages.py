@@ -53,6 +53,11 @@ OLDER_NAMES = {"uyvy": "yuv422", "yuyv": "yuv422_yuy2"}
 PLANAR_ENCODINGS = {"nv12": cv2.COLOR_YUV2RGB_NV12, "nv21": cv2.COLOR_YUV2RGB_NV21}
 
 
+def decode(message: ImageMessage | CompressedImage) -> Image:
+    """Return an image message of either kind as uint8 [H,W,3] RGB or [H,W] grey; raises ImageMessageError."""
+    return image_from_compressed(message) if isinstance(message, CompressedImage) else image_from_message(message)
+
+
 def image_from_message(message: ImageMessage) -> Image:
     """Return a sensor_msgs/Image as uint8 [H,W,3] RGB or [H,W] grey; raises ImageMessageError.
 
@@ -191,10 +196,10 @@ def message_from_closures(header: Header, closures: Sequence[LoopClosure]) -> Po
     """Return the closures of one query image, best first, as a table; `header` is that image's own."""
     rows = np.empty(len(closures), LOOP_CLOSURE_ROW)
     for row, closure in zip(rows, closures, strict=True):
-        seconds, nanoseconds = divmod(closure.match.stamp, NANOSECONDS)
+        stamp = from_nanoseconds(closure.match.stamp)
         row["query_id"], row["match_id"] = closure.query.id, closure.match.id
         row["query_session"], row["match_session"] = closure.query.session, closure.match.session
-        row["match_sec"], row["match_nanosec"] = seconds, nanoseconds
+        row["match_sec"], row["match_nanosec"] = stamp.sec, stamp.nanosec
         row["hamming"], row["score"], row["inliers"] = closure.hamming, closure.score, closure.inliers
     return PointCloud2(
         header=header,

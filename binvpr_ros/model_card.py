@@ -49,8 +49,7 @@ class ModelCard:
         except (OSError, ValueError) as error:
             raise ModelCardError(f"{path}, the card of the model, cannot be read ({error}); {advice}") from None
         known = {item.name: item for item in dataclasses.fields(cls)}
-        required = [name for name, item in known.items() if isinstance(item.default, type(dataclasses.MISSING))
-                    and isinstance(item.default_factory, type(dataclasses.MISSING))]  # fmt: skip
+        required = [name for name, item in known.items() if item.default is item.default_factory is dataclasses.MISSING]
         if not isinstance(content, dict) or any(name not in content for name in required):
             raise ModelCardError(f"{path} is no model card, it lacks one of {', '.join(required)}; {advice}")
         card = cls(**{name: content[name] for name in known if name in content})

@@ -37,9 +37,8 @@ from binvpr_ros.descriptor import DescriptorError
 from binvpr_ros.loop_closure import Refusal
 from binvpr_ros.messages import (
     ImageMessageError,
+    decode,
     from_nanoseconds,
-    image_from_compressed,
-    image_from_message,
     message_from_closures,
     to_nanoseconds,
 )
@@ -205,9 +204,7 @@ class BinvprNode(Node):
         """Recognise the place in one image and publish the result (worker thread)."""
         started = time.perf_counter()
         try:
-            convert = image_from_compressed if isinstance(message, CompressedImage) else image_from_message
-            image = convert(message)
-            recognition = self._recognizer.process(image, to_nanoseconds(message.header.stamp))
+            recognition = self._recognizer.process(decode(message), to_nanoseconds(message.header.stamp))
         except ImageMessageError as error:
             self._skip("image", f"skipped an image: {error}")
             return
@@ -244,7 +241,7 @@ class BinvprNode(Node):
 
     def _publish_diagnostics(self) -> None:
         values = self._statistics.values()
-        processed = int(values["images_processed"])
+        processed = self._statistics.counts["images_processed"]
         rate, self._processed_before = processed - self._processed_before, processed
         values |= {
             "rate_hz": str(rate),

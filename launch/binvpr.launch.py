@@ -10,6 +10,7 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironment
 from launch.launch_description_entity import LaunchDescriptionEntity
 from launch_ros.actions import Node
 
+from binvpr_ros.tools.dds import PROFILE_VARIABLES
 from launch import LaunchContext, LaunchDescription
 
 # An argument that is left empty overrides nothing: the params file and the node's defaults hold.
@@ -24,8 +25,6 @@ ARGUMENTS = {
     "use_sim_time": ("", "true: take the time from /clock."),
     "fastdds_profile": ("", "XML profile for Fast DDS, such as the package's config/fastdds_large_images.xml."),
 }
-# Humble and Jazzy read the first, Kilted the second.
-FASTDDS_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -55,7 +54,7 @@ def start_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         # A profile that the user's shell has set already is the user's choice.
         actions += [
             SetEnvironmentVariable(name, values["fastdds_profile"])
-            for name in FASTDDS_VARIABLES
+            for name in PROFILE_VARIABLES
             if name not in os.environ
         ]
     node = Node(

@@ -154,6 +154,17 @@ def test_a_damaged_keyframe_is_named(path: Path) -> None:
         KeyframeDatabase(path, MODEL, WORDS)
 
 
+def test_a_keyframe_whose_session_is_no_number_is_refused_and_the_file_let_go(path: Path) -> None:
+    database = KeyframeDatabase(path, MODEL, WORDS)
+    fill(database, 1)
+    database.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE keyframes SET session = 'first'")
+    for _ in range(2):  # were the file still locked, the second refusal would be another
+        with pytest.raises(DatabaseError, match="cannot be read"):
+            KeyframeDatabase(path, MODEL, WORDS)
+
+
 def test_a_keyframe_that_cannot_be_written_is_kept_in_memory(path: Path) -> None:
     database = KeyframeDatabase(path, MODEL, WORDS)
     fill(database, 1)

@@ -8,11 +8,14 @@ import random
 
 from binvpr_ros.config import share_directory
 
+# Humble and Jazzy read the first, Kilted the second.
+PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+
 
 def make_room_for_large_images() -> None:
     """Let this process send images larger than Fast DDS's default shared-memory segment; call it before rclpy.init."""
     profile = str(share_directory() / "config" / "fastdds_large_images.xml")
-    for variable in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"):
+    for variable in PROFILE_VARIABLES:
         os.environ.setdefault(variable, profile)
 
 

@@ -25,11 +25,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from binvpr_ros.evaluation.world import RATE, Pose, World, drive, wall_segments
-from binvpr_ros.messages import image_from_compressed, image_from_message, rows_from_message, to_nanoseconds
+from binvpr_ros.messages import decode, rows_from_message, to_nanoseconds
 from binvpr_ros.tools.dds import isolate_ros, make_room_for_large_images
 from binvpr_ros.tools.node_process import Listener, NodeProcess
 from binvpr_ros.tools.replay import DEFAULT_RATE, publish
-from binvpr_ros.tools.sources import ImageMessage, SourceError, message_from_array, open_source
+from binvpr_ros.tools.sources import ImageMessage, SourceError, encode_jpeg, message_from_array, open_source
 
 TOPIC = "/demo/image"
 PICTURE = Path("demo.png")
@@ -55,12 +55,10 @@ class Album:
 
     def keep(self, message: ImageMessage) -> None:
         """Keep a small copy of `message`."""
-        image = image_from_message(message) if hasattr(message, "encoding") else image_from_compressed(message)
+        image = decode(message)
         scale = THUMBNAIL_WIDTH / image.shape[1]
         small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        if small.ndim == 3:
-            small = cv2.cvtColor(small, cv2.COLOR_RGB2BGR)
-        self._jpegs[to_nanoseconds(message.header.stamp)] = cv2.imencode(".jpg", small)[1]
+        self._jpegs[to_nanoseconds(message.header.stamp)] = encode_jpeg(small)
 
     def __getitem__(self, stamp: int) -> NDArray[np.uint8]:
         return cv2.imdecode(self._jpegs[stamp], cv2.IMREAD_COLOR)

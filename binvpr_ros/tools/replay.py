@@ -109,14 +109,16 @@ def main() -> int:
     choices = parse(remove_ros_args(sys.argv)[1:])
     try:
         source = open_source(choices.source, choices.source_topic)
-        if choices.backwards and not isinstance(source, Folder):
-            raise SourceError("--backwards works for folders of images alone")
+        messages: Iterable[ImageMessage] = source
+        if choices.backwards:
+            if not isinstance(source, Folder):
+                raise SourceError("--backwards works for folders of images alone")
+            messages = reversed(source)
         if choices.keep_stamps and not source.has_stamps:
             raise SourceError("--keep-stamps works for bags and videos alone: a folder of images has no stamps")
         make_room_for_large_images()
         rclpy.init()
         node = rclpy.create_node("replay")
-        messages = reversed(source) if choices.backwards else source  # type: ignore[call-overload]
         published = publish(
             node,
             choices.topic + ("/compressed" if choices.compressed else ""),

@@ -12,12 +12,13 @@ from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
+from builtin_interfaces.msg import Time
 from numpy.typing import NDArray
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 from tqdm import tqdm
 
-from binvpr_ros.messages import from_nanoseconds, image_from_compressed, image_from_message
+from binvpr_ros.messages import decode, from_nanoseconds
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
 JPEG_AND_PNG = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png"}
@@ -195,7 +196,7 @@ class Bag(Source):
 
 def _from_rosbags(message: Any) -> ImageMessage:
     """Return a message of the rosbags library as one of rclpy."""
-    stamp = from_nanoseconds(message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec)
+    stamp = Time(sec=message.header.stamp.sec, nanosec=message.header.stamp.nanosec)
     header = Header(stamp=stamp, frame_id=message.header.frame_id)
     data = array.array("B", message.data.tobytes())
     if hasattr(message, "format"):
@@ -220,13 +221,17 @@ def as_type(message: ImageMessage, compressed: bool) -> ImageMessage:
     """Return the message as CompressedImage (jpeg) or as Image, its header kept; raises ImageMessageError."""
     if isinstance(message, CompressedImage) == compressed:
         return message
-    if isinstance(message, CompressedImage):
-        rgb = image_from_compressed(message)
-        converted: ImageMessage = message_from_array(rgb, "mono8" if rgb.ndim == 2 else "rgb8")
+    image = decode(message)
+    converted: ImageMessage
+    if compressed:
+        converted = CompressedImage(format="jpeg", data=array.array("B", encode_jpeg(image).tobytes()))
     else:
-        rgb = image_from_message(message)
-        bgr = rgb if rgb.ndim == 2 else cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
-        _, jpeg = cv2.imencode(".jpg", bgr)
-        converted = CompressedImage(format="jpeg", data=array.array("B", jpeg.tobytes()))
+        converted = message_from_array(image, "mono8" if image.ndim == 2 else "rgb8")
     converted.header = message.header
     return converted
+
+
+def encode_jpeg(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return a uint8 image, [H,W,3] RGB or [H,W] grey, as the bytes of a jpeg file."""
+    bgr = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    return cv2.imencode(".jpg", bgr)[1]
