@@ -2,24 +2,33 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 
-# The Larq Compute Engine's interpreter has wheels for CPython up to 3.12; the ROS 2 wheels start at 3.10.
-PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \
+# The Larq Compute Engine has wheels for CPython up to 3.12; tflite-runtime, one of the two runtimes, up to 3.11.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
 	$$p -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && { echo $$p; break; }; done)
 VENV := .venv
 RUN := $(VENV)/bin
-PACKAGING := setup.py setup.cfg pyproject.toml
+ORACLE := .venv-lce
+PACKAGING := setup.py setup.cfg pyproject.toml $(wildcard binvpr_ros/lce_delegate/src/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format clean
+.PHONY: help demo test aarch64 oracle wheels lint format clean
 
 help:  ## show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 demo: $(VENV)/.installed  ## run the node end to end on a rendered world, or on IMAGES=<folder, video or bag>
 	@$(RUN)/python -m binvpr_ros.tools.demo $(if $(IMAGES),"$(IMAGES)")
 
-test: $(VENV)/.installed-test lint  ## check style and types, then run all tests
+test: $(VENV)/.installed-test lint oracle  ## check style and types, then run all tests
 	$(RUN)/python -m pytest
+
+aarch64: $(VENV)/.installed-test  ## run the delegate's tests and a replay on ARM64, under QEMU (Debian, x86-64)
+	.ci/aarch64-tests
+
+oracle: $(ORACLE)/.installed  ## the Larq Compute Engine's own interpreter, in an environment of its own: it needs NumPy < 2
+
+wheels: $(VENV)/.installed  ## wheels for x86-64 and ARM64, into dist
+	PYTHON=$(RUN)/python .ci/wheels dist
 
 lint: $(VENV)/.installed-test  ## ruff and mypy alone
 	$(RUN)/ruff check .
@@ -41,5 +50,12 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	$(RUN)/python -m pip install --quiet --editable '.[ros,tools,training,test]'
 	@touch $@
 
+$(ORACLE)/.installed: Makefile
+	@test -x $(ORACLE)/bin/python || $(PYTHON) -m venv $(ORACLE)
+	$(ORACLE)/bin/python -m pip install --quiet --upgrade pip
+	$(ORACLE)/bin/python -m pip install --quiet 'numpy<2' 'larq-compute-engine>=0.16' \
+		'tflite-runtime>=2.14; python_version < "3.12"'
+	@touch $@
+
 clean:  ## remove the environment and what was built
-	rm -rf $(VENV) build install log *.egg-info
+	rm -rf $(VENV) $(ORACLE) build dist install log *.egg-info binvpr_ros/lce_delegate/*.so

@@ -3,16 +3,53 @@
 
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
+
+try:
+    from setuptools.command.bdist_wheel import bdist_wheel
+except ImportError:  # setuptools before 70.1, which colcon may find: it makes no wheels
+    bdist_wheel = object
 
 PACKAGE = "binvpr_ros"
 SHARE = f"share/{PACKAGE}"
+DELEGATE = f"{PACKAGE}/lce_delegate"
 
 
 def files(folder: str, *patterns: str) -> list[str]:
     """Return the files of `folder` that match, as paths relative to this one."""
     return sorted(str(path) for pattern in patterns for path in Path(folder).glob(pattern))
 
+
+class BuildLibrary(build_ext):
+    """Builds the delegate as what it is: a plain shared library, for whatever Python and interpreter load it."""
+
+    def get_ext_filename(self, fullname: str) -> str:
+        """Leave out the suffix of Python's own extension modules."""
+        return fullname.replace(".", "/") + ".so"
+
+    def get_export_symbols(self, _ext: Extension) -> list[str]:
+        """Export no module initialization: there is none."""
+        return []
+
+
+class AnyPythonWheel(bdist_wheel):
+    """A wheel for one kind of machine and any Python 3."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        """Keep the platform alone."""
+        return "py3", "none", super().get_tag()[2]
+
+
+delegate = Extension(
+    f"{PACKAGE}.lce_delegate.liblce_delegate",
+    sources=files(f"{DELEGATE}/src", "*.cc"),
+    depends=files(f"{DELEGATE}/src", "*.h"),
+    language="c++",
+    # Without contraction every processor rounds alike, so that a descriptor is the same on all of them.
+    extra_compile_args=["-std=c++17", "-O3", "-g0", "-fvisibility=hidden", "-ffp-contract=off"],
+    extra_link_args=["-pthread"],
+)
 
 setup(
     name=PACKAGE,
@@ -24,6 +61,8 @@ setup(
     maintainer_email="maintainers@users.noreply.r-seed-cd54d5ab.example",
     packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
     package_data={PACKAGE: ["py.typed"]},
+    ext_modules=[delegate],
+    cmdclass={"build_ext": BuildLibrary, "bdist_wheel": AnyPythonWheel},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (SHARE, ["package.xml"]),
@@ -33,15 +72,12 @@ setup(
     ],
     zip_safe=False,
     python_requires=">=3.10",
-    # The interpreter of the Larq Compute Engine does not work with NumPy 2; opencv-python 4.12 needs NumPy 2.
     install_requires=[
         "setuptools",
-        "numpy>=1.21,<2",
-        "opencv-python>=4.5,<4.12",
+        "numpy>=1.21",
+        "opencv-python>=4.5",
         "rosbags-image>=0.10",
-        "tflite-runtime>=2.13; python_version < '3.12'",
-        "ai-edge-litert>=2.1; python_version >= '3.12'",
-        "larq-compute-engine>=0.16; platform_machine == 'x86_64' and python_version < '3.13'",
+        "ai-edge-litert>=2.1",
     ],
     extras_require={
         "ros": [
@@ -52,8 +88,21 @@ setup(
             "ros-jazzy-diagnostic-msgs",
         ],
         "tools": ["rosbags>=0.10", "tqdm>=4.60", "matplotlib>=3.5"],
-        "training": ["keras>=3.15,<4", "tensorflow-cpu>=2.21,<2.22", "tqdm>=4.60"],
-        "test": ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "ruff>=0.14", "mypy>=1.18", "pyyaml>=6"],
+        "training": [
+            "keras>=3.15,<4",
+            "tensorflow-cpu>=2.21,<2.22",
+            "larq-compute-engine>=0.16; platform_machine == 'x86_64' and python_version < '3.13'",
+            "tqdm>=4.60",
+        ],
+        "test": [
+            "flatbuffers",
+            "hypothesis>=6.100",
+            "mypy>=1.18",
+            "pytest-timeout>=2.3",
+            "pytest>=8",
+            "pyyaml>=6",
+            "ruff>=0.14",
+        ],
     },
     entry_points={
         "console_scripts": [

@@ -15,7 +15,7 @@ from typing import Any
 
 PACKAGE = "binvpr_ros"
 DEFAULT_MODEL = "binvpr20.tflite"
-BACKENDS = ("auto", "litert", "lce")
+BACKENDS = ("auto", "delegate", "litert")
 
 
 class ConfigError(ValueError):

@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.machinery
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -14,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from binvpr_ros import lce_delegate
 from binvpr_ros.model_card import ModelCard
 
 Image = NDArray[np.uint8]
@@ -47,63 +46,23 @@ class Backend(Protocol):
         """Return the first output for `batch` (of input_shape and input_dtype)."""
 
 
-class LceBackend:
-    """The Larq Compute Engine's own interpreter (x86-64 wheels, NumPy < 2)."""
-
-    name = "lce"
-
-    def __init__(self, model: bytes, threads: int) -> None:
-        # On x86-64 the indirect kernel is about five times faster than the default one, with the same bits.
-        reference_kernel, indirect_kernel, xnnpack = False, True, True
-        try:
-            self._interpreter = self._import().LiteInterpreter(
-                model, threads, reference_kernel, indirect_kernel, xnnpack
-            )
-        except (RuntimeError, ValueError) as error:
-            raise DescriptorError(f"the model cannot be loaded ({error}); use one that train_offline wrote") from None
-        if len(self._interpreter.input_shapes) != 1:
-            raise DescriptorError("the model has more than one input; use one that train_offline wrote")
-        self.input_shape = tuple(self._interpreter.input_shapes[0])
-        self.input_dtype = np.dtype(self._interpreter.input_types[0])
-
-    @staticmethod
-    def _import() -> Any:
-        """Load the interpreter's extension module by itself: its package would import all of TensorFlow."""
-        advice = "on x86-64 with CPython 3.10 to 3.12 run: pip install larq-compute-engine 'numpy<2'"
-        package = importlib.util.find_spec("larq_compute_engine")
-        roots = package.submodule_search_locations or () if package else ()
-        folders = [str(Path(root) / "tflite" / "python") for root in roots]
-        spec = importlib.machinery.PathFinder.find_spec("interpreter_wrapper_lite", folders)
-        if spec is None or spec.loader is None:
-            raise DescriptorError(f"the backend lce is not installed; {advice}")
-        if int(np.__version__.partition(".")[0]) >= 2:
-            raise DescriptorError(f"the backend lce does not work with NumPy {np.__version__}; {advice}")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
-
-    def run(self, batch: NDArray[Any]) -> NDArray[Any]:
-        """Return the first output for `batch`."""
-        return np.asarray(self._interpreter.predict([batch])[0])
-
-
 class LitertBackend:
-    """ai-edge-litert, or tflite-runtime where that is what is installed."""
+    """ai-edge-litert, or tflite-runtime where that is what is installed; for models without Larq operators."""
 
     name = "litert"
     MODULES = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter")
 
     def __init__(self, model: bytes, threads: int) -> None:
-        interpreter_class = self._import().Interpreter
+        runtime = self._import()
+        delegates = self._delegates(runtime, threads)
         try:
-            self._interpreter = interpreter_class(model_content=model, num_threads=threads)
+            self._interpreter = runtime.Interpreter(
+                model_content=model, num_threads=threads, experimental_delegates=delegates
+            )
             self._interpreter.allocate_tensors()
         except (RuntimeError, ValueError) as error:
-            if b"LceBconv2d" in model:
-                raise DescriptorError(
-                    "the backend litert does not know the Larq operators of this model; use backend:=lce (x86-64)"
-                ) from None
-            raise DescriptorError(f"the model cannot be loaded ({str(error).splitlines()[0]})") from None
+            # The first line is the cause; runtimes add what they tried after it.
+            raise DescriptorError(self._refusal(model, str(error).strip().partition("\n")[0])) from None
         inputs, self._output = self._interpreter.get_input_details(), self._interpreter.get_output_details()[0]["index"]
         self._input = inputs[0]["index"]
         self.input_shape = tuple(int(side) for side in inputs[0]["shape"])
@@ -116,7 +75,15 @@ class LitertBackend:
                 return importlib.import_module(name)
             except ImportError:
                 continue
-        raise DescriptorError("the backend litert is not installed; run: pip install ai-edge-litert")
+        raise DescriptorError("no TensorFlow Lite runtime is installed; run: pip install ai-edge-litert")
+
+    def _delegates(self, _runtime: Any, _threads: int) -> list[Any]:
+        return []
+
+    def _refusal(self, model: bytes, reason: str) -> str:
+        if b"LceBconv2d" in model:
+            return "the backend litert does not know the Larq operators of this model; use backend:=delegate"
+        return f"the model cannot be loaded ({reason}); use one that train_offline wrote"
 
     def run(self, batch: NDArray[Any]) -> NDArray[Any]:
         """Return the first output for `batch`."""
@@ -125,18 +92,42 @@ class LitertBackend:
         return np.asarray(self._interpreter.get_tensor(self._output))
 
 
+class DelegateBackend(LitertBackend):
+    """The same runtimes, with this package's delegate for the Larq operators; `kernel` is one of its `kernels()`."""
+
+    name = "delegate"
+
+    def __init__(self, model: bytes, threads: int, kernel: str = "auto") -> None:
+        self.kernel = kernel
+        super().__init__(model, threads)
+
+    def _delegates(self, runtime: Any, threads: int) -> list[Any]:
+        try:
+            path = str(lce_delegate.library())
+            return [runtime.load_delegate(path, {"threads": str(threads), "kernel": self.kernel})]
+        except (lce_delegate.DelegateError, OSError, ValueError) as error:
+            # Before the delegate's own sentence runtimes put a line with its path.
+            raise DescriptorError(str(error).strip().rpartition("\n")[2]) from None
+
+    def _refusal(self, _model: bytes, reason: str) -> str:
+        return f"the model cannot be loaded ({reason}); use one that train_offline wrote"
+
+
+BACKENDS: dict[str, Callable[[bytes, int], Backend]] = {"delegate": DelegateBackend, "litert": LitertBackend}
+"""What runs a model, in the order in which `auto` tries them."""
+
+
 def load_backend(name: str, model: bytes, threads: int) -> Backend:
-    """Load `model` into the backend `lce`, `litert`, or for `auto` into the first of them that takes it."""
-    backends: dict[str, Callable[[bytes, int], Backend]] = {"lce": LceBackend, "litert": LitertBackend}
+    """Load `model` into the backend of that name, for `auto` into the first that takes it."""
     if name != "auto":
-        return backends[name](model, threads)
+        return BACKENDS[name](model, threads)
     refusals = []
-    for backend in backends.values():
+    for backend in BACKENDS.values():
         try:
             return backend(model, threads)
         except DescriptorError as error:
             refusals.append(str(error))
-    raise DescriptorError("no backend can run the model: " + "; ".join(refusals))
+    raise DescriptorError("no backend can run the model: " + "; ".join(dict.fromkeys(refusals)))
 
 
 class DescriptorNetwork:

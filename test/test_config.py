@@ -43,7 +43,7 @@ def test_every_sentence_ends_and_every_range_is_a_range() -> None:
         ({"min_score": 1.5}, "min_score must be between 0.0 and 1.0, not 1.5"),
         ({"max_candidates": 0}, "max_candidates must be between 1 and 100, not 0"),
         ({"exclusion_time": float("nan")}, "exclusion_time must be between"),
-        ({"backend": "tpu"}, "backend must be one of auto, litert, lce, not 'tpu'"),
+        ({"backend": "tpu"}, "backend must be one of auto, delegate, litert, not 'tpu'"),
         ({"threads": 1.0}, "threads must be of type int"),
         ({"compressed": 1}, "compressed must be of type bool"),
         ({"database": 3}, "database must be of type str"),

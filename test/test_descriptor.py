@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -15,8 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from binvpr_ros import lce_delegate
 from binvpr_ros.descriptor import (
     WORD_BITS,
+    DelegateBackend,
     DescriptorError,
     DescriptorNetwork,
     LitertBackend,
@@ -33,7 +34,7 @@ def network(model: Path) -> DescriptorNetwork:
 
 
 def test_auto_picks_a_backend_that_runs_the_packaged_model(network: DescriptorNetwork) -> None:
-    assert network.backend.name == "lce"
+    assert network.backend.name == "delegate"
     assert network.words * WORD_BITS == network.card.descriptor_bits
 
 
@@ -107,38 +108,51 @@ def test_hamming_counts_the_differing_bits(count: int, words: int, seed: int) ->
     np.testing.assert_array_equal(hamming(descriptors, descriptor), expected)
 
 
-needs_litert = pytest.mark.skipif(
-    not any(importlib.util.find_spec(name.partition(".")[0]) for name in LitertBackend.MODULES),
-    reason="neither ai-edge-litert nor tflite-runtime is installed",
-)
-
-
-@needs_litert
 def test_litert_says_that_it_does_not_know_larq_operators(model: Path) -> None:
-    with pytest.raises(DescriptorError, match="does not know the Larq operators of this model; use backend:=lce"):
+    with pytest.raises(DescriptorError, match="does not know the Larq operators of this model; use backend:=delegate"):
         load_backend("litert", model.read_bytes(), 1)
 
 
-@pytest.mark.parametrize(
-    "backend", ["lce", pytest.param("litert", marks=needs_litert), pytest.param("auto", marks=needs_litert)]
-)
+@pytest.mark.parametrize("backend", ["delegate", "litert", "auto"])
 def test_a_file_that_is_no_model(backend: str) -> None:
-    with pytest.raises(DescriptorError, match="cannot be loaded"):
+    with pytest.raises(DescriptorError, match="cannot be loaded") as refusal:
         load_backend(backend, b"no model at all", 1)
+    assert "\n" not in str(refusal.value)
 
 
-def test_a_missing_backend_is_one_sentence_that_says_what_to_install(
+def test_every_kernel_gives_the_same_bits(
+    network: DescriptorNetwork, model: Path, world_images: list[NDArray[np.uint8]]
+) -> None:
+    expected = [network.describe(image).descriptor for image in world_images[:3]]
+    for kernel in lce_delegate.kernels():
+        network_of_kernel = DescriptorNetwork(model)
+        network_of_kernel.backend = DelegateBackend(model.read_bytes(), 1, kernel)
+        found = [network_of_kernel.describe(image).descriptor for image in world_images[:3]]
+        np.testing.assert_array_equal(found, expected, err_msg=kernel)
+
+
+def test_a_kernel_that_this_processor_lacks(model: Path) -> None:
+    with pytest.raises(DescriptorError, match="this processor has no kernel abacus; choose one of auto, ") as refusal:
+        DelegateBackend(model.read_bytes(), 1, "abacus")
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_missing_runtime_is_one_sentence_that_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, model: Path
 ) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     monkeypatch.setattr(LitertBackend, "MODULES", ("no_such_runtime",))
-    with pytest.raises(DescriptorError, match="run: pip install larq-compute-engine") as lce:
-        load_backend("lce", model.read_bytes(), 1)
-    with pytest.raises(DescriptorError, match="run: pip install ai-edge-litert"):
-        load_backend("litert", model.read_bytes(), 1)
-    with pytest.raises(DescriptorError, match=r"no backend can run the model: .*larq-compute-engine.*ai-edge-litert"):
+    for backend in ("delegate", "litert", "auto"):
+        with pytest.raises(DescriptorError, match="run: pip install ai-edge-litert") as refusal:
+            load_backend(backend, model.read_bytes(), 1)
+        assert "\n" not in str(refusal.value)
+
+
+def test_a_delegate_that_was_not_compiled(monkeypatch: pytest.MonkeyPatch, model: Path) -> None:
+    monkeypatch.setattr(lce_delegate, "LIBRARY", "not_compiled.so")
+    with pytest.raises(
+        DescriptorError, match="no backend can run the model: the Larq delegate was not compiled"
+    ):
         load_backend("auto", model.read_bytes(), 1)
-    assert "\n" not in str(lce.value)
 
 
 @pytest.mark.parametrize(

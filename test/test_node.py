@@ -145,7 +145,7 @@ def test_diagnostics_say_what_happened(start: Callable[..., Robot], world_images
     robot.wait(lambda: robot.count("keyframes") == 6, "diagnostics count six keyframes")
     values = robot.listener.diagnostics
     assert robot.listener.hardware_id == "camera_link"
-    assert values["backend"] == "lce"
+    assert values["backend"] == "delegate"
     assert values["images_received"] == values["images_processed"] == "6"
     assert values["refused_no_history"] == "6"
     assert {f"refused_{reason.value}" for reason in Refusal} <= set(values)
@@ -326,7 +326,7 @@ def test_it_stops_cleanly_when_told_twice_as_by_ctrl_c_under_launch(start: Calla
         ("database:=/nowhere/map.db", "/nowhere/map.db cannot be opened as a map"),
         ("min_score:=7.0", "min_score"),
         ("min_score:=high", "min_score must be of type float, not 'high'"),
-        ("backend:=abacus", "backend must be one of auto, litert, lce, not 'abacus'"),
+        ("backend:=abacus", "backend must be one of auto, delegate, litert, not 'abacus'"),
         ("min score:=1", "Couldn't parse"),
         ("keyframe_min_interval:=9.0", "is longer than keyframe_max_interval"),
     ],

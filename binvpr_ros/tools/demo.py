@@ -61,7 +61,8 @@ class Album:
         self._jpegs[to_nanoseconds(message.header.stamp)] = encode_jpeg(small)
 
     def __getitem__(self, stamp: int) -> NDArray[np.uint8]:
-        return cv2.imdecode(self._jpegs[stamp], cv2.IMREAD_COLOR)
+        image: NDArray[np.uint8] = np.asarray(cv2.imdecode(self._jpegs[stamp], cv2.IMREAD_COLOR))
+        return image
 
     @property
     def stamps(self) -> list[int]:

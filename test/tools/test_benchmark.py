@@ -19,7 +19,7 @@ def test_figures_are_written_with_what_they_were_measured_on(tmp_path: Path) -> 
     figures = json.loads(output.read_text())
     assert set(figures) == {"model", "median_ms", "p95_ms", "threads", "backend", "cpu"}
     assert 0 < figures["median_ms"] <= figures["p95_ms"]
-    assert (figures["threads"], figures["backend"]) == (2, "lce")
+    assert (figures["threads"], figures["backend"]) == (2, "delegate")
     assert figures["cpu"]
 
 

@@ -37,6 +37,7 @@ def test_the_rendered_building_end_to_end(tmp_path: Path) -> None:
     assert int(truth[2]) == closures >= 20
     assert int(truth[1]) >= 0.9 * closures
     picture = cv2.imread(str(tmp_path / "demo.png"))
+    assert picture is not None
     assert picture.shape[0] > 400
     assert picture.std() > 10
 

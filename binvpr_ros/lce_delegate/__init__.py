@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Larq Compute Engine's operators for the ordinary TensorFlow Lite interpreters, as an external delegate.
+
+`load_delegate(str(library()), {"threads": "2"})` of ai-edge-litert or tflite-runtime gives what their `Interpreter`
+takes as one of its `experimental_delegates`. Options: `threads` (1 to 64) and `kernel` (a name from `kernels()`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import platform
+import time
+from pathlib import Path
+
+LIBRARY = "liblce_delegate.so"
+
+
+class DelegateError(RuntimeError):
+    """The delegate's library cannot be used here; the message says what to do."""
+
+
+def library() -> Path:
+    """Return the path of the compiled library."""
+    path = Path(__file__).with_name(LIBRARY)
+    if not path.exists():
+        if platform.architecture()[0] != "64bit":
+            raise DelegateError("the Larq delegate needs a 64-bit system; install the 64-bit version of your system")
+        raise DelegateError("the Larq delegate was not compiled; install a C++ compiler, then this package again")
+    return path
+
+
+@functools.cache
+def _functions() -> ctypes.CDLL:
+    try:
+        functions = ctypes.CDLL(str(library()))
+    except OSError as error:
+        raise DelegateError(f"the Larq delegate cannot be loaded ({error}); install this package again") from None
+    functions.binvpr_lce_kernels.restype = ctypes.c_char_p
+    functions.binvpr_lce_peak.restype = ctypes.c_double
+    functions.binvpr_lce_peak.argtypes = [ctypes.c_char_p, ctypes.c_long]
+    return functions
+
+
+def kernels() -> tuple[str, ...]:
+    """Return the names of the kernels that this processor can run, best first."""
+    names: bytes = _functions().binvpr_lce_kernels()
+    return tuple(names.decode().split())
+
+
+def peak(kernel: str, seconds: float = 0.2) -> float:
+    """Return the binary multiply-accumulates a second [GMAC/s] of the kernel's counting instructions alone.
+
+    Nothing is loaded from memory, so this is the limit of one core for that kernel. Measured for `seconds`.
+    """
+    if kernel not in kernels():
+        raise DelegateError(f"this processor has no kernel {kernel}; choose one of {', '.join(kernels())}")
+    rounds, best, end = 100_000, 0.0, time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        start = time.perf_counter()
+        work: float = _functions().binvpr_lce_peak(kernel.encode(), rounds)
+        best = max(best, work / (time.perf_counter() - start) * 1e-9)
+    return best

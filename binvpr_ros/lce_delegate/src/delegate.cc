@@ -1,0 +1,335 @@
+// SPDX-License-Identifier: Apache-2.0
+// The face towards TensorFlow Lite: which nodes are ours, and the callbacks through which the runtime runs them.
+#include <algorithm>
+#include <cstdlib>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "kernel.h"
+#include "int8_convolution.h"
+#include "operator.h"
+#include "partition.h"
+#include "refusal.h"
+#include "tflite_abi.h"
+#include "thread_pool.h"
+
+namespace binvpr {
+namespace {
+
+using namespace tflite_abi;
+
+constexpr int kMaxThreads = 64;
+
+struct State {
+  State(const Kernel& best, int threads) : kernel(best), pool(threads) {}
+
+  Delegate delegate{};
+  const Kernel& kernel;
+  ThreadPool pool;
+  std::mutex running;         // interpreters that share a delegate take turns
+  std::map<int, int> levels;  // of the tensors known to have few, while a graph is being read
+};
+
+struct Instance {
+  State* state;
+  std::unique_ptr<Partition> partition;
+  std::vector<int> inputs;
+  std::vector<int> results;
+};
+
+void* const kInitFailed = reinterpret_cast<void*>(-1);
+
+// Nothing thrown may leave the library.
+template <typename Work>
+bool succeeds(Context* context, Work work) {
+  try {
+    work();
+    return true;
+  } catch (const std::exception& error) {
+    context->ReportError(context, "%s\n", error.what());  // runtimes append what they say next
+    return false;
+  }
+}
+
+std::vector<int> values(const IntArray* array) {
+  return array == nullptr ? std::vector<int>() : std::vector<int>(array->data, array->data + array->size);
+}
+
+const Tensor& tensor_at(const Context* context, int index) {
+  require(index >= 0 && static_cast<std::size_t>(index) < context->tensors_size,
+          "the model names a tensor that it lacks; convert the model again");
+  return context->tensors[index];
+}
+
+TensorFacts read_tensor(const Context* context, int index, const std::map<int, int>& levels) {
+  TensorFacts facts;
+  if (index < 0) return facts;
+  const Tensor& tensor = tensor_at(context, index);
+  facts.present = true;
+  facts.type = tensor.type;
+  facts.dims = values(tensor.dims);
+  facts.scale = tensor.params.scale;
+  facts.zero_point = tensor.params.zero_point;
+  const auto known = levels.find(index);
+  if (known != levels.end()) facts.levels = known->second;
+  facts.is_quantized = tensor.quantization.type == kAffineQuantization;
+  if (const auto* affine = static_cast<const AffineQuantization*>(tensor.quantization.params);
+      facts.is_quantized && affine != nullptr && affine->scale != nullptr) {
+    facts.channel_scales.assign(affine->scale->data, affine->scale->data + affine->scale->size);
+    facts.channel_axis = affine->quantized_dimension;
+  }
+  if (tensor.allocation_type == kMmapRo) {
+    require(tensor.data != nullptr && tensor.bytes >= element_count(facts.dims) * bytes_of(facts.type),
+            "a weight of a Larq operator is cut short; convert the model again");
+    facts.constant = tensor.data;
+  }
+  return facts;
+}
+
+bool may_be_ours(const Registration& registration) {
+  const std::string name = registration.custom_name != nullptr ? registration.custom_name : "";
+  return registration.builtin_code == kConv2d || registration.builtin_code == kAdd || registration.builtin_code == kAveragePool2d ||
+         registration.builtin_code == kPad || (registration.builtin_code == kCustom && name.compare(0, 3, "Lce") == 0);
+}
+
+Partition::Node read_node(Context* context, int index, const std::map<int, int>& levels) {
+  tflite_abi::Node* node = nullptr;
+  Registration* registration = nullptr;
+  require(context->GetNodeAndRegistration(context, index, &node, &registration) == kOk,
+          "the runtime does not show its graph; use tflite-runtime 2.13 or ai-edge-litert 2");
+  Partition::Node read;
+  read.facts.builtin = registration->builtin_code;
+  if (!may_be_ours(*registration)) {
+    read.inputs = values(node->inputs);
+    read.outputs = values(node->outputs);
+    return read;
+  }
+  if (registration->custom_name != nullptr) read.facts.name = registration->custom_name;
+  read.facts.builtin_options = node->builtin_data;
+  read.facts.custom_options = static_cast<const std::uint8_t*>(node->custom_initial_data);
+  if (read.facts.custom_options != nullptr && node->custom_initial_data_size > 0) {
+    read.facts.custom_options_size = static_cast<std::size_t>(node->custom_initial_data_size);
+  }
+  for (const int tensor : values(node->inputs)) {
+    read.facts.inputs.push_back(read_tensor(context, tensor, levels));
+    if (read.facts.inputs.back().present && read.facts.inputs.back().constant == nullptr) read.inputs.push_back(tensor);
+  }
+  for (const int tensor : values(node->outputs)) {
+    read.facts.outputs.push_back(read_tensor(context, tensor, levels));
+    read.outputs.push_back(tensor);
+  }
+  return read;
+}
+
+// The nodes to take over, in the order of `plan`: all of Larq's, and what stands between them for a shortcut's sake.
+std::vector<int> choose_nodes(Context* context, const std::vector<int>& plan, State& state) {
+  std::map<int, Partition::Node> nodes;
+  std::set<int> ours;
+  for (const int index : plan) {
+    const Partition::Node& node = nodes[index] = read_node(context, index, state.levels);
+    if (is_larq(node.facts)) {
+      make_operator(node.facts, state.kernel);  // throws what the user has to know
+      ours.insert(index);
+    } else if (is_int8_layer(node.facts)) {
+      ours.insert(index);
+    }
+    if (const int levels = output_levels(node.facts); levels > 0) state.levels[node.outputs[0]] = levels;
+  }
+  const bool has_larq = std::any_of(nodes.begin(), nodes.end(), [](const auto& node) { return is_larq(node.second.facts); });
+  if (!has_larq) return {};
+  // An addition is worth it behind one of our operators; pooling and padding only between two of them.
+  std::set<int> candidates;
+  for (const auto& [index, node] : nodes) {
+    if (is_shortcut_part(node.facts)) candidates.insert(index);
+  }
+  ours.insert(candidates.begin(), candidates.end());
+  for (bool changed = true; changed;) {
+    changed = false;
+    std::set<int> written;
+    std::map<int, bool> read_by_ours_alone;
+    for (const auto& [index, node] : nodes) {
+      const bool is_ours = ours.count(index) > 0;
+      if (is_ours) written.insert(node.outputs.begin(), node.outputs.end());
+      for (const int tensor : node.inputs) {
+        const auto seen = read_by_ours_alone.emplace(tensor, true).first;
+        seen->second = seen->second && is_ours;
+      }
+    }
+    for (const int index : candidates) {
+      if (ours.count(index) == 0) continue;
+      const Partition::Node& node = nodes[index];
+      bool follows_ours = false;
+      for (const int tensor : node.inputs) follows_ours = follows_ours || written.count(tensor) > 0;
+      const auto reader = read_by_ours_alone.find(node.outputs[0]);
+      const bool precedes_ours = reader != read_by_ours_alone.end() && reader->second;
+      if (!follows_ours || (node.facts.builtin != kAdd && !precedes_ours)) {
+        ours.erase(index);
+        changed = true;
+      }
+    }
+  }
+  std::vector<int> chosen;
+  for (const int index : plan) {
+    if (ours.count(index) > 0) chosen.push_back(index);
+  }
+  return chosen;
+}
+
+struct FreeIntArray {
+  void operator()(IntArray* array) const { std::free(array); }
+};
+
+// As the runtime makes them, since it frees the ones that it takes over.
+std::unique_ptr<IntArray, FreeIntArray> make_int_array(const std::vector<int>& from) {
+  auto* array = static_cast<IntArray*>(std::malloc(sizeof(int) * (from.size() + 1)));
+  require(array != nullptr, "there is not enough memory for a Larq operator; use a smaller input");
+  array->size = static_cast<int>(from.size());
+  for (std::size_t i = 0; i < from.size(); ++i) array->data[i] = from[i];
+  return std::unique_ptr<IntArray, FreeIntArray>(array);
+}
+
+void* init(Context* context, const char* buffer, std::size_t /*length*/) {
+  const auto* params = reinterpret_cast<const DelegateParams*>(buffer);
+  auto instance = std::make_unique<Instance>();
+  const bool done = succeeds(context, [&] {
+    instance->state = static_cast<State*>(params->delegate->data);
+    std::vector<Partition::Node> nodes;
+    std::set<int> written;
+    for (const int index : values(params->nodes_to_replace)) {
+      nodes.push_back(read_node(context, index, instance->state->levels));
+      written.insert(nodes.back().outputs.begin(), nodes.back().outputs.end());
+    }
+    std::set<int> inputs;
+    for (const Partition::Node& node : nodes) {
+      for (const int tensor : node.inputs) {
+        if (written.count(tensor) == 0) inputs.insert(tensor);
+      }
+    }
+    instance->inputs.assign(inputs.begin(), inputs.end());
+    instance->results = values(params->output_tensors);
+    instance->partition = std::make_unique<Partition>(nodes, instance->results, instance->state->kernel);
+  });
+  return done ? instance.release() : kInitFailed;
+}
+
+void free_instance(Context* /*context*/, void* instance) {
+  if (instance != kInitFailed) delete static_cast<Instance*>(instance);
+}
+
+Status prepare(Context* context, tflite_abi::Node* node) {
+  auto& instance = *static_cast<Instance*>(node->user_data);
+  const bool done = succeeds(context, [&] {
+    std::map<int, Dims> dims;
+    for (const int tensor : instance.inputs) dims[tensor] = values(tensor_at(context, tensor).dims);
+    const std::vector<Dims> results = instance.partition->prepare(dims);
+    for (std::size_t i = 0; i < results.size(); ++i) {
+      Tensor& tensor = context->tensors[instance.results[i]];
+      require(context->ResizeTensor(context, &tensor, make_int_array(results[i]).release()) == kOk,
+              "the runtime has no memory for the output of a Larq operator; use a smaller input");
+    }
+  });
+  return done ? kOk : kError;
+}
+
+Status invoke(Context* context, tflite_abi::Node* node) {
+  auto& instance = *static_cast<Instance*>(node->user_data);
+  const std::lock_guard<std::mutex> lock(instance.state->running);
+  instance.partition->run([context](int tensor) { return context->tensors[tensor].data; }, instance.state->pool);
+  return kOk;
+}
+
+Status claim(Context* context, Delegate* delegate) {
+  auto& state = *static_cast<State*>(delegate->data);
+  Status status = kError;
+  state.levels.clear();
+  const bool done = succeeds(context, [&] {
+    IntArray* plan = nullptr;
+    require(context->GetExecutionPlan(context, &plan) == kOk,
+            "the runtime does not show its graph; use tflite-runtime 2.13 or ai-edge-litert 2");
+    const std::vector<int> chosen = choose_nodes(context, values(plan), state);
+    if (chosen.empty()) {
+      status = kOk;
+      return;
+    }
+    Registration registration{};
+    registration.init = init;
+    registration.free = free_instance;
+    registration.prepare = prepare;
+    registration.invoke = invoke;
+    registration.builtin_code = kCustom + 19;  // DELEGATE
+    registration.custom_name = "BinvprLceDelegate";
+    registration.version = 1;
+    status = context->ReplaceNodeSubsetsWithDelegateKernels(context, registration, make_int_array(chosen).get(), delegate);
+  });
+  return done ? status : kError;
+}
+
+int thread_count(const std::string& value) {
+  char* end = nullptr;
+  const long threads = std::strtol(value.c_str(), &end, 10);
+  require(!value.empty() && *end == '\0' && threads >= 1 && threads <= kMaxThreads,
+          "the option threads of the Larq delegate must be 1 to " + std::to_string(kMaxThreads) + ", not " + value);
+  return static_cast<int>(threads);
+}
+
+}  // namespace
+}  // namespace binvpr
+
+#define BINVPR_EXPORT extern "C" __attribute__((visibility("default")))
+
+// Options: `threads` (1 to 64, default 1) and `kernel` (the name of one, default auto).
+BINVPR_EXPORT binvpr::Delegate* tflite_plugin_create_delegate(const char* const* keys, const char* const* values,
+                                                              std::size_t count, void (*report_error)(const char*)) {
+  try {
+    int threads = 1;
+    std::string kernel = "auto";
+    for (std::size_t i = 0; i < count; ++i) {
+      const std::string key = keys[i];
+      binvpr::require(key == "threads" || key == "kernel", "the Larq delegate has no option " + key + "; it has threads and kernel");
+      if (key == "threads") {
+        threads = binvpr::thread_count(values[i]);
+      } else {
+        kernel = values[i];
+      }
+    }
+    auto state = std::make_unique<binvpr::State>(binvpr::find_kernel(kernel), threads);
+    state->delegate.data = state.get();
+    state->delegate.Prepare = binvpr::claim;
+    // Without it the runtime asks the operators, which it does not know, for the sizes of their outputs.
+    state->delegate.flags = tflite_abi::kAllowDynamicTensors;
+    return &state.release()->delegate;
+  } catch (const std::exception& error) {
+    if (report_error != nullptr) report_error(error.what());
+    return nullptr;
+  }
+}
+
+BINVPR_EXPORT void tflite_plugin_destroy_delegate(binvpr::Delegate* delegate) {
+  if (delegate != nullptr) delete static_cast<binvpr::State*>(delegate->data);
+}
+
+// The names of the kernels that this processor can run, best first, with spaces between.
+BINVPR_EXPORT const char* binvpr_lce_kernels() {
+  static const std::string names = [] {
+    std::string text;
+    for (const binvpr::Kernel* kernel : binvpr::available_kernels()) {
+      if (!text.empty()) text += ' ';
+      text += kernel->name;
+    }
+    return text;
+  }();
+  return names.c_str();
+}
+
+// How many multiply-accumulates `rounds` rounds of a kernel's counting instructions do; 0 for a kernel not there.
+BINVPR_EXPORT double binvpr_lce_peak(const char* kernel, long rounds) {
+  try {
+    return binvpr::find_kernel(kernel).peak(rounds);
+  } catch (const std::exception&) {
+    return 0;
+  }
+}

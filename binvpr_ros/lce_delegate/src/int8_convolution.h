@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+// CONV_2D in int8, as it stands in front of the binary layers. Results are those of TFLite's own kernels, bit by bit.
+#pragma once
+
+#include <vector>
+
+#include "tiled_convolution.h"
+
+namespace binvpr {
+
+// From a convolution's sums to its int8 output.
+class Int8Output {
+ public:
+  explicit Int8Output(const NodeFacts& node);
+
+  // Adds the bias to the sums of `channels` channels from `first_channel` on, and writes them to output[0 ...].
+  void write(const QuantizedKernel& kernel, std::int32_t* sums, int first_channel, int channels,
+             std::int8_t* output) const;
+
+ private:
+  std::vector<std::int32_t> bias_, multipliers_, shifts_;
+  Requantization to_{};
+};
+
+// A layer with binary weights (each channel's weights have one magnitude) and an input of four bits (at most 16 levels),
+// in a form that every TFLite runtime can run.
+//
+// With signs s = +-1 the product is sum(x s) = sum(x) - 2 sum(x where s < 0). Four channels of x have sixteen such sums,
+// which stand in a table that a filter's four signs look up, as in BinaryConvolution. The sum over the window is the same
+// for all output channels.
+class LevelConvolution : public TiledConvolution {
+ public:
+  static bool fits(const NodeFacts& node);
+  LevelConvolution(const NodeFacts& node, const Kernel& kernel);
+
+  std::vector<Dims> prepare(const std::vector<Dims>& inputs) override;
+  void run(const std::vector<const void*>& inputs, const std::vector<void*>& outputs, ThreadPool& pool) override;
+
+ private:
+  std::int32_t window_sum(int pixel) const;
+
+  const Kernel& kernel_;
+  std::int8_t input_zero_;
+  std::vector<std::int32_t> signs_;  // [channels_out][filter_height][filter_width][words]: bit 1 is -1
+  std::vector<std::int32_t> magnitudes_;
+  Int8Output output_;
+  std::vector<std::int32_t> pixel_sums_;  // [N][H][W] of the input
+};
+
+// The first layer: a window of few values, as 3x3 of three colours, against any int8 weights.
+class PatchConvolution : public Operator {
+ public:
+  static bool fits(const NodeFacts& node);
+  PatchConvolution(const NodeFacts& node, const Kernel& kernel);
+
+  std::vector<Dims> prepare(const std::vector<Dims>& inputs) override;
+  void run(const std::vector<const void*>& inputs, const std::vector<void*>& outputs, ThreadPool& pool) override;
+
+ private:
+  static constexpr int kMaxPatch = 64;
+
+  void copy_patch(const std::int8_t* input, int pixel, std::int16_t* patch) const;
+
+  const QuantizedKernel& kernel_;
+  tflite_abi::ConvParams options_;
+  Dims filter_;
+  int patch_;  // values of a window, filled up to an even number
+  std::int32_t input_zero_;
+  std::vector<std::int16_t> weights_;  // [block][patch / 2][kTileChannels][2]
+  Int8Output output_;
+  Dims input_;
+  std::vector<Axis> axes_;  // height, width
+};
+
+// The number of values, from its zero point on, that a node's int8 output can take because of its fused activation; 0
+// where that is not known to be few.
+int output_levels(const NodeFacts& node);
+
+}  // namespace binvpr

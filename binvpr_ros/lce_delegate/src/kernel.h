@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+// What differs from one processor to the next: counting the bits in which pixels and filters differ, and turning the
+// counts into output. Everything else is in convolution.cc.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace binvpr {
+
+constexpr int kWordBits = 32;       // LCE packs 32 channels into a word, least significant bit first; 1 stands for -1
+constexpr int kTilePixels = 4;      // output pixels of a tile
+constexpr int kTileChannels = 64;   // output channels of a tile
+constexpr int kMaxCount = 65534;    // a tile counts at most so many bits, so that "never reached" is a uint16 too
+
+constexpr int words_for(int channels) { return (channels + kWordBits - 1) / kWordBits; }
+
+// Input that lies in one piece: the channels of one filter tap, or of a whole filter row.
+struct Run {
+  std::ptrdiff_t offset;  // bytes from an output pixel's first staged input byte
+  int words;
+};
+
+// Turns the doubled counts of a tile into real values: float(clamp(2 count)) * multiplier + bias.
+struct RealTransform {
+  std::int32_t clamp_min;
+  std::int32_t clamp_max;
+  const float* multiplier;  // [channels]
+  const float* bias;        // [channels]
+};
+
+constexpr int kLevels = 16;  // of an input of four bits
+
+struct Requantization;
+
+// For the int8 layers around the binary ones.
+struct QuantizedKernel {
+  // Input of four bits and filters of signs. What is counted is the sum of the input where the sign is negative.
+  // `stage` writes so many bytes for 32 channels; zeros stand for an input of zero.
+  int staged_bytes_per_word;
+
+  // Stages values of zero ... zero + 15; `count` is a multiple of 32.
+  void (*stage)(const std::int8_t* values, int count, std::int8_t zero, std::uint8_t* staged);
+
+  // As those of Kernel.
+  void (*pack)(const std::int32_t* const* filters, const std::vector<Run>& runs, std::vector<std::uint8_t>& packed);
+  void (*count)(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
+                int channels, std::uint16_t* counts);
+
+  // sums[pixel * kTileChannels + channel] = the product of patches[pixel][length] and weights[length / 2][channel][2], for
+  // kTilePixels and kTileChannels; `length` is even.
+  void (*multiply)(const std::int16_t* patches, int length, const std::int16_t* weights, std::int32_t* sums);
+
+  // output[i] = clamp(zero point + sums[i] * multipliers[i] * 2^(-31 - shifts[i])), rounded as TFLite's convolutions do.
+  void (*requantize)(const std::int32_t* sums, int channels, const Requantization&, std::int8_t* output);
+};
+
+// To the int8 output of a convolution.
+struct Requantization {
+  const std::int32_t* multipliers;  // [channels]
+  const std::int32_t* shifts;       // [channels], 0 to 31
+  std::int32_t zero_point;
+  std::int32_t min;
+  std::int32_t max;
+};
+
+struct Kernel {
+  const char* name;
+  const QuantizedKernel& quantized;
+  bool (*runs_here)();
+
+  // Bytes that `stage` writes for one packed word.
+  int staged_bytes_per_word;
+  void (*stage)(const std::int32_t* words, int count, std::uint8_t* staged);
+
+  // Lays out the filters of one tile. `filters` [kTileChannels] points to the words of all runs in a row, null where the
+  // tile has fewer channels. Appends to `packed`; equal runs give equal sizes.
+  void (*pack)(const std::int32_t* const* filters, const std::vector<Run>& runs, std::vector<std::uint8_t>& packed);
+
+  // Counts differing bits: counts[pixel * kTileChannels + channel], for at least the first `channels` channels.
+  void (*count)(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
+                int channels, std::uint16_t* counts);
+
+  // Bit i is set where counts[i] >= thresholds[i]; kTileChannels of them.
+  std::uint64_t (*reach)(const std::uint16_t* counts, const std::uint16_t* thresholds);
+
+  // sums[i] += 2 * counts[i], for kTileChannels of them.
+  void (*add_doubled)(const std::uint16_t* counts, std::int32_t* sums);
+
+  void (*to_float)(const std::int32_t* doubled, int channels, const RealTransform&, float* output);
+  void (*to_int8)(const std::int32_t* doubled, int channels, const RealTransform&, std::int8_t* output);
+
+  // Packs signs: bit i is set where values[i] < 0 (or < zero_point). `words_for(count)` words, filled up with zeros.
+  void (*pack_float)(const float* values, int count, std::int32_t* words);
+  void (*pack_int8)(const std::int8_t* values, int count, std::int8_t zero_point, std::int32_t* words);
+
+  // Multiply-accumulates that the counting instructions alone do in `rounds` rounds, with no memory touched.
+  double (*peak)(long rounds);
+};
+
+extern const Kernel kPortableKernel;
+extern const QuantizedKernel kPortableQuantized;
+#if defined(__x86_64__)
+extern const QuantizedKernel kAvx2Quantized;
+extern const Kernel kAvx2Kernel;
+extern const Kernel kAvx512Kernel;
+#elif defined(__aarch64__)
+extern const QuantizedKernel kNeonQuantized;
+extern const Kernel kNeonKernel;
+extern const Kernel kNeonDotKernel;
+#endif
+
+// The kernels that this processor can run, best first.
+std::vector<const Kernel*> available_kernels();
+
+// Throws Refusal where there is no such kernel, or none for this processor; "auto" takes the best.
+const Kernel& find_kernel(const std::string& name);
+
+}  // namespace binvpr

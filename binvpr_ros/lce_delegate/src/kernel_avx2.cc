@@ -1,0 +1,348 @@
+// SPDX-License-Identifier: Apache-2.0
+// x86-64 with AVX2, which has no population count for vectors.
+//
+// Four input bits of a pixel choose one of sixteen small tables, "in how many bits does a filter's nibble differ from
+// this one?", and one byte shuffle looks up 32 filters in it: 128 multiply-accumulates in a shuffle and an addition.
+// Counting the bits of an exclusive or takes twice the instructions.
+#if defined(__x86_64__)
+
+#include "target.h"
+BINVPR_TARGET_BEGIN("avx2,fma,popcnt")
+
+#include <immintrin.h>
+
+#include <cstring>
+
+#include "kernel_loops.h"
+
+namespace binvpr {
+namespace {
+
+constexpr int kLane = 32;                          // filters of a vector, a byte each
+constexpr int kVectors = kTileChannels / kLane;    // vectors of a tile
+constexpr int kNibbles = kWordBits / 4;            // look-ups of a word
+constexpr int kWordsBeforeFlush = 255 / 4 / kNibbles;  // a look-up adds 4 at most to a byte
+static_assert(kTilePixels == 4 && kVectors == 2, "the registers are laid out for 4 x 2 sums");
+
+struct Tables {
+  alignas(64) std::uint8_t differing[16][16];
+  constexpr Tables() : differing() {
+    for (int a = 0; a < 16; ++a) {
+      for (int b = 0; b < 16; ++b) {
+        const int x = a ^ b;
+        differing[a][b] = static_cast<std::uint8_t>((x & 1) + (x >> 1 & 1) + (x >> 2 & 1) + (x >> 3));
+      }
+    }
+  }
+};
+constexpr Tables kTables;
+
+// A byte a nibble: where its table begins.
+void stage(const std::int32_t* words, int count, std::uint8_t* staged) {
+  const __m128i low = _mm_set1_epi8(0x0f);
+  for (int i = 0; i < count; ++i, staged += kNibbles) {
+    const __m128i bytes = _mm_cvtsi32_si128(words[i]);
+    const __m128i shifted_up = _mm_andnot_si128(low, _mm_slli_epi16(bytes, 4));
+    const __m128i upper = _mm_andnot_si128(low, bytes);
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(staged), _mm_unpacklo_epi8(shifted_up, upper));
+  }
+}
+
+inline __m256i table_at(std::uint8_t offset) {
+  const auto* table = reinterpret_cast<const std::uint8_t*>(kTables.differing) + offset;
+  return _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(table)));
+}
+
+// In assembly, since compilers add look-ups to each other first and then run out of registers.
+inline void add_look_up(__m256i& sum, __m256i table, __m256i nibbles) {
+  __m256i found;
+  asm("vpshufb %3, %2, %1\n\tvpaddb %1, %0, %0" : "+x"(sum), "=&x"(found) : "x"(table), "x"(nibbles));
+}
+
+template <int Vectors>
+inline void add_look_up(__m256i& a, __m256i& b, __m256i table, __m256i a_nibbles, __m256i b_nibbles) {
+  add_look_up(a, table, a_nibbles);
+  if (Vectors == 2) add_look_up(b, table, b_nibbles);
+}
+
+inline void add_bytes(std::uint16_t* counts, __m256i bytes) {
+  auto* low = reinterpret_cast<__m256i*>(counts);
+  auto* high = low + 1;
+  const __m256i low_half = _mm256_cvtepu8_epi16(_mm256_castsi256_si128(bytes));
+  const __m256i high_half = _mm256_cvtepu8_epi16(_mm256_extracti128_si256(bytes, 1));
+  _mm256_store_si256(low, _mm256_add_epi16(_mm256_load_si256(low), low_half));
+  _mm256_store_si256(high, _mm256_add_epi16(_mm256_load_si256(high), high_half));
+}
+
+template <int Vectors>
+inline void add_bytes(std::uint16_t* counts, __m256i a, __m256i b) {
+  add_bytes(counts, a);
+  if (Vectors == 2) add_bytes(counts + kLane, b);
+}
+
+template <int Vectors>
+void count_vectors(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
+                   std::uint16_t* counts) {
+  const __m256i low_nibble = _mm256_set1_epi8(0x0f);
+  for (int i = 0; i < kTilePixels * kTileChannels; i += 16) {
+    _mm256_store_si256(reinterpret_cast<__m256i*>(counts + i), _mm256_setzero_si256());
+  }
+  for (int r = 0; r < run_count; ++r) {
+    const std::uint8_t* p0 = pixels[0] + runs[r].offset;
+    const std::uint8_t* p1 = pixels[1] + runs[r].offset;
+    const std::uint8_t* p2 = pixels[2] + runs[r].offset;
+    const std::uint8_t* p3 = pixels[3] + runs[r].offset;
+    for (int left = runs[r].words; left > 0;) {
+      const int words = std::min(left, kWordsBeforeFlush);
+      left -= words;
+      // Two vectors of sums a pixel. Plain variables: arrays would live on the stack.
+      const __m256i zero = _mm256_setzero_si256();
+      __m256i a0 = zero, b0 = zero, a1 = zero, b1 = zero, a2 = zero, b2 = zero, a3 = zero, b3 = zero;
+      for (int byte = 0; byte < words * 4; ++byte) {
+        const __m256i a = _mm256_load_si256(reinterpret_cast<const __m256i*>(packed));
+        const __m256i b = Vectors == 2 ? _mm256_load_si256(reinterpret_cast<const __m256i*>(packed) + 1) : zero;
+        packed += kTileChannels;
+        const __m256i a_low = _mm256_and_si256(a, low_nibble), b_low = _mm256_and_si256(b, low_nibble);
+        add_look_up<Vectors>(a0, b0, table_at(p0[0]), a_low, b_low);
+        add_look_up<Vectors>(a1, b1, table_at(p1[0]), a_low, b_low);
+        add_look_up<Vectors>(a2, b2, table_at(p2[0]), a_low, b_low);
+        add_look_up<Vectors>(a3, b3, table_at(p3[0]), a_low, b_low);
+        const __m256i a_high = _mm256_and_si256(_mm256_srli_epi16(a, 4), low_nibble);
+        const __m256i b_high = _mm256_and_si256(_mm256_srli_epi16(b, 4), low_nibble);
+        add_look_up<Vectors>(a0, b0, table_at(p0[1]), a_high, b_high);
+        add_look_up<Vectors>(a1, b1, table_at(p1[1]), a_high, b_high);
+        add_look_up<Vectors>(a2, b2, table_at(p2[1]), a_high, b_high);
+        add_look_up<Vectors>(a3, b3, table_at(p3[1]), a_high, b_high);
+        p0 += 2, p1 += 2, p2 += 2, p3 += 2;
+      }
+      add_bytes<Vectors>(counts, a0, b0);
+      add_bytes<Vectors>(counts + kTileChannels, a1, b1);
+      add_bytes<Vectors>(counts + 2 * kTileChannels, a2, b2);
+      add_bytes<Vectors>(counts + 3 * kTileChannels, a3, b3);
+    }
+  }
+}
+
+void count(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed, int channels,
+           std::uint16_t* counts) {
+  if (channels > kLane) {
+    count_vectors<2>(pixels, runs, run_count, packed, counts);
+  } else {
+    count_vectors<1>(pixels, runs, run_count, packed, counts);
+  }
+}
+
+// Input of four bits: sixteen sums for each four channels, one for each choice of them.
+constexpr int kLevelTable = kLevels;
+constexpr int kLookUpsBeforeFlush = 4;  // a look-up adds 4 * 15 at most to a byte
+static_assert(kLookUpsBeforeFlush * 4 * (kLevels - 1) <= 255);
+
+void stage_levels(const std::int8_t* values, int count, std::int8_t zero, std::uint8_t* staged) {
+  // Where bit i of the place in the table is set, the i-th of the four channels takes part.
+  const __m256i none = _mm256_set1_epi8(static_cast<char>(0x80));
+  const __m256i place = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+  __m256i chosen[2][4];  // of two tables side by side
+  for (int pair = 0; pair < 2; ++pair) {
+    for (int i = 0; i < 4; ++i) {
+      const auto low = static_cast<char>(8 * pair + i), high = static_cast<char>(8 * pair + 4 + i);
+      const __m256i source = _mm256_set_m128i(_mm_set1_epi8(high), _mm_set1_epi8(low));
+      const __m256i bit = _mm256_set1_epi8(static_cast<char>(1 << i));
+      chosen[pair][i] = _mm256_blendv_epi8(none, source, _mm256_cmpeq_epi8(_mm256_and_si256(place, bit), bit));
+    }
+  }
+  const __m128i least = _mm_set1_epi8(zero);
+  for (int i = 0; i < count; i += 16, staged += 4 * kLevelTable) {
+    const __m128i levels = _mm_sub_epi8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(values + i)), least);
+    const __m256i both = _mm256_broadcastsi128_si256(levels);
+    for (int pair = 0; pair < 2; ++pair) {
+      const __m256i ab = _mm256_add_epi8(_mm256_shuffle_epi8(both, chosen[pair][0]),
+                                         _mm256_shuffle_epi8(both, chosen[pair][1]));
+      const __m256i cd = _mm256_add_epi8(_mm256_shuffle_epi8(both, chosen[pair][2]),
+                                         _mm256_shuffle_epi8(both, chosen[pair][3]));
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(staged) + pair, _mm256_add_epi8(ab, cd));
+    }
+  }
+}
+
+inline __m256i staged_table(const std::uint8_t* staged) {
+  return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(staged)));
+}
+
+// Four look-ups of a pixel, widened: even channels and odd ones grow apart.
+inline void add_level_look_ups(__m256i& even, __m256i& odd, const std::uint8_t* tables, __m256i a_low, __m256i a_high,
+                               __m256i b_low, __m256i b_high) {
+  __m256i sum = _mm256_shuffle_epi8(staged_table(tables), a_low);
+  add_look_up(sum, staged_table(tables + kLevelTable), a_high);
+  add_look_up(sum, staged_table(tables + 2 * kLevelTable), b_low);
+  add_look_up(sum, staged_table(tables + 3 * kLevelTable), b_high);
+  even = _mm256_add_epi16(even, _mm256_and_si256(sum, _mm256_set1_epi16(0xff)));
+  odd = _mm256_add_epi16(odd, _mm256_srli_epi16(sum, 8));
+}
+
+inline void store_interleaved(std::uint16_t* counts, __m256i even, __m256i odd) {
+  const __m256i low = _mm256_unpacklo_epi16(even, odd), high = _mm256_unpackhi_epi16(even, odd);
+  auto* to = reinterpret_cast<__m256i*>(counts);
+  _mm256_store_si256(to, _mm256_permute2x128_si256(low, high, 0x20));
+  _mm256_store_si256(to + 1, _mm256_permute2x128_si256(low, high, 0x31));
+}
+
+void count_levels(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
+                  int channels, std::uint16_t* counts) {
+  const __m256i low_nibble = _mm256_set1_epi8(0x0f);
+  const __m256i zero = _mm256_setzero_si256();
+  for (int first = 0; first < channels; first += kLane) {
+    const std::uint8_t* filters = packed + first;
+    __m256i even0 = zero, even1 = zero, even2 = zero, even3 = zero, odd0 = zero, odd1 = zero, odd2 = zero, odd3 = zero;
+    for (int r = 0; r < run_count; ++r) {
+      const std::uint8_t* p0 = pixels[0] + runs[r].offset;
+      const std::uint8_t* p1 = pixels[1] + runs[r].offset;
+      const std::uint8_t* p2 = pixels[2] + runs[r].offset;
+      const std::uint8_t* p3 = pixels[3] + runs[r].offset;
+      for (int half_word = 0; half_word < 2 * runs[r].words; ++half_word) {
+        const __m256i a = _mm256_load_si256(reinterpret_cast<const __m256i*>(filters));
+        const __m256i b = _mm256_load_si256(reinterpret_cast<const __m256i*>(filters + kTileChannels));
+        filters += 2 * kTileChannels;
+        const __m256i a_low = _mm256_and_si256(a, low_nibble), b_low = _mm256_and_si256(b, low_nibble);
+        const __m256i a_high = _mm256_and_si256(_mm256_srli_epi16(a, 4), low_nibble);
+        const __m256i b_high = _mm256_and_si256(_mm256_srli_epi16(b, 4), low_nibble);
+        add_level_look_ups(even0, odd0, p0, a_low, a_high, b_low, b_high);
+        add_level_look_ups(even1, odd1, p1, a_low, a_high, b_low, b_high);
+        add_level_look_ups(even2, odd2, p2, a_low, a_high, b_low, b_high);
+        add_level_look_ups(even3, odd3, p3, a_low, a_high, b_low, b_high);
+        const int step = kLookUpsBeforeFlush * kLevelTable;
+        p0 += step, p1 += step, p2 += step, p3 += step;
+      }
+    }
+    store_interleaved(counts + first, even0, odd0);
+    store_interleaved(counts + kTileChannels + first, even1, odd1);
+    store_interleaved(counts + 2 * kTileChannels + first, even2, odd2);
+    store_interleaved(counts + 3 * kTileChannels + first, even3, odd3);
+  }
+}
+
+inline __m256i pair_at(const std::int16_t* values) {
+  std::int32_t pair;
+  std::memcpy(&pair, values, sizeof(pair));
+  return _mm256_set1_epi32(pair);
+}
+
+inline __m256i add_products(__m256i sum, __m256i values, __m256i weights) {
+  return _mm256_add_epi32(sum, _mm256_madd_epi16(values, weights));
+}
+
+void multiply(const std::int16_t* patches, int length, const std::int16_t* weights, std::int32_t* sums) {
+  const __m256i zero = _mm256_setzero_si256();
+  for (int first = 0; first < kTileChannels; first += 16) {
+    const auto* weight = reinterpret_cast<const __m256i*>(weights + 2 * first);
+    __m256i a0 = zero, a1 = zero, a2 = zero, a3 = zero, b0 = zero, b1 = zero, b2 = zero, b3 = zero;
+    for (int i = 0; i < length; i += 2, weight += 2 * kTileChannels / 16) {
+      const __m256i a = _mm256_loadu_si256(weight), b = _mm256_loadu_si256(weight + 1);
+      const __m256i p0 = pair_at(patches + i), p1 = pair_at(patches + length + i);
+      const __m256i p2 = pair_at(patches + 2 * length + i), p3 = pair_at(patches + 3 * length + i);
+      a0 = add_products(a0, p0, a), b0 = add_products(b0, p0, b);
+      a1 = add_products(a1, p1, a), b1 = add_products(b1, p1, b);
+      a2 = add_products(a2, p2, a), b2 = add_products(b2, p2, b);
+      a3 = add_products(a3, p3, a), b3 = add_products(b3, p3, b);
+    }
+    const auto store = [&](int pixel, __m256i low, __m256i high) {
+      auto* row = reinterpret_cast<__m256i*>(sums + pixel * kTileChannels + first);
+      _mm256_storeu_si256(row, low);
+      _mm256_storeu_si256(row + 1, high);
+    };
+    store(0, a0, b0), store(1, a1, b1), store(2, a2, b2), store(3, a3, b3);
+  }
+}
+
+// As loop_requantize, eight channels at a time.
+void requantize(const std::int32_t* sums, int channels, const Requantization& to, std::int8_t* output) {
+  const __m256i nudge = _mm256_set1_epi64x(std::int64_t{1} << 30), one = _mm256_set1_epi32(1);
+  const __m256i zero_point = _mm256_set1_epi32(to.zero_point);
+  const __m256i min = _mm256_set1_epi32(to.min), max = _mm256_set1_epi32(to.max);
+  int i = 0;
+  for (; i + 8 <= channels; i += 8) {
+    const __m256i sum = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(sums + i));
+    const __m256i factor = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(to.multipliers + i));
+    const __m256i shift = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(to.shifts + i));
+    const __m256i even = _mm256_add_epi64(_mm256_mul_epi32(sum, factor), nudge);
+    const __m256i odd =
+        _mm256_add_epi64(_mm256_mul_epi32(_mm256_srli_epi64(sum, 32), _mm256_srli_epi64(factor, 32)), nudge);
+    const __m256i high = _mm256_blend_epi32(_mm256_srli_epi64(even, 31), _mm256_slli_epi64(odd, 1), 0xaa);
+    const __m256i half = _mm256_srli_epi32(_mm256_sllv_epi32(one, shift), 1);
+    const __m256i rounded = _mm256_srav_epi32(_mm256_add_epi32(high, half), shift);
+    const __m256i value = _mm256_max_epi32(min, _mm256_min_epi32(max, _mm256_add_epi32(rounded, zero_point)));
+    const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(value), _mm256_extracti128_si256(value, 1));
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(output + i), _mm_packs_epi16(words, words));
+  }
+  Requantization rest = to;
+  rest.multipliers += i;
+  rest.shifts += i;
+  loop_requantize(sums + i, channels - i, rest, output + i);
+}
+
+std::uint64_t reach(const std::uint16_t* counts, const std::uint16_t* thresholds) {
+  std::uint64_t bits = 0;
+  for (int half = 0; half < 2; ++half) {
+    __m256i reached[2];
+    for (int i = 0; i < 2; ++i) {
+      const auto* count16 = reinterpret_cast<const __m256i*>(counts) + half * 2 + i;
+      const auto* threshold16 = reinterpret_cast<const __m256i*>(thresholds) + half * 2 + i;
+      const __m256i value = _mm256_load_si256(count16);
+      reached[i] = _mm256_cmpeq_epi16(_mm256_max_epu16(value, _mm256_loadu_si256(threshold16)), value);
+    }
+    const __m256i bytes = _mm256_permute4x64_epi64(_mm256_packs_epi16(reached[0], reached[1]), 0xd8);
+    bits |= static_cast<std::uint64_t>(static_cast<std::uint32_t>(_mm256_movemask_epi8(bytes))) << 32 * half;
+  }
+  return bits;
+}
+
+void pack_float(const float* values, int count, std::int32_t* words) {
+  const __m256 zero = _mm256_setzero_ps();
+  for (; count >= kWordBits; count -= kWordBits, values += kWordBits) {
+    unsigned word = 0;
+    for (int i = 0; i < 4; ++i) {
+      const __m256 negative = _mm256_cmp_ps(_mm256_loadu_ps(values + 8 * i), zero, _CMP_LT_OQ);
+      word |= static_cast<unsigned>(_mm256_movemask_ps(negative)) << 8 * i;
+    }
+    *words++ = static_cast<std::int32_t>(word);
+  }
+  loop_pack_float(values, count, words);
+}
+
+void pack_int8(const std::int8_t* values, int count, std::int8_t zero_point, std::int32_t* words) {
+  const __m256i zero = _mm256_set1_epi8(zero_point);
+  for (; count >= kWordBits; count -= kWordBits, values += kWordBits) {
+    const __m256i value = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(values));
+    *words++ = _mm256_movemask_epi8(_mm256_cmpgt_epi8(zero, value));
+  }
+  loop_pack_int8(values, count, zero_point, words);
+}
+
+double peak(long rounds) {
+  __m256i table = _mm256_set1_epi8(3), nibbles = _mm256_set1_epi8(5);
+  __m256i a = table, b = table, c = table, d = table, e = table, f = table, g = table, h = table;
+  for (long i = 0; i < rounds; ++i) {
+    asm volatile("" : "+x"(table), "+x"(nibbles));
+    add_look_up<2>(a, b, table, nibbles, nibbles);
+    add_look_up<2>(c, d, table, nibbles, nibbles);
+    add_look_up<2>(e, f, table, nibbles, nibbles);
+    add_look_up<2>(g, h, table, nibbles, nibbles);
+  }
+  asm volatile("" ::"x"(a), "x"(b), "x"(c), "x"(d), "x"(e), "x"(f), "x"(g), "x"(h));
+  return 8.0 * kLane * 4 * static_cast<double>(rounds);
+}
+
+}  // namespace
+
+const QuantizedKernel kAvx2Quantized = {
+    kNibbles * kLevelTable, stage_levels, loop_pack_bytes, count_levels, multiply, requantize,
+};
+
+const Kernel kAvx2Kernel = {
+    "avx2", kAvx2Quantized, [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }, kNibbles, stage, loop_pack_bytes, count,
+    reach, loop_add_doubled, loop_to_float, loop_to_int8, pack_float, pack_int8, peak,
+};
+
+}  // namespace binvpr
+
+BINVPR_TARGET_END
+#endif

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+// x86-64 with AVX-512 and its population count (VPOPCNTDQ: Ice Lake, Zen 4 and later).
+//
+// A vector holds a word of each of 16 filters, so that the sums of 16 channels grow side by side and never need adding
+// up across a vector: exclusive or with the pixel's word, count, add; 512 multiply-accumulates in three instructions.
+#if defined(__x86_64__)
+
+#include "target.h"
+BINVPR_TARGET_BEGIN("avx512f,avx512bw,avx512vl,avx512vpopcntdq,avx2,fma,popcnt")
+
+#include <immintrin.h>
+
+#include "kernel_loops.h"
+
+namespace binvpr {
+namespace {
+
+constexpr int kLane = 16;  // filters of a vector, a word each
+static_assert(kTilePixels == 4 && kTileChannels == 4 * kLane, "the registers are laid out for 4 x 4 sums");
+
+void stage(const std::int32_t* words, int count, std::uint8_t* staged) {
+  std::memcpy(staged, words, static_cast<std::size_t>(count) * sizeof(*words));
+}
+
+// [word][channel]
+void pack(const std::int32_t* const* filters, const std::vector<Run>& runs, std::vector<std::uint8_t>& packed) {
+  int words = 0;
+  for (const Run& run : runs) words += run.words;
+  for (int word = 0; word < words; ++word) {
+    for (int channel = 0; channel < kTileChannels; ++channel) {
+      const std::int32_t bits = filters[channel] ? filters[channel][word] : 0;
+      const auto* bytes = reinterpret_cast<const std::uint8_t*>(&bits);
+      packed.insert(packed.end(), bytes, bytes + sizeof(bits));
+    }
+  }
+}
+
+inline __m512i word_at(const std::uint8_t* staged) {
+  std::int32_t word;
+  std::memcpy(&word, staged, sizeof(word));
+  return _mm512_set1_epi32(word);
+}
+
+inline __m512i add_differing(__m512i sum, __m512i filters, __m512i pixel) {
+  return _mm512_add_epi32(sum, _mm512_popcnt_epi32(_mm512_xor_si512(filters, pixel)));
+}
+
+inline void store_row(std::uint16_t* counts, __m512i a, __m512i b, __m512i c, __m512i d) {
+  auto* row = reinterpret_cast<__m256i*>(counts);
+  _mm256_store_si256(row, _mm512_cvtepi32_epi16(a));
+  _mm256_store_si256(row + 1, _mm512_cvtepi32_epi16(b));
+  _mm256_store_si256(row + 2, _mm512_cvtepi32_epi16(c));
+  _mm256_store_si256(row + 3, _mm512_cvtepi32_epi16(d));
+}
+
+template <int Vectors>
+void count_vectors(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
+                   std::uint16_t* counts) {
+  const __m512i zero = _mm512_setzero_si512();
+  // Four vectors of sums a pixel. Plain variables: arrays would live on the stack.
+  __m512i a0 = zero, a1 = zero, a2 = zero, a3 = zero, b0 = zero, b1 = zero, b2 = zero, b3 = zero;
+  __m512i c0 = zero, c1 = zero, c2 = zero, c3 = zero, d0 = zero, d1 = zero, d2 = zero, d3 = zero;
+  for (int r = 0; r < run_count; ++r) {
+    const std::uint8_t* p0 = pixels[0] + runs[r].offset;
+    const std::uint8_t* p1 = pixels[1] + runs[r].offset;
+    const std::uint8_t* p2 = pixels[2] + runs[r].offset;
+    const std::uint8_t* p3 = pixels[3] + runs[r].offset;
+    for (int word = 0; word < runs[r].words; ++word) {
+      const auto* filters = reinterpret_cast<const __m512i*>(packed);
+      packed += kTileChannels * sizeof(std::int32_t);
+      const __m512i w0 = word_at(p0 + 4 * word), w1 = word_at(p1 + 4 * word);
+      const __m512i w2 = word_at(p2 + 4 * word), w3 = word_at(p3 + 4 * word);
+      const __m512i a = _mm512_load_si512(filters);
+      a0 = add_differing(a0, a, w0);
+      a1 = add_differing(a1, a, w1);
+      a2 = add_differing(a2, a, w2);
+      a3 = add_differing(a3, a, w3);
+      if (Vectors < 2) continue;
+      const __m512i b = _mm512_load_si512(filters + 1);
+      b0 = add_differing(b0, b, w0);
+      b1 = add_differing(b1, b, w1);
+      b2 = add_differing(b2, b, w2);
+      b3 = add_differing(b3, b, w3);
+      if (Vectors < 4) continue;
+      const __m512i c = _mm512_load_si512(filters + 2);
+      c0 = add_differing(c0, c, w0);
+      c1 = add_differing(c1, c, w1);
+      c2 = add_differing(c2, c, w2);
+      c3 = add_differing(c3, c, w3);
+      const __m512i d = _mm512_load_si512(filters + 3);
+      d0 = add_differing(d0, d, w0);
+      d1 = add_differing(d1, d, w1);
+      d2 = add_differing(d2, d, w2);
+      d3 = add_differing(d3, d, w3);
+    }
+  }
+  store_row(counts, a0, b0, c0, d0);
+  store_row(counts + kTileChannels, a1, b1, c1, d1);
+  store_row(counts + 2 * kTileChannels, a2, b2, c2, d2);
+  store_row(counts + 3 * kTileChannels, a3, b3, c3, d3);
+}
+
+void count(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed, int channels,
+           std::uint16_t* counts) {
+  const auto vectors = channels > 2 * kLane ? count_vectors<4> : channels > kLane ? count_vectors<2> : count_vectors<1>;
+  vectors(pixels, runs, run_count, packed, counts);
+}
+
+std::uint64_t reach(const std::uint16_t* counts, const std::uint16_t* thresholds) {
+  std::uint64_t bits = 0;
+  for (int half = 0; half < 2; ++half) {
+    const __m512i count = _mm512_load_si512(counts + 32 * half);
+    const __m512i threshold = _mm512_loadu_si512(thresholds + 32 * half);
+    bits |= static_cast<std::uint64_t>(_mm512_cmpge_epu16_mask(count, threshold)) << 32 * half;
+  }
+  return bits;
+}
+
+void pack_float(const float* values, int count, std::int32_t* words) {
+  const __m512 zero = _mm512_setzero_ps();
+  for (; count >= kWordBits; count -= kWordBits, values += kWordBits) {
+    const unsigned low = _mm512_cmp_ps_mask(_mm512_loadu_ps(values), zero, _CMP_LT_OQ);
+    const unsigned high = _mm512_cmp_ps_mask(_mm512_loadu_ps(values + 16), zero, _CMP_LT_OQ);
+    *words++ = static_cast<std::int32_t>(high << 16 | low);
+  }
+  loop_pack_float(values, count, words);
+}
+
+void pack_int8(const std::int8_t* values, int count, std::int8_t zero_point, std::int32_t* words) {
+  const __m256i zero = _mm256_set1_epi8(zero_point);
+  for (; count >= kWordBits; count -= kWordBits, values += kWordBits) {
+    const __m256i value = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(values));
+    *words++ = static_cast<std::int32_t>(_mm256_cmplt_epi8_mask(value, zero));
+  }
+  loop_pack_int8(values, count, zero_point, words);
+}
+
+double peak(long rounds) {
+  __m512i filters = _mm512_set1_epi32(3), pixel = _mm512_set1_epi32(5);
+  __m512i a = filters, b = filters, c = filters, d = filters, e = filters, f = filters, g = filters, h = filters;
+  for (long i = 0; i < rounds; ++i) {
+    asm volatile("" : "+v"(filters), "+v"(pixel));
+    a = add_differing(a, filters, pixel);
+    asm volatile("" : "+v"(filters), "+v"(a));
+    b = add_differing(b, filters, pixel);
+    asm volatile("" : "+v"(filters), "+v"(b));
+    c = add_differing(c, filters, pixel);
+    asm volatile("" : "+v"(filters), "+v"(c));
+    d = add_differing(d, filters, pixel);
+    asm volatile("" : "+v"(filters), "+v"(d));
+    e = add_differing(e, filters, pixel);
+    asm volatile("" : "+v"(filters), "+v"(e));
+    f = add_differing(f, filters, pixel);
+    asm volatile("" : "+v"(filters), "+v"(f));
+    g = add_differing(g, filters, pixel);
+    asm volatile("" : "+v"(filters), "+v"(g));
+    h = add_differing(h, filters, pixel);
+    asm volatile("" : "+v"(filters), "+v"(h));
+  }
+  asm volatile("" ::"v"(a), "v"(b), "v"(c), "v"(d), "v"(e), "v"(f), "v"(g), "v"(h));
+  return 8.0 * kLane * kWordBits * static_cast<double>(rounds);
+}
+
+bool runs_here() {
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vpopcntdq");
+}
+
+}  // namespace
+
+const Kernel kAvx512Kernel = {
+    "avx512", kAvx2Quantized, runs_here, sizeof(std::int32_t), stage, pack, count, reach, loop_add_doubled, loop_to_float, loop_to_int8, pack_float,
+    pack_int8, peak,
+};
+
+}  // namespace binvpr
+
+BINVPR_TARGET_END
+#endif

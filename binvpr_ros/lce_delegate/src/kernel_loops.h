@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+// Plain loops that every kernel shares; each kernel's file includes them and so compiles them for its own processor.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <vector>
+
+#include "kernel.h"
+
+namespace binvpr {
+namespace {
+
+inline void loop_add_doubled(const std::uint16_t* counts, std::int32_t* sums) {
+  for (int i = 0; i < kTileChannels; ++i) sums[i] += 2 * counts[i];
+}
+
+inline void loop_to_float(const std::int32_t* doubled, int channels, const RealTransform& transform, float* output) {
+  for (int i = 0; i < channels; ++i) {
+    const std::int32_t clamped = std::max(std::min(doubled[i], transform.clamp_max), transform.clamp_min);
+    output[i] = static_cast<float>(clamped) * transform.multiplier[i] + transform.bias[i];
+  }
+}
+
+inline void loop_to_int8(const std::int32_t* doubled, int channels, const RealTransform& transform,
+                         std::int8_t* output) {
+  for (int i = 0; i < channels; ++i) {
+    const std::int32_t clamped = std::max(std::min(doubled[i], transform.clamp_max), transform.clamp_min);
+    const float real = static_cast<float>(clamped) * transform.multiplier[i] + transform.bias[i];
+    // Half away from zero, as TFLite rounds. Adding the half would round 0.49999997 up; the remainder is exact.
+    const float bounded = std::max(-128.0F, std::min(127.0F, real));
+    const float whole = std::trunc(bounded);
+    const float rest = bounded - whole;
+    output[i] = static_cast<std::int8_t>(static_cast<std::int32_t>(whole) + (rest >= 0.5F) - (rest <= -0.5F));
+  }
+}
+
+template <typename T>
+inline void loop_pack(const T* values, int count, T zero_point, std::int32_t* words) {
+  for (int start = 0; start < count; start += kWordBits) {
+    const int length = std::min(kWordBits, count - start);
+    std::uint32_t word = 0;
+    for (int i = 0; i < length; ++i) word |= static_cast<std::uint32_t>(values[start + i] < zero_point) << i;
+    words[start / kWordBits] = static_cast<std::int32_t>(word);
+  }
+}
+
+inline void loop_pack_float(const float* values, int count, std::int32_t* words) {
+  loop_pack(values, count, 0.0F, words);
+}
+
+inline void loop_pack_int8(const std::int8_t* values, int count, std::int8_t zero_point, std::int32_t* words) {
+  loop_pack(values, count, zero_point, words);
+}
+
+// Filters for look-ups by nibbles: [word][byte][channel], a byte each.
+inline void loop_pack_bytes(const std::int32_t* const* filters, const std::vector<Run>& runs,
+                            std::vector<std::uint8_t>& packed) {
+  int words = 0;
+  for (const Run& run : runs) words += run.words;
+  for (int word = 0; word < words; ++word) {
+    for (int byte = 0; byte < 4; ++byte) {
+      for (int channel = 0; channel < kTileChannels; ++channel) {
+        const auto bits = filters[channel] ? static_cast<std::uint32_t>(filters[channel][word]) : 0U;
+        packed.push_back(static_cast<std::uint8_t>(bits >> 8 * byte));
+      }
+    }
+  }
+}
+
+inline void loop_requantize(const std::int32_t* sums, int channels, const Requantization& to, std::int8_t* output) {
+  for (int i = 0; i < channels; ++i) {
+    // The product's upper half, then a division by a power of two, each rounded to nearest, halves upwards.
+    const std::int64_t product = std::int64_t{sums[i]} * to.multipliers[i] + (std::int64_t{1} << 30);
+    const auto high = static_cast<std::int32_t>(static_cast<std::uint64_t>(product) >> 31);
+    const auto half = static_cast<std::int32_t>(std::uint32_t{1} << to.shifts[i] >> 1);
+    const std::int32_t rounded = (high + half) >> to.shifts[i];
+    output[i] = static_cast<std::int8_t>(std::max(to.min, std::min(to.max, rounded + to.zero_point)));
+  }
+}
+
+}  // namespace
+}  // namespace binvpr

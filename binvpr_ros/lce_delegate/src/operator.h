@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "kernel.h"
+#include "tensor.h"
+#include "thread_pool.h"
+
+namespace binvpr {
+
+// A node of the graph as the runtime hands it over.
+struct NodeFacts {
+  std::string name;  // of a custom operator
+  int builtin = tflite_abi::kCustom;
+  const void* builtin_options = nullptr;
+  const std::uint8_t* custom_options = nullptr;
+  std::size_t custom_options_size = 0;
+  std::vector<TensorFacts> inputs;
+  std::vector<TensorFacts> outputs;
+};
+
+// One operator, or several that are computed in one pass.
+class Operator {
+ public:
+  virtual ~Operator() = default;
+  Operator() = default;
+  Operator(const Operator&) = delete;
+  Operator& operator=(const Operator&) = delete;
+
+  // Given the sizes of the non-constant inputs, gets ready for them and returns those of the outputs. Throws Refusal.
+  virtual std::vector<Dims> prepare(const std::vector<Dims>& inputs) = 0;
+
+  // Buffers in the order of prepare(); an output that nobody reads is null.
+  virtual void run(const std::vector<const void*>& inputs, const std::vector<void*>& outputs, ThreadPool& pool) = 0;
+};
+
+// Reads a node that `is_ours`, checking all that can be checked before the input's size is known. Throws Refusal.
+std::unique_ptr<Operator> make_operator(const NodeFacts& node, const Kernel& kernel);
+
+// Whether the node is one of Larq's, which nobody else can run.
+bool is_larq(const NodeFacts& node);
+
+// Whether the node is one that we can run, and should where it stands between Larq's operators: the addition of a
+// shortcut, and the average pooling and padding that fit a shortcut to a wider layer.
+bool is_shortcut_part(const NodeFacts& node);
+
+// Whether the node is an int8 convolution that we run faster than the runtime does.
+bool is_int8_layer(const NodeFacts& node);
+
+}  // namespace binvpr

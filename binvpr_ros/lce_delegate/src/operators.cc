@@ -1,0 +1,386 @@
+// SPDX-License-Identifier: Apache-2.0
+// The operators beside the convolution: packing and unpacking of bits, max pooling, and what shortcuts are made of.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "convolution.h"
+#include "int8_convolution.h"
+#include "operator.h"
+#include "options.h"
+
+namespace binvpr {
+namespace {
+
+using tflite_abi::kBool;
+using tflite_abi::kFloat32;
+using tflite_abi::kInt32;
+using tflite_abi::kInt8;
+
+void require_one_to_one(const NodeFacts& node) {
+  require(node.inputs.size() == 1 && node.outputs.size() == 1 && node.inputs[0].present &&
+              node.inputs[0].constant == nullptr,
+          node.name + " must have 1 input, not constant, and 1 output; convert the model again");
+  require(!node.inputs[0].dims.empty() && node.inputs[0].dims.size() == node.outputs[0].dims.size(),
+          "the input and output of " + node.name + " must have the same rank; convert the model again");
+}
+
+void require_no_options(const NodeFacts& node) {
+  const auto options = read_options(node.custom_options, node.custom_options_size);
+  require(options.empty(), options.empty() ? "" : node.name + " has the unknown option " + options.begin()->first +
+                                                      "; use a newer version of this package");
+}
+
+// LceQuantize: the sign of each value, 32 along the last dimension to a word; bit 1 where value < zero point.
+class Quantize : public Operator {
+ public:
+  Quantize(const NodeFacts& node, const Kernel& kernel) : kernel_(kernel) {
+    require_no_options(node);
+    require_one_to_one(node);
+    type_ = node.inputs[0].type;
+    zero_point_ = node.inputs[0].zero_point;
+    require(type_ == kFloat32 || type_ == kInt8 || type_ == kBool,
+            "the input of LceQuantize must be float32, int8 or bool; convert the model again");
+    require(node.outputs[0].type == kInt32, "the output of LceQuantize must be int32; convert the model again");
+  }
+
+  std::vector<Dims> prepare(const std::vector<Dims>& inputs) override {
+    Dims packed = inputs[0];
+    rows_ = element_count(packed) / static_cast<std::size_t>(packed.back());
+    columns_ = packed.back();
+    packed.back() = words_for(columns_);
+    return {packed};
+  }
+
+  void run(const std::vector<const void*>& inputs, const std::vector<void*>& outputs, ThreadPool& /*pool*/) override {
+    auto* words = static_cast<std::int32_t*>(outputs[0]);
+    // Rows of whole words follow each other without a gap.
+    const bool gapless = columns_ % kWordBits == 0;
+    const std::size_t rows = gapless ? 1 : rows_;
+    const int columns = gapless ? static_cast<int>(rows_) * columns_ : columns_;
+    for (std::size_t row = 0; row < rows; ++row, words += words_for(columns)) {
+      const std::size_t at = row * static_cast<std::size_t>(columns);
+      if (type_ == kFloat32) {
+        kernel_.pack_float(static_cast<const float*>(inputs[0]) + at, columns, words);
+      } else if (type_ == kInt8) {
+        pack_int8(static_cast<const std::int8_t*>(inputs[0]) + at, columns, words);
+      } else {
+        pack_bool(static_cast<const std::uint8_t*>(inputs[0]) + at, columns, words);
+      }
+    }
+  }
+
+ private:
+  void pack_int8(const std::int8_t* values, int columns, std::int32_t* words) const {
+    if (zero_point_ <= std::numeric_limits<std::int8_t>::max()) {
+      const int least = std::max<int>(zero_point_, std::numeric_limits<std::int8_t>::min());
+      kernel_.pack_int8(values, columns, static_cast<std::int8_t>(least), words);
+      return;
+    }
+    for (int start = 0; start < columns; start += kWordBits) {  // every value is below
+      const int missing = std::max(0, start + kWordBits - columns);
+      words[start / kWordBits] = static_cast<std::int32_t>(~std::uint32_t{0} >> missing);
+    }
+  }
+
+  // true stands for +1, which is bit 0.
+  static void pack_bool(const std::uint8_t* values, int columns, std::int32_t* words) {
+    for (int start = 0; start < columns; start += kWordBits) {
+      std::uint32_t word = 0;
+      for (int i = 0; i < std::min(kWordBits, columns - start); ++i) {
+        word |= static_cast<std::uint32_t>(values[start + i] == 0) << i;
+      }
+      words[start / kWordBits] = static_cast<std::int32_t>(word);
+    }
+  }
+
+  const Kernel& kernel_;
+  tflite_abi::Type type_;
+  int zero_point_;
+  std::size_t rows_ = 0;
+  int columns_ = 0;
+};
+
+// LceDequantize: bits back to +1 and -1.
+class Dequantize : public Operator {
+ public:
+  explicit Dequantize(const NodeFacts& node) {
+    require_no_options(node);
+    require_one_to_one(node);
+    const TensorFacts& output = node.outputs[0];
+    type_ = output.type;
+    columns_ = output.dims.back();
+    require(node.inputs[0].type == kInt32, "the input of LceDequantize must be int32; convert the model again");
+    require(type_ == kFloat32 || type_ == kInt8 || type_ == kBool,
+            "the output of LceDequantize must be float32, int8 or bool; convert the model again");
+    require(columns_ > 0, "the output of LceDequantize has no channels; convert the model again");
+    if (type_ == kInt8) {
+      require(output.scale > 0, "the int8 output of LceDequantize has no scale; convert the model again");
+      const float one = std::min(std::round(1.0F / output.scale), 512.0F);  // more saturates all the same
+      plus_ = saturate(output.zero_point + static_cast<std::int64_t>(one));
+      minus_ = saturate(output.zero_point - static_cast<std::int64_t>(one));
+    }
+  }
+
+  std::vector<Dims> prepare(const std::vector<Dims>& inputs) override {
+    Dims unpacked = inputs[0];
+    require(unpacked.back() == words_for(columns_),
+            "the channels of LceDequantize do not fit its packed input; check the input's shape");
+    unpacked.back() = columns_;
+    rows_ = element_count(unpacked) / static_cast<std::size_t>(columns_);
+    return {unpacked};
+  }
+
+  void run(const std::vector<const void*>& inputs, const std::vector<void*>& outputs, ThreadPool& /*pool*/) override {
+    const auto* words = static_cast<const std::int32_t*>(inputs[0]);
+    if (type_ == kFloat32) {
+      unpack(words, static_cast<float*>(outputs[0]), 1.0F, -1.0F);
+    } else if (type_ == kInt8) {
+      unpack(words, static_cast<std::int8_t*>(outputs[0]), plus_, minus_);
+    } else {
+      unpack(words, static_cast<bool*>(outputs[0]), true, false);
+    }
+  }
+
+ private:
+  static std::int8_t saturate(std::int64_t value) {
+    return static_cast<std::int8_t>(std::max<std::int64_t>(-128, std::min<std::int64_t>(127, value)));
+  }
+
+  template <typename T>
+  void unpack(const std::int32_t* words, T* values, T plus, T minus) const {
+    for (std::size_t row = 0; row < rows_; ++row, words += words_for(columns_)) {
+      for (int i = 0; i < columns_; ++i) *values++ = words[i / kWordBits] >> i % kWordBits & 1 ? minus : plus;
+    }
+  }
+
+  tflite_abi::Type type_;
+  int columns_;
+  std::int8_t plus_ = 1, minus_ = -1;
+  std::size_t rows_ = 0;
+};
+
+// A window over an image [N,H,W,C]; places outside the image do not count.
+class Pool : public Operator {
+ public:
+  Pool(int filter_height, int filter_width, int stride_height, int stride_width, bool same)
+      : height_{filter_height, stride_height}, width_{filter_width, stride_width}, same_(same) {
+    Axis(1, filter_height, stride_height, 1, true), Axis(1, filter_width, stride_width, 1, true);  // checked at load
+  }
+
+  std::vector<Dims> prepare(const std::vector<Dims>& inputs) override {
+    require(inputs[0].size() == 4, "a pooling beside Larq operators must have 4 dimensions; check the input's shape");
+    element_count(inputs[0]);
+    input_ = inputs[0];
+    axes_.clear();
+    axes_.emplace_back(input_[1], height_.filter, height_.stride, 1, same_);
+    axes_.emplace_back(input_[2], width_.filter, width_.stride, 1, same_);
+    return {{input_[0], axes_[0].output, axes_[1].output, input_[3]}};
+  }
+
+ protected:
+  // Calls visit(window's first pixel's data, rows, columns) for each output pixel in order; data in elements.
+  template <typename T, typename Visit>
+  void for_each_window(const T* data, Visit visit) const {
+    const Axis &y = axes_[0], &x = axes_[1];
+    for (int image = 0; image < input_[0]; ++image) {
+      for (int row = 0; row < y.output; ++row) {
+        const int top = row * y.stride - y.padding;
+        const int rows = std::min(top + y.filter, y.input) - std::max(top, 0);
+        for (int column = 0; column < x.output; ++column) {
+          const int left = column * x.stride - x.padding;
+          const int columns = std::min(left + x.filter, x.input) - std::max(left, 0);
+          const std::size_t pixel = (static_cast<std::size_t>(image) * static_cast<std::size_t>(y.input) +
+                                     static_cast<std::size_t>(std::max(top, 0))) *
+                                        static_cast<std::size_t>(x.input) +
+                                    static_cast<std::size_t>(std::max(left, 0));
+          visit(data + pixel * channels(), rows, columns);
+        }
+      }
+    }
+  }
+
+  std::size_t channels() const { return static_cast<std::size_t>(input_[3]); }
+  std::size_t row_size() const { return static_cast<std::size_t>(input_[2]) * channels(); }
+
+ private:
+  struct Side {
+    int filter, stride;
+  };
+  Side height_, width_;
+  bool same_;
+  Dims input_;
+  std::vector<Axis> axes_;
+};
+
+// LceBMaxPool2d: -1 (bit 1) only where the whole window is -1.
+class MaxPool : public Pool {
+ public:
+  static std::unique_ptr<Operator> make(const NodeFacts& node) {
+    auto options = read_options(node.custom_options, node.custom_options_size);
+    const auto take = [&options](const char* name) {
+      const auto found = options.find(name);
+      require(found != options.end(),
+              std::string("LceBMaxPool2d lacks the option ") + name + "; convert the model again");
+      const std::int32_t value = found->second;
+      options.erase(found);
+      return value;
+    };
+    const int filter_height = take("filter_height"), filter_width = take("filter_width");
+    const int stride_height = take("stride_height"), stride_width = take("stride_width");
+    const int padding = take("padding");
+    require(options.empty(), options.empty() ? "" : "LceBMaxPool2d has the unknown option " + options.begin()->first +
+                                                        "; use a newer version of this package");
+    require(padding == 0 || padding == 1, "the option padding of LceBMaxPool2d must be 0 or 1; convert the model again");
+    require_one_to_one(node);
+    require(node.inputs[0].type == kInt32 && node.outputs[0].type == kInt32 && node.inputs[0].dims.size() == 4,
+            "the input and output of LceBMaxPool2d must be int32 in 4 dimensions; convert the model again");
+    return std::make_unique<MaxPool>(filter_height, filter_width, stride_height, stride_width, padding == 0);
+  }
+
+  using Pool::Pool;
+
+  void run(const std::vector<const void*>& inputs, const std::vector<void*>& outputs, ThreadPool& /*pool*/) override {
+    auto* output = static_cast<std::int32_t*>(outputs[0]);
+    for_each_window(static_cast<const std::int32_t*>(inputs[0]), [&](const std::int32_t* data, int rows, int columns) {
+      std::fill(output, output + channels(), ~0);
+      for (int row = 0; row < rows; ++row, data += row_size()) {
+        const std::int32_t* value = data;
+        for (int column = 0; column < columns; ++column) {
+          for (std::size_t c = 0; c < channels(); ++c) output[c] &= *value++;
+        }
+      }
+      output += channels();
+    });
+  }
+};
+
+class AveragePool : public Pool {
+ public:
+  using Pool::Pool;
+
+  void run(const std::vector<const void*>& inputs, const std::vector<void*>& outputs, ThreadPool& /*pool*/) override {
+    auto* output = static_cast<float*>(outputs[0]);
+    for_each_window(static_cast<const float*>(inputs[0]), [&](const float* data, int rows, int columns) {
+      std::fill(output, output + channels(), 0.0F);
+      for (int row = 0; row < rows; ++row, data += row_size()) {
+        const float* value = data;
+        for (int column = 0; column < columns; ++column) {
+          for (std::size_t c = 0; c < channels(); ++c) output[c] += *value++;
+        }
+      }
+      const auto count = static_cast<float>(rows * columns);
+      for (std::size_t c = 0; c < channels(); ++c) output[c] /= count;
+      output += channels();
+    });
+  }
+};
+
+// ADD of two equal shapes.
+class Add : public Operator {
+ public:
+  std::vector<Dims> prepare(const std::vector<Dims>& inputs) override {
+    require(inputs[0] == inputs[1], "the two sides of a shortcut's addition have different shapes; check the input's shape");
+    count_ = element_count(inputs[0]);
+    return {inputs[0]};
+  }
+
+  void run(const std::vector<const void*>& inputs, const std::vector<void*>& outputs, ThreadPool& /*pool*/) override {
+    const auto *a = static_cast<const float*>(inputs[0]), *b = static_cast<const float*>(inputs[1]);
+    auto* sum = static_cast<float*>(outputs[0]);
+    for (std::size_t i = 0; i < count_; ++i) sum[i] = a[i] + b[i];
+  }
+
+ private:
+  std::size_t count_ = 0;
+};
+
+// PAD with zeros, of the last dimension alone: the shortcut into a wider layer.
+class PadChannels : public Operator {
+ public:
+  explicit PadChannels(const std::int32_t* last) : before_(last[0]), after_(last[1]) {}
+
+  std::vector<Dims> prepare(const std::vector<Dims>& inputs) override {
+    Dims padded = inputs[0];
+    channels_ = padded.back();
+    rows_ = element_count(padded) / static_cast<std::size_t>(channels_);
+    padded.back() += before_ + after_;
+    element_count(padded);
+    return {padded};
+  }
+
+  void run(const std::vector<const void*>& inputs, const std::vector<void*>& outputs, ThreadPool& /*pool*/) override {
+    const auto* input = static_cast<const float*>(inputs[0]);
+    auto* output = static_cast<float*>(outputs[0]);
+    for (std::size_t row = 0; row < rows_; ++row, input += channels_) {
+      output = std::fill_n(output, before_, 0.0F);
+      output = std::copy_n(input, channels_, output);
+      output = std::fill_n(output, after_, 0.0F);
+    }
+  }
+
+ private:
+  int before_, after_;
+  int channels_ = 0;
+  std::size_t rows_ = 0;
+};
+
+bool is_float_image(const TensorFacts& tensor) {
+  return tensor.present && tensor.type == kFloat32 && tensor.constant == nullptr && tensor.dims.size() == 4;
+}
+
+const std::int32_t* channel_padding(const NodeFacts& node) {
+  if (node.inputs.size() != 2 || !is_float_image(node.inputs[0])) return nullptr;
+  const TensorFacts& paddings = node.inputs[1];
+  if (!paddings.present || paddings.type != kInt32 || paddings.dims != Dims{4, 2}) return nullptr;
+  const auto* values = paddings.data<std::int32_t>();
+  if (values == nullptr || std::any_of(values, values + 6, [](std::int32_t size) { return size != 0; })) return nullptr;
+  const auto fits = [](std::int32_t size) { return size >= 0 && size < 1 << 20; };
+  return fits(values[6]) && fits(values[7]) ? values + 6 : nullptr;
+}
+
+}  // namespace
+
+bool is_larq(const NodeFacts& node) {
+  return node.builtin == tflite_abi::kCustom && node.name.compare(0, 3, "Lce") == 0;
+}
+
+bool is_shortcut_part(const NodeFacts& node) {
+  if (node.outputs.size() != 1 || node.outputs[0].type != kFloat32) return false;
+  if (node.builtin == tflite_abi::kAdd) {
+    const auto* options = static_cast<const tflite_abi::AddParams*>(node.builtin_options);
+    return node.inputs.size() == 2 && is_float_image(node.inputs[0]) && is_float_image(node.inputs[1]) &&
+           node.inputs[0].dims == node.inputs[1].dims && options != nullptr &&
+           options->activation == tflite_abi::kActNone;
+  }
+  if (node.builtin == tflite_abi::kAveragePool2d) {
+    const auto* options = static_cast<const tflite_abi::PoolParams*>(node.builtin_options);
+    return node.inputs.size() == 1 && is_float_image(node.inputs[0]) && options != nullptr &&
+           options->activation == tflite_abi::kActNone &&
+           (options->padding == tflite_abi::kPaddingSame || options->padding == tflite_abi::kPaddingValid);
+  }
+  return node.builtin == tflite_abi::kPad && channel_padding(node) != nullptr;
+}
+
+bool is_int8_layer(const NodeFacts& node) { return LevelConvolution::fits(node) || PatchConvolution::fits(node); }
+
+std::unique_ptr<Operator> make_operator(const NodeFacts& node, const Kernel& kernel) {
+  if (node.builtin == tflite_abi::kConv2d) {
+    if (LevelConvolution::fits(node)) return std::make_unique<LevelConvolution>(node, kernel);
+    return std::make_unique<PatchConvolution>(node, kernel);
+  }
+  if (node.builtin == tflite_abi::kAdd) return std::make_unique<Add>();
+  if (node.builtin == tflite_abi::kPad) return std::make_unique<PadChannels>(channel_padding(node));
+  if (node.builtin == tflite_abi::kAveragePool2d) {
+    const auto* options = static_cast<const tflite_abi::PoolParams*>(node.builtin_options);
+    return std::make_unique<AveragePool>(options->filter_height, options->filter_width, options->stride_height,
+                                         options->stride_width, options->padding == tflite_abi::kPaddingSame);
+  }
+  if (node.name == "LceBconv2d") return std::make_unique<BinaryConvolution>(node, kernel);
+  if (node.name == "LceQuantize") return std::make_unique<Quantize>(node, kernel);
+  if (node.name == "LceDequantize") return std::make_unique<Dequantize>(node);
+  if (node.name == "LceBMaxPool2d") return MaxPool::make(node);
+  throw Refusal("the operator " + node.name + " is unknown; use a newer version of this package");
+}
+
+}  // namespace binvpr

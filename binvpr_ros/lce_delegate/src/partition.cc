@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "partition.h"
+
+#include <algorithm>
+
+#include "convolution.h"
+
+namespace binvpr {
+namespace {
+
+constexpr std::size_t kElementBytes = 4;  // tensors between our operators are float32 or packed bits; int8 needs less
+
+}  // namespace
+
+Partition::Partition(const std::vector<Node>& nodes, std::vector<int> results, const Kernel& kernel)
+    : results_(std::move(results)) {
+  for (const Node& node : nodes) {
+    steps_.push_back({node.facts.name, make_operator(node.facts, kernel), node.inputs, node.outputs, {}, {}});
+    if (node.facts.builtin == tflite_abi::kAdd) steps_.back().name = "ADD";
+  }
+  fuse_additions();
+  fuse_quantizations();
+  for (Step& step : steps_) {
+    step.input_data.resize(step.inputs.size());
+    step.output_data.resize(step.outputs.size());
+  }
+}
+
+bool Partition::is_result(int tensor) const {
+  return std::find(results_.begin(), results_.end(), tensor) != results_.end();
+}
+
+int Partition::readers(int tensor) const {
+  std::ptrdiff_t count = 0;
+  for (const Step& step : steps_) count += std::count(step.inputs.begin(), step.inputs.end(), tensor);
+  return static_cast<int>(count);
+}
+
+// The index of the step that writes `tensor`, or -1.
+int Partition::writer(int tensor) const {
+  for (std::size_t i = 0; i < steps_.size(); ++i) {
+    const std::vector<int>& outputs = steps_[i].outputs;
+    if (std::find(outputs.begin(), outputs.end(), tensor) != outputs.end()) return static_cast<int>(i);
+  }
+  return -1;
+}
+
+// convolution -> ADD: the convolution adds the other side while its result is in registers.
+void Partition::fuse_additions() {
+  for (std::size_t i = 0; i < steps_.size();) {
+    if (steps_[i].name != "ADD") {
+      ++i;
+      continue;
+    }
+    // Of the two sides the one that is computed last; by then the other is there.
+    std::vector<int> sides = steps_[i].inputs;
+    if (writer(sides[0]) > writer(sides[1])) std::swap(sides[0], sides[1]);
+    const int last = writer(sides[1]);
+    auto* convolution =
+        last < 0 ? nullptr : dynamic_cast<BinaryConvolution*>(steps_[static_cast<std::size_t>(last)].work.get());
+    if (convolution == nullptr || !convolution->gives_float() || is_result(sides[1]) || readers(sides[1]) != 1 ||
+        steps_[static_cast<std::size_t>(last)].inputs.size() != 1) {
+      ++i;
+      continue;
+    }
+    convolution->add_shortcut();
+    steps_[static_cast<std::size_t>(last)].inputs.push_back(sides[0]);
+    steps_[static_cast<std::size_t>(last)].outputs = steps_[i].outputs;
+    steps_.erase(steps_.begin() + static_cast<std::ptrdiff_t>(i));
+  }
+}
+
+// convolution [-> ADD] -> LceQuantize: the convolution packs the signs too, and keeps the floats only if they are read.
+void Partition::fuse_quantizations() {
+  for (std::size_t i = 0; i < steps_.size();) {
+    const int source = steps_[i].name == "LceQuantize" ? writer(steps_[i].inputs[0]) : -1;
+    auto* convolution =
+        source < 0 ? nullptr : dynamic_cast<BinaryConvolution*>(steps_[static_cast<std::size_t>(source)].work.get());
+    if (convolution == nullptr || !convolution->gives_float() ||
+        steps_[static_cast<std::size_t>(source)].outputs.size() != 1) {
+      ++i;
+      continue;
+    }
+    convolution->also_pack();
+    std::vector<int>& outputs = steps_[static_cast<std::size_t>(source)].outputs;
+    outputs.push_back(steps_[i].outputs[0]);
+    steps_.erase(steps_.begin() + static_cast<std::ptrdiff_t>(i));
+    if (readers(outputs[0]) == 0 && !is_result(outputs[0])) outputs[0] = kUnread;
+  }
+}
+
+std::vector<Dims> Partition::prepare(const std::map<int, Dims>& inputs) {
+  std::map<int, Dims> dims = inputs;
+  for (Step& step : steps_) {
+    std::vector<Dims> sizes;
+    for (const int tensor : step.inputs) sizes.push_back(dims.at(tensor));
+    const std::vector<Dims> outputs = step.work->prepare(sizes);
+    for (std::size_t i = 0; i < step.outputs.size(); ++i) {
+      if (step.outputs[i] != kUnread) dims[step.outputs[i]] = outputs[i];
+    }
+  }
+  assign_slots(dims);
+  std::vector<Dims> results;
+  for (const int tensor : results_) results.push_back(dims.at(tensor));
+  return results;
+}
+
+// Gives each inner tensor a buffer, which the next tensor takes over once nobody reads it: what was just written is read
+// from a near cache.
+void Partition::assign_slots(const std::map<int, Dims>& dims) {
+  slot_of_.clear();
+  std::vector<std::size_t> sizes;
+  std::vector<std::size_t> free;
+  for (std::size_t i = 0; i < steps_.size(); ++i) {
+    for (const int tensor : steps_[i].outputs) {
+      if (tensor == kUnread || is_result(tensor)) continue;
+      if (free.empty()) {
+        free.push_back(sizes.size());
+        sizes.push_back(0);
+      }
+      slot_of_[tensor] = free.back();
+      free.pop_back();
+      std::size_t& size = sizes[slot_of_[tensor]];
+      size = std::max(size, element_count(dims.at(tensor)) * kElementBytes);
+    }
+    for (const auto& [tensor, slot] : slot_of_) {
+      const auto reads = [tensor = tensor](const Step& step) {
+        return std::find(step.inputs.begin(), step.inputs.end(), tensor) != step.inputs.end();
+      };
+      const auto here = steps_.begin() + static_cast<std::ptrdiff_t>(i);
+      const bool written_here = std::find(here->outputs.begin(), here->outputs.end(), tensor) != here->outputs.end();
+      if ((reads(*here) || written_here) && std::none_of(here + 1, steps_.end(), reads)) free.push_back(slot);
+    }
+  }
+  slots_.clear();
+  for (const std::size_t size : sizes) slots_.emplace_back(size);
+}
+
+}  // namespace binvpr
