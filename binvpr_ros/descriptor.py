@@ -56,14 +56,14 @@ class LitertBackend:
         runtime = self._import()
         delegates = self._delegates(runtime, threads)
         try:
-            self._interpreter = runtime.Interpreter(
+            self.interpreter = runtime.Interpreter(
                 model_content=model, num_threads=threads, experimental_delegates=delegates
             )
-            self._interpreter.allocate_tensors()
+            self.interpreter.allocate_tensors()
         except (RuntimeError, ValueError) as error:
             # The first line is the cause; runtimes add what they tried after it.
             raise DescriptorError(self._refusal(model, str(error).strip().partition("\n")[0])) from None
-        inputs, self._output = self._interpreter.get_input_details(), self._interpreter.get_output_details()[0]["index"]
+        inputs, self._output = self.interpreter.get_input_details(), self.interpreter.get_output_details()[0]["index"]
         self._input = inputs[0]["index"]
         self.input_shape = tuple(int(side) for side in inputs[0]["shape"])
         self.input_dtype = np.dtype(inputs[0]["dtype"])
@@ -87,9 +87,9 @@ class LitertBackend:
 
     def run(self, batch: NDArray[Any]) -> NDArray[Any]:
         """Return the first output for `batch`."""
-        self._interpreter.set_tensor(self._input, batch)
-        self._interpreter.invoke()
-        return np.asarray(self._interpreter.get_tensor(self._output))
+        self.interpreter.set_tensor(self._input, batch)
+        self.interpreter.invoke()
+        return np.asarray(self.interpreter.get_tensor(self._output))
 
 
 class DelegateBackend(LitertBackend):
@@ -113,11 +113,11 @@ class DelegateBackend(LitertBackend):
         return f"the model cannot be loaded ({reason}); use one that train_offline wrote"
 
 
-BACKENDS: dict[str, Callable[[bytes, int], Backend]] = {"delegate": DelegateBackend, "litert": LitertBackend}
+BACKENDS: dict[str, Callable[[bytes, int], LitertBackend]] = {"delegate": DelegateBackend, "litert": LitertBackend}
 """What runs a model, in the order in which `auto` tries them."""
 
 
-def load_backend(name: str, model: bytes, threads: int) -> Backend:
+def load_backend(name: str, model: bytes, threads: int) -> LitertBackend:
     """Load `model` into the backend of that name, for `auto` into the first that takes it."""
     if name != "auto":
         return BACKENDS[name](model, threads)

@@ -149,9 +149,7 @@ def test_a_missing_runtime_is_one_sentence_that_says_what_to_install(
 
 def test_a_delegate_that_was_not_compiled(monkeypatch: pytest.MonkeyPatch, model: Path) -> None:
     monkeypatch.setattr(lce_delegate, "LIBRARY", "not_compiled.so")
-    with pytest.raises(
-        DescriptorError, match="no backend can run the model: the Larq delegate was not compiled"
-    ):
+    with pytest.raises(DescriptorError, match="no backend can run the model: the Larq delegate was not compiled"):
         load_backend("auto", model.read_bytes(), 1)
 
 

@@ -1,25 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`benchmark`: how long the descriptor of one image takes on this machine."""
+"""`benchmark`: how long the descriptor of one image takes on this machine, alone or against another runtime or model."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import platform
 import sys
+import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
+from binvpr_ros import lce_delegate
 from binvpr_ros.config import BACKENDS, Config, ConfigError, model_path
-from binvpr_ros.descriptor import DescriptorError, DescriptorNetwork
+from binvpr_ros.descriptor import DelegateBackend, DescriptorError, DescriptorNetwork, LitertBackend, load_backend
 from binvpr_ros.model_card import ModelCardError
+from binvpr_ros.tools.lce_process import MODES, LceError, LceProcess, random_input
 
 WARM_UP = 5
+TURN = 5
 FRAME = (480, 640, 3)
+
+Timer = Callable[[int], list[float]]
+"""Runs something so many times, one after the other, and returns the times in milliseconds."""
 
 
 def cpu_name() -> str:
@@ -32,16 +41,135 @@ def cpu_name() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def measure(network: DescriptorNetwork, repeat: int) -> NDArray[np.float64]:
-    """Return the times [repeat] in milliseconds from a 640x480 image to its packed descriptor."""
-    frame = np.random.default_rng(0).integers(0, 256, FRAME, np.uint8)
-    times = []
-    for number in tqdm(range(WARM_UP + repeat), desc="benchmark", file=sys.stderr):
-        start = time.perf_counter()
-        network.describe(frame)
-        if number >= WARM_UP:
+def timer(work: Callable[[], Any]) -> Timer:
+    """Return a timer of `work`."""
+
+    def run(count: int) -> list[float]:
+        times = []
+        for _ in range(count):
+            start = time.perf_counter()
+            work()
             times.append((time.perf_counter() - start) * 1e3)
-    return np.array(times)
+        return times
+
+    return run
+
+
+def image_timer(network: DescriptorNetwork) -> Timer:
+    """Time the whole way from a 640x480 image to its packed descriptor."""
+    frame = np.random.default_rng(0).integers(0, 256, FRAME, np.uint8)
+    return timer(lambda: network.describe(frame))
+
+
+def network_timer(backend: LitertBackend) -> Timer:
+    """Time the network alone: inputs into tensors, the run, the first output out of its tensor."""
+    interpreter = backend.interpreter
+    inputs = [
+        (detail["index"], random_input(tuple(detail["shape"]), np.dtype(detail["dtype"])))
+        for detail in interpreter.get_input_details()
+    ]
+    output = interpreter.get_output_details()[0]["index"]
+
+    def run() -> None:
+        for index, values in inputs:
+            interpreter.set_tensor(index, values)
+        interpreter.invoke()
+        interpreter.get_tensor(output)
+
+    return timer(run)
+
+
+def measure(timers: dict[str, Timer], repeat: int) -> dict[str, list[float]]:
+    """Run all in turns, so that a change in the machine's speed meets all of them; return the times of each [repeat]."""
+    times: dict[str, list[float]] = {name: [] for name in timers}
+    for run in timers.values():
+        run(WARM_UP)
+    for start in tqdm(range(0, repeat, TURN), desc="benchmark", file=sys.stderr):
+        for name, run in timers.items():
+            times[name] += run(min(TURN, repeat - start))
+    return times
+
+
+def figures_of(times: list[float]) -> dict[str, Any]:
+    """Return what is reported of a series of times."""
+    return {
+        "median_ms": round(float(np.median(times)), 3),
+        "p95_ms": round(float(np.percentile(times, 95)), 3),
+    }
+
+
+def binary_layers(content: bytes) -> tuple[bytes, int]:
+    """Return the model with its Larq operators alone, and their multiply-accumulates an image."""
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+    from flatbuffers import flexbuffers
+
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    graph = model.subgraphs[0]
+    names = [(code.customCode or b"").decode() for code in model.operatorCodes]
+    kept = [node for node in graph.operators if names[node.opcodeIndex].startswith("Lce")]
+    work = 0
+    for node in kept:
+        if names[node.opcodeIndex] == "LceBconv2d":
+            _, height, width, _ = graph.tensors[node.outputs[0]].shape
+            channels_out, filter_height, filter_width, words = graph.tensors[node.inputs[1]].shape
+            channels_in = min(32 * words, flexbuffers.Loads(bytes(node.customOptions))["channels_in"])
+            work += int(height * width * channels_out * filter_height * filter_width * channels_in)
+    constant = {
+        index
+        for index, tensor in enumerate(graph.tensors)
+        if getattr(model.buffers[tensor.buffer], "data", None) is not None
+    }
+    read = dict.fromkeys(int(tensor) for node in kept for tensor in node.inputs if tensor >= 0)
+    written = dict.fromkeys(int(tensor) for node in kept for tensor in node.outputs)
+    read_elsewhere = {int(tensor) for node in graph.operators if node not in kept for tensor in node.inputs}
+    graph.operators = kept
+    graph.inputs = [tensor for tensor in read if tensor not in written and tensor not in constant]
+    graph.outputs = [tensor for tensor in written if tensor not in read or tensor in read_elsewhere]
+    model.signatureDefs = []
+    builder = flatbuffers.Builder(len(content))
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    return bytes(builder.Output()), work
+
+
+def compare(choices: argparse.Namespace, model: Path) -> dict[str, Any]:
+    """Measure the network of `model`, or its binary layers, in turns with what it is compared with."""
+    with contextlib.ExitStack() as stack:
+        content, work = model.read_bytes(), 0
+        if choices.binary:
+            content, work = binary_layers(content)
+            file = stack.enter_context(tempfile.NamedTemporaryFile(suffix=".tflite"))
+            file.write(content)
+            file.flush()
+            model = Path(file.name)
+        ours = _backend(choices, content)
+        timers = {"ours": network_timer(ours)}
+        if choices.versus == "lce":
+            process = stack.enter_context(LceProcess(model, choices.threads))
+            for mode in MODES:
+                timers[mode] = lambda count, mode=mode: process.times(mode, count)  # type: ignore[misc]
+        elif choices.versus:
+            timers["versus"] = network_timer(_backend(choices, Path(choices.versus).read_bytes()))
+        times = measure(timers, choices.repeat)
+    figures = {**figures_of(times["ours"]), "measured": "binary layers" if choices.binary else "network"}
+    if choices.versus == "lce":
+        figures["lce"] = {mode: figures_of(times[mode]) for mode in MODES}
+        figures["ratio"] = round(min(float(np.median(times[mode])) for mode in MODES) / figures["median_ms"], 2)
+    elif choices.versus:
+        figures["versus"] = {"model": choices.versus, **figures_of(times["versus"])}
+        figures["ratio"] = round(float(np.median(times["versus"])) / figures["median_ms"], 2)
+    if choices.binary and isinstance(ours, DelegateBackend):
+        kernel = lce_delegate.kernels()[0] if ours.kernel == "auto" else ours.kernel
+        figures["kernel"] = kernel
+        figures["gmacs"] = round(work / figures["median_ms"] * 1e-6, 1)
+        figures["peak_gmacs"] = round(choices.threads * lce_delegate.peak(kernel), 1)
+    return {**figures, "backend": ours.name}
+
+
+def _backend(choices: argparse.Namespace, content: bytes) -> LitertBackend:
+    if choices.kernel != "auto":
+        return DelegateBackend(content, choices.threads, choices.kernel)
+    return load_backend(choices.backend, content, choices.threads)
 
 
 def main() -> int:
@@ -49,27 +177,32 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="benchmark", description=__doc__)
     parser.add_argument("--model", default="", help="model file (default: the packaged one)")
     parser.add_argument("--backend", choices=BACKENDS, default="auto", help="(default %(default)s)")
+    parser.add_argument("--kernel", default="auto", help="of the delegate, e.g. avx2 (default: the processor's best)")
     parser.add_argument("--threads", type=int, default=1, help="(default %(default)s)")
-    parser.add_argument("--repeat", type=int, default=100, help="images to measure (default %(default)s)")
+    parser.add_argument("--repeat", type=int, default=100, help="runs to measure (default %(default)s)")
+    parser.add_argument(
+        "--versus",
+        help="time the network in turns with the Larq Compute Engine (lce; needs `make oracle`) or with another model file",
+    )
+    parser.add_argument("--binary", action="store_true", help="time the network's binary layers alone")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     choices = parser.parse_args()
     if choices.repeat < 1:
         parser.error(f"--repeat must be at least 1, not {choices.repeat}")
     try:
         config = Config(model=choices.model, backend=choices.backend, threads=choices.threads)
-        network = DescriptorNetwork(model_path(config), config.backend, config.threads)
-    except (ConfigError, DescriptorError, ModelCardError) as error:
+        model = model_path(config)
+        network = DescriptorNetwork(model, config.backend, config.threads)
+        if choices.versus or choices.binary:
+            figures = compare(choices, model)
+        else:
+            network.backend = _backend(choices, model.read_bytes())
+            times = measure({"ours": image_timer(network)}, choices.repeat)["ours"]
+            figures = {**figures_of(times), "measured": "image to descriptor", "backend": network.backend.name}
+    except (ConfigError, DescriptorError, LceError, ModelCardError, OSError) as error:
         print(f"benchmark: {error}", file=sys.stderr)
         return 1
-    times = measure(network, choices.repeat)
-    figures = {
-        "model": network.card.name,
-        "median_ms": round(float(np.median(times)), 3),
-        "p95_ms": round(float(np.percentile(times, 95)), 3),
-        "threads": config.threads,
-        "backend": network.backend.name,
-        "cpu": cpu_name(),
-    }
+    figures = {"model": network.card.name, **figures, "threads": config.threads, "cpu": cpu_name()}
     for name, value in figures.items():
         print(f"{name:10} {value}")
     if choices.json:

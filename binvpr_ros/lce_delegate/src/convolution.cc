@@ -91,7 +91,7 @@ BinaryConvolution::BinaryConvolution(const NodeFacts& node, const Kernel& kernel
   const TensorFacts& filter = node.inputs[1];
   const TensorFacts& output = node.outputs[0];
   require(input.present && input.type == kInt32 && input.constant == nullptr,
-          "the input of LceBconv2d must be packed bits (int32); convert the model again");
+          "the input of LceBconv2d must be packed bits (int32), not constant; convert the model again");
   require(filter.present && filter.constant != nullptr && filter.type == kInt32 && filter.dims.size() == 4,
           "the filter of LceBconv2d must be constant packed bits (int32) in 4 dimensions; convert the model again");
   element_count(filter.dims);

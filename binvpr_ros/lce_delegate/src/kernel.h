@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,9 @@ constexpr int kWordBits = 32;       // LCE packs 32 channels into a word, least 
 constexpr int kTilePixels = 4;      // output pixels of a tile
 constexpr int kTileChannels = 64;   // output channels of a tile
 constexpr int kMaxCount = 65534;    // a tile counts at most so many bits, so that "never reached" is a uint16 too
+
+// The negative number next to zero. TFLite takes subnormal numbers for zero, in some runtimes by the processor's mode.
+constexpr float kNegative = -std::numeric_limits<float>::min();
 
 constexpr int words_for(int channels) { return (channels + kWordBits - 1) / kWordBits; }
 
@@ -92,7 +96,7 @@ struct Kernel {
   void (*to_float)(const std::int32_t* doubled, int channels, const RealTransform&, float* output);
   void (*to_int8)(const std::int32_t* doubled, int channels, const RealTransform&, std::int8_t* output);
 
-  // Packs signs: bit i is set where values[i] < 0 (or < zero_point). `words_for(count)` words, filled up with zeros.
+  // Packs signs: bit i is set where values[i] <= kNegative (or < zero_point). words_for(count) words, filled up with zeros.
   void (*pack_float)(const float* values, int count, std::int32_t* words);
   void (*pack_int8)(const std::int8_t* values, int count, std::int8_t zero_point, std::int32_t* words);
 

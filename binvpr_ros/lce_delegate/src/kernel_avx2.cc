@@ -296,11 +296,11 @@ std::uint64_t reach(const std::uint16_t* counts, const std::uint16_t* thresholds
 }
 
 void pack_float(const float* values, int count, std::int32_t* words) {
-  const __m256 zero = _mm256_setzero_ps();
+  const __m256 least = _mm256_set1_ps(kNegative);
   for (; count >= kWordBits; count -= kWordBits, values += kWordBits) {
     unsigned word = 0;
     for (int i = 0; i < 4; ++i) {
-      const __m256 negative = _mm256_cmp_ps(_mm256_loadu_ps(values + 8 * i), zero, _CMP_LT_OQ);
+      const __m256 negative = _mm256_cmp_ps(_mm256_loadu_ps(values + 8 * i), least, _CMP_LE_OQ);
       word |= static_cast<unsigned>(_mm256_movemask_ps(negative)) << 8 * i;
     }
     *words++ = static_cast<std::int32_t>(word);

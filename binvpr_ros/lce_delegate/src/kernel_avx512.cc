@@ -117,10 +117,10 @@ std::uint64_t reach(const std::uint16_t* counts, const std::uint16_t* thresholds
 }
 
 void pack_float(const float* values, int count, std::int32_t* words) {
-  const __m512 zero = _mm512_setzero_ps();
+  const __m512 least = _mm512_set1_ps(kNegative);
   for (; count >= kWordBits; count -= kWordBits, values += kWordBits) {
-    const unsigned low = _mm512_cmp_ps_mask(_mm512_loadu_ps(values), zero, _CMP_LT_OQ);
-    const unsigned high = _mm512_cmp_ps_mask(_mm512_loadu_ps(values + 16), zero, _CMP_LT_OQ);
+    const unsigned low = _mm512_cmp_ps_mask(_mm512_loadu_ps(values), least, _CMP_LE_OQ);
+    const unsigned high = _mm512_cmp_ps_mask(_mm512_loadu_ps(values + 16), least, _CMP_LE_OQ);
     *words++ = static_cast<std::int32_t>(high << 16 | low);
   }
   loop_pack_float(values, count, words);

@@ -36,22 +36,23 @@ inline void loop_to_int8(const std::int32_t* doubled, int channels, const RealTr
   }
 }
 
-template <typename T>
-inline void loop_pack(const T* values, int count, T zero_point, std::int32_t* words) {
+// `is_one` says of a value whether its bit is 1.
+template <typename T, typename IsOne>
+inline void loop_pack(const T* values, int count, std::int32_t* words, IsOne is_one) {
   for (int start = 0; start < count; start += kWordBits) {
     const int length = std::min(kWordBits, count - start);
     std::uint32_t word = 0;
-    for (int i = 0; i < length; ++i) word |= static_cast<std::uint32_t>(values[start + i] < zero_point) << i;
+    for (int i = 0; i < length; ++i) word |= static_cast<std::uint32_t>(is_one(values[start + i])) << i;
     words[start / kWordBits] = static_cast<std::int32_t>(word);
   }
 }
 
 inline void loop_pack_float(const float* values, int count, std::int32_t* words) {
-  loop_pack(values, count, 0.0F, words);
+  loop_pack(values, count, words, [](float value) { return value <= kNegative; });
 }
 
 inline void loop_pack_int8(const std::int8_t* values, int count, std::int8_t zero_point, std::int32_t* words) {
-  loop_pack(values, count, zero_point, words);
+  loop_pack(values, count, words, [zero_point](std::int8_t value) { return value < zero_point; });
 }
 
 // Filters for look-ups by nibbles: [word][byte][channel], a byte each.

@@ -306,7 +306,7 @@ std::uint64_t reach(const std::uint16_t* counts, const std::uint16_t* thresholds
   return bits;
 }
 
-inline uint16x4_t negative(const float* values) { return vmovn_u32(vcltzq_f32(vld1q_f32(values))); }
+inline uint16x4_t negative(const float* values) { return vmovn_u32(vcleq_f32(vld1q_f32(values), vdupq_n_f32(kNegative))); }
 
 void pack_float(const float* values, int count, std::int32_t* words) {
   for (; count >= kWordBits; count -= kWordBits, values += kWordBits) {
