@@ -60,6 +60,11 @@ class LitertBackend:
                 model_content=model, num_threads=threads, experimental_delegates=delegates
             )
             self.interpreter.allocate_tensors()
+        except SystemError:  # how tflite-runtime reports that it was made for another NumPy
+            raise DescriptorError(
+                f"{runtime.__name__.partition('.')[0]} does not work with NumPy {np.__version__}; "
+                "run: pip install ai-edge-litert 'numpy>=1.23.2'"
+            ) from None
         except (RuntimeError, ValueError) as error:
             # The first line is the cause; runtimes add what they tried after it.
             raise DescriptorError(self._refusal(model, str(error).strip().partition("\n")[0])) from None

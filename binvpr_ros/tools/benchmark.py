@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`benchmark`: how long the descriptor of one image takes on this machine, alone or against another runtime or model."""
+"""`benchmark`: how long the descriptor of an image takes on this machine, also against another runtime or model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tqdm import tqdm
 from binvpr_ros import lce_delegate
 from binvpr_ros.config import BACKENDS, Config, ConfigError, model_path
 from binvpr_ros.descriptor import DelegateBackend, DescriptorError, DescriptorNetwork, LitertBackend, load_backend
-from binvpr_ros.model_card import ModelCardError
+from binvpr_ros.model_card import ModelCard, ModelCardError
 from binvpr_ros.tools.lce_process import MODES, LceError, LceProcess, random_input
 
 WARM_UP = 5
@@ -80,7 +80,7 @@ def network_timer(backend: LitertBackend) -> Timer:
 
 
 def measure(timers: dict[str, Timer], repeat: int) -> dict[str, list[float]]:
-    """Run all in turns, so that a change in the machine's speed meets all of them; return the times of each [repeat]."""
+    """Run all in turns, so that a change of the machine's speed meets all; return the times [repeat] of each."""
     times: dict[str, list[float]] = {name: [] for name in timers}
     for run in timers.values():
         run(WARM_UP)
@@ -115,11 +115,7 @@ def binary_layers(content: bytes) -> tuple[bytes, int]:
             channels_out, filter_height, filter_width, words = graph.tensors[node.inputs[1]].shape
             channels_in = min(32 * words, flexbuffers.Loads(bytes(node.customOptions))["channels_in"])
             work += int(height * width * channels_out * filter_height * filter_width * channels_in)
-    constant = {
-        index
-        for index, tensor in enumerate(graph.tensors)
-        if getattr(model.buffers[tensor.buffer], "data", None) is not None
-    }
+    constant = {index for index, tensor in enumerate(graph.tensors) if model.buffers[tensor.buffer].data is not None}
     read = dict.fromkeys(int(tensor) for node in kept for tensor in node.inputs if tensor >= 0)
     written = dict.fromkeys(int(tensor) for node in kept for tensor in node.outputs)
     read_elsewhere = {int(tensor) for node in graph.operators if node not in kept for tensor in node.inputs}
@@ -151,7 +147,11 @@ def compare(choices: argparse.Namespace, model: Path) -> dict[str, Any]:
         elif choices.versus:
             timers["versus"] = network_timer(_backend(choices, Path(choices.versus).read_bytes()))
         times = measure(timers, choices.repeat)
-    figures = {**figures_of(times["ours"]), "measured": "binary layers" if choices.binary else "network"}
+    figures = {
+        "model": choices.model or model_path(Config()).name,
+        **figures_of(times["ours"]),
+        "measured": "binary layers" if choices.binary else "network",
+    }
     if choices.versus == "lce":
         figures["lce"] = {mode: figures_of(times[mode]) for mode in MODES}
         figures["ratio"] = round(min(float(np.median(times[mode])) for mode in MODES) / figures["median_ms"], 2)
@@ -182,7 +182,7 @@ def main() -> int:
     parser.add_argument("--repeat", type=int, default=100, help="runs to measure (default %(default)s)")
     parser.add_argument(
         "--versus",
-        help="time the network in turns with the Larq Compute Engine (lce; needs `make oracle`) or with another model file",
+        help="time the network alone, in turns with the Larq Compute Engine (lce; `make oracle`) or another model file",
     )
     parser.add_argument("--binary", action="store_true", help="time the network's binary layers alone")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
@@ -192,17 +192,25 @@ def main() -> int:
     try:
         config = Config(model=choices.model, backend=choices.backend, threads=choices.threads)
         model = model_path(config)
-        network = DescriptorNetwork(model, config.backend, config.threads)
-        if choices.versus or choices.binary:
+        for file in (model, *([Path(choices.versus)] if choices.versus and choices.versus != "lce" else [])):
+            if not file.is_file():
+                raise DescriptorError(f"the model file {file} does not exist; name another")
+        if choices.versus or choices.binary or not ModelCard.path_for(model).exists():
             figures = compare(choices, model)
         else:
+            network = DescriptorNetwork(model, config.backend, config.threads)
             network.backend = _backend(choices, model.read_bytes())
             times = measure({"ours": image_timer(network)}, choices.repeat)["ours"]
-            figures = {**figures_of(times), "measured": "image to descriptor", "backend": network.backend.name}
+            figures = {
+                "model": network.card.name,
+                **figures_of(times),
+                "measured": "image to descriptor",
+                "backend": network.backend.name,
+            }
     except (ConfigError, DescriptorError, LceError, ModelCardError, OSError) as error:
         print(f"benchmark: {error}", file=sys.stderr)
         return 1
-    figures = {"model": network.card.name, **figures, "threads": config.threads, "cpu": cpu_name()}
+    figures |= {"threads": config.threads, "cpu": cpu_name()}
     for name, value in figures.items():
         print(f"{name:10} {value}")
     if choices.json:

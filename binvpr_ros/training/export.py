@@ -26,6 +26,9 @@ def export(trained: keras.Model, network: str, input_size: int, output: Path, fa
     """
     if keras.backend.backend() != "tensorflow":
         raise ExportError("export needs TensorFlow underneath Keras; run it with KERAS_BACKEND=tensorflow")
+    import tensorflow as tf
+    from tensorflow.lite.python.util import modify_model_io_type
+
     try:
         import larq_compute_engine as lce
     except ImportError:
@@ -40,6 +43,8 @@ def export(trained: keras.Model, network: str, input_size: int, output: Path, fa
     with tempfile.TemporaryDirectory() as folder:
         model.export(folder, verbose=False)
         content = lce.convert_saved_model(folder)
+    # The converter makes float inputs only; behind them stands the step to int8, which takes uint8 as well, exactly.
+    content = modify_model_io_type(content, inference_input_type=tf.uint8)
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_bytes(content)
     card = ModelCard(

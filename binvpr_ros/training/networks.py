@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """BinVPR-20 in Keras 3: one definition for training (any backend) and for export (TensorFlow).
 
-Layout after the paper (Sensors 2024, 24, 4130, section 3): a basic block of three real-valued convolutions, four blocks
-of four binary convolutions (widths 128, 256, 384, 512), and "basic features" restored into the last convolution and
-the last ReLU. The deploy recipe differs where the printed one cannot be binary: no ReLU stands before a sign, padding
-is with ones, and the basic block brings the resolution down by four.
+Layout after the paper (Sensors 2024, 24, 4130, section 3): a basic block of three convolutions of real inputs, four
+blocks of four binary convolutions (widths 128, 256, 384, 512), and "basic features" restored into the last convolution
+and the last ReLU. The deploy recipe differs where the printed one cannot be binary: no ReLU stands before a sign,
+padding is with ones, and the basic block brings the resolution down by four. Its weights are binary as printed, but for
+those on the image's three channels, and its real inputs have 4 bits: in the file these are ordinary int8 convolutions.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from typing import Any
 
 import keras
 from keras import layers, ops
+from keras.quantizers import fake_quant_with_min_max_vars
 
-from binvpr_ros.training.quantizers import dorefa_sign, hard_sign, leaky_tanh_sign
+from binvpr_ros.training.quantizers import dorefa_sign, hard_sign, int8_weights, leaky_tanh_sign, straight_through
 
 Tensor = Any
 
@@ -22,6 +24,14 @@ WIDTHS = (128, 256, 384, 512)
 CONVOLUTIONS_PER_BLOCK = 4
 BASIC_WIDTH = 128
 BASIC_STRIDES = (2, 2, 1)
+BASIC_BINARY = (False, True, True)
+IMAGE_RANGE = (-1.0, 127 / 128)
+"""Range of the 256 levels that are an image's values: zero, with which SAME pads, is grey 128."""
+RECTIFIED_TOP = 6.0
+RECTIFIED_RANGE = (0.0, RECTIFIED_TOP / 15 * 255)
+"""Range of the 256 levels of which a ReLU that ends at RECTIFIED_TOP leaves 16: 4 bits, within an int8 tensor."""
+BASIC_RANGE = (-4.0, 4 * 127 / 128)
+"""Range of the 256 levels of the basic features."""
 LAYOUT_GRID = 4
 LAYOUT_CHANNELS = 96
 DESCRIPTOR_BITS = LAYOUT_GRID**2 * LAYOUT_CHANNELS + WIDTHS[-1]
@@ -69,6 +79,65 @@ class BinaryConv2D(layers.Layer):
         return {**super().get_config(), **config}
 
 
+@keras.saving.register_keras_serializable("binvpr_ros")
+class QuantizedConv2D(layers.Layer):
+    """3x3 convolution of a real input, padded with zeros, with weights of 8 bits, or of 1 where `binary`.
+
+    Input [N,H,W,C] float, output [N,ceil(H/stride),ceil(W/stride),filters] float. With `for_export` the kernel is fake
+    quantized as the converter needs it; the batch norm behind gives each output channel its scale.
+    """
+
+    KERNEL = 3
+
+    def __init__(
+        self, filters: int, stride: int = 1, binary: bool = False, for_export: bool = False, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.stride = stride
+        self.binary = binary
+        self.for_export = for_export
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Make the latent real-valued kernel."""
+        self.kernel = self.add_weight(
+            shape=(self.KERNEL, self.KERNEL, input_shape[-1], self.filters), initializer="glorot_normal", name="kernel"
+        )
+
+    def call(self, x: Tensor) -> Tensor:
+        """Return the convolution of `x`."""
+        if self.for_export:
+            kernel = int8_weights(hard_sign(self.kernel) if self.binary else self.kernel)
+        elif self.binary:
+            kernel = dorefa_sign(self.kernel)
+        else:
+            kernel = straight_through(int8_weights(self.kernel), self.kernel)
+        return ops.conv(x, kernel, strides=self.stride, padding="same")
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what the constructor takes."""
+        config = {"filters": self.filters, "stride": self.stride, "binary": self.binary, "for_export": self.for_export}
+        return {**super().get_config(), **config}
+
+
+@keras.saving.register_keras_serializable("binvpr_ros")
+class EightBits(layers.Layer):
+    """Round to the 256 levels of an int8 tensor from `low` to `high`; zero is to be one of them."""
+
+    def __init__(self, low: float, high: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.low = low
+        self.high = high
+
+    def call(self, x: Tensor) -> Tensor:
+        """Return the level nearest to `x`; the gradient is 1 within the range."""
+        return fake_quant_with_min_max_vars(x, self.low, self.high)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what the constructor takes."""
+        return {**super().get_config(), "low": self.low, "high": self.high}
+
+
 def _batch_norm(name: str, gamma: float = 1.0, affine: bool = True) -> layers.BatchNormalization:
     return layers.BatchNormalization(
         momentum=0.9, epsilon=1e-5, center=affine, scale=affine,
@@ -81,23 +150,27 @@ def _pool_to(x: Tensor, size: int) -> Tensor:
 
 
 def binvpr20(input_size: int, classes: int | None = None, for_export: bool = False) -> keras.Model:
-    """Build BinVPR-20 (deploy recipe) for uint8 RGB images [N, input_size, input_size, 3].
+    """Build BinVPR-20 (deploy recipe) for RGB images [N, input_size, input_size, 3] float32 from 0 to 255.
 
     `input_size` is a multiple of 64. Outputs: `descriptor` float32 [N, 2048], whose signs are the bits (the first 1,536
     keep a 4x4 layout of the image, the last 512 are global); with `classes` also `logits` [N, classes], for training.
+    With `for_export` the input is scaled to IMAGE_RANGE already: as the converter's uint8 input will be.
     """
     if input_size % 64:
         raise ValueError(f"input_size is {input_size}; give a multiple of 64")
-    image = keras.Input((input_size, input_size, 3), dtype="float32" if not for_export else "uint8", name="image")
-    x = layers.Rescaling(1 / 127.5, offset=-1.0, name="rescale")(image)
+    image = keras.Input((input_size, input_size, 3), name="image")
+    x = image if for_export else layers.Rescaling(1 / 128, offset=-1.0, name="rescale")(image)
+    x = EightBits(*IMAGE_RANGE, name="image_levels")(x)
 
-    for index, stride in enumerate(BASIC_STRIDES, 1):
-        x = layers.Conv2D(BASIC_WIDTH, 3, stride, "same", use_bias=False, name=f"basic{index}_conv")(x)
+    for index, (stride, binary) in enumerate(zip(BASIC_STRIDES, BASIC_BINARY, strict=True), 1):
+        x = QuantizedConv2D(BASIC_WIDTH, stride, binary, for_export, name=f"basic{index}_conv")(x)
         x = _batch_norm(f"basic{index}_norm")(x)
-        rectified = layers.ReLU(name=f"basic{index}_relu")(x)
-        # The last block's ReLU is kept away from the binary trunk: before a sign it would turn every input into +1.
-        x = x if index == len(BASIC_STRIDES) else rectified
-    basic_features = rectified
+        if index < len(BASIC_STRIDES):
+            x = layers.ReLU(RECTIFIED_TOP, name=f"basic{index}_relu")(x)
+            x = EightBits(*RECTIFIED_RANGE, name=f"basic{index}_levels")(x)
+    x = EightBits(*BASIC_RANGE, name="basic_levels")(x)
+    # This ReLU is kept away from the binary trunk: before a sign it would turn every input into +1.
+    basic_features = layers.ReLU(name="basic_relu")(x)
 
     maps = []
     for block, width in enumerate(WIDTHS, 1):

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Binarization functions: the forward pass is 1 bit, the gradient is a surrogate's.
+"""Quantization functions: the forward pass is 1, 4 or 8 bits, the gradient is a surrogate's.
 
-Each function has a form for training, differentiable through a straight-through surrogate, and all share one form for
-export, `hard_sign`, which is the pattern that the Larq Compute Engine converter recognises.
+Each binarization has a form for training, differentiable through a straight-through surrogate, and all share one form
+for export, `hard_sign`, which is the pattern that the Larq Compute Engine converter recognises. More than one bit is
+fake quantization, from which the converter takes the scales of the int8 tensors.
 
 Source: the equations of BinVPR (Sensors 2024, 24, 4130): eq. 1 (sign), 4 (leaky tanh), 5 to 7 (DoReFa weights).
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 from keras import ops
+from keras.quantizers import fake_quant_with_min_max_vars
 
 Tensor = Any
 
@@ -24,7 +26,7 @@ def hard_sign(x: Tensor) -> Tensor:
     return ops.sign(ops.sign(x) + 0.1)
 
 
-def _straight_through(binary: Tensor, surrogate: Tensor) -> Tensor:
+def straight_through(binary: Tensor, surrogate: Tensor) -> Tensor:
     """Return `binary`, with the gradient of `surrogate`."""
     return surrogate + ops.stop_gradient(binary - surrogate)
 
@@ -35,10 +37,16 @@ def leaky_tanh_sign(x: Tensor, alpha: float = 0.2) -> Tensor:
     The paper's leaky tanh alone is real-valued, and a network built with it has no binary convolution.
     """
     clipped = ops.clip(x, -1.0, 1.0)
-    return _straight_through(hard_sign(x), clipped + alpha * (x - clipped))
+    return straight_through(hard_sign(x), clipped + alpha * (x - clipped))
 
 
 def dorefa_sign(w: Tensor) -> Tensor:
     """Binarize weights to -1 and 1: DoReFa (eq. 5 to 7) with k = 1 bit, gradient of tanh(w) / max|tanh w|."""
     squashed = ops.tanh(w)
-    return _straight_through(hard_sign(w), squashed / ops.stop_gradient(ops.max(ops.abs(squashed)) + 1e-12))
+    return straight_through(hard_sign(w), squashed / ops.stop_gradient(ops.max(ops.abs(squashed)) + 1e-12))
+
+
+def int8_weights(w: Tensor) -> Tensor:
+    """Round a kernel [H,W,I,O] to 255 levels, symmetric, each output channel with the scale of its largest weight."""
+    limit = ops.max(ops.abs(w), axis=(0, 1, 2))
+    return fake_quant_with_min_max_vars(w, -limit, limit, narrow_range=True, axis=3)

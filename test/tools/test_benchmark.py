@@ -2,9 +2,19 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
+
+import pytest
+
+from binvpr_ros import lce_delegate
+from binvpr_ros.tools import lce_process
+from binvpr_ros.tools.lce_process import LceError, LceProcess, find_python
 
 
 def benchmark(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -17,10 +27,71 @@ def test_figures_are_written_with_what_they_were_measured_on(tmp_path: Path) -> 
     result = benchmark("--repeat", "3", "--threads", "2", "--json", str(output))
     assert result.returncode == 0, result.stderr
     figures = json.loads(output.read_text())
-    assert set(figures) == {"model", "median_ms", "p95_ms", "threads", "backend", "cpu"}
+    assert set(figures) == {"model", "median_ms", "p95_ms", "measured", "threads", "backend", "cpu"}
     assert 0 < figures["median_ms"] <= figures["p95_ms"]
     assert (figures["threads"], figures["backend"]) == (2, "delegate")
     assert figures["cpu"]
+
+
+def figures_of(*arguments: str) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "figures.json"
+        result = benchmark("--repeat", "4", *arguments, "--json", str(output))
+        assert result.returncode == 0, result.stderr
+        figures: dict[str, Any] = json.loads(output.read_text())
+        return figures
+
+
+@pytest.fixture
+def oracle() -> None:
+    try:
+        find_python()
+    except LceError as error:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(str(error))
+
+
+@pytest.mark.usefixtures("oracle")
+def test_the_larq_compute_engine_takes_turns_with_ours() -> None:
+    figures = figures_of("--versus", "lce")
+    assert figures["measured"] == "network"
+    fastest = min(figures["lce"][mode]["median_ms"] for mode in ("default", "indirect"))
+    assert figures["ratio"] == pytest.approx(fastest / figures["median_ms"], abs=0.02)
+
+
+@pytest.mark.usefixtures("oracle")
+def test_the_binary_layers_alone() -> None:
+    figures = figures_of("--versus", "lce", "--binary", "--threads", "2")
+    assert figures["measured"] == "binary layers"
+    assert figures["kernel"] == lce_delegate.kernels()[0]
+    assert figures["gmacs"] == pytest.approx(0.396 / figures["median_ms"] * 1e3, rel=0.01)
+    assert figures["peak_gmacs"] > 0
+
+
+def test_another_model_takes_turns_with_ours(model: Path, tmp_path: Path) -> None:
+    without_card = tmp_path / "copy.tflite"
+    shutil.copy(model, without_card)
+    figures = figures_of("--model", str(without_card), "--versus", str(model), "--kernel", "portable")
+    assert figures["versus"]["model"] == str(model)
+    assert figures["ratio"] > 0
+
+
+def test_no_oracle_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(lce_process, "ENVIRONMENT", "no-such-environment")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        LceError, match="there is no no-such-environment with the Larq Compute Engine; run: make oracle"
+    ):
+        find_python()
+
+
+@pytest.mark.usefixtures("oracle")
+def test_a_model_that_larq_cannot_run(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.tflite"
+    broken.write_bytes(b"no model")
+    with LceProcess(broken, 1) as process, pytest.raises(LceError, match="cannot run this model"):
+        process.times("default", 1)
 
 
 def test_a_model_that_is_not_there() -> None:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,14 +16,32 @@ from tensorflow.lite.python import schema_py_generated as schema
 from binvpr_ros.config import DEFAULT_MODEL, share_directory
 from binvpr_ros.descriptor import DescriptorNetwork
 from binvpr_ros.training.export import export
-from binvpr_ros.training.networks import BinaryConv2D, binvpr20
+from binvpr_ros.training.networks import BinaryConv2D, QuantizedConv2D, binvpr20
+
+
+def read(model: Path) -> Any:
+    """Return a model file as an object."""
+    return schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(model.read_bytes(), 0))
 
 
 def operators(model: Path) -> list[str]:
     """Return the names of a model file's custom operators, one for each time it occurs."""
-    content = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(model.read_bytes(), 0))
+    content = read(model)
     codes = [content.operatorCodes[operator.opcodeIndex].customCode for operator in content.subgraphs[0].operators]
     return [code.decode() for code in codes if code]
+
+
+def set_norms(model: keras.Model, rng: np.random.Generator) -> None:
+    """Set the batch norms as after training: not the identity, and some of them falling."""
+    spreads = {"block": np.sqrt(9 * 128), "basic1": 0.5, "basic2": 2 * np.sqrt(9 * 128), "basic3": 2 * np.sqrt(9 * 128)}
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            mean = layer.get_weights()[-1]
+            spread = next((value for start, value in spreads.items() if layer.name.startswith(start)), 1.0)
+            affine = [rng.normal(0, 1, mean.shape) for _ in layer.trainable_weights]
+            layer.set_weights(
+                [*affine, rng.normal(0, spread / 3, mean.shape), rng.uniform(0.5, 2, mean.shape) * spread**2]
+            )
 
 
 def test_the_packaged_model_has_sixteen_binary_convolutions() -> None:
@@ -34,9 +53,7 @@ def test_the_layout_is_the_papers() -> None:
     binary = [layer for layer in model.layers if isinstance(layer, BinaryConv2D)]
     assert [layer.filters for layer in binary] == [128] * 4 + [256] * 4 + [384] * 4 + [512] * 4
     assert [layer.stride for layer in binary] == [2, 1, 1, 1] * 4
-    basic = [
-        layer for layer in model.layers if layer.name.startswith("basic") and isinstance(layer, keras.layers.Conv2D)
-    ]
+    basic = [layer for layer in model.layers if isinstance(layer, QuantizedConv2D)]
     assert [layer.filters for layer in basic] == [128] * 3
     assert {name: output.shape for name, output in model.output.items()} == {
         "descriptor": (None, 2048),
@@ -88,14 +105,7 @@ def test_every_weight_learns() -> None:
 def test_the_exported_file_computes_what_was_trained(tmp_path: Path) -> None:
     model = binvpr20(64, classes=3)
     rng = np.random.default_rng(0)
-    for layer in model.layers:  # as after training: norms that are not the identity, some of them falling
-        if isinstance(layer, keras.layers.BatchNormalization):
-            mean = layer.get_weights()[-1]
-            spread = np.sqrt(9 * 128) if layer.name.startswith("block") else 1
-            affine = [rng.normal(0, 1, mean.shape) for _ in layer.trainable_weights]
-            layer.set_weights(
-                [*affine, rng.normal(0, spread / 3, mean.shape), rng.uniform(0.5, 2, mean.shape) * spread**2]
-            )
+    set_norms(model, rng)
     output = tmp_path / "model.tflite"
     card = export(model, "binvpr20", 64, output, {"recipe": "deploy", "training_data": "none"})
     assert card.descriptor_bits == 2048
@@ -106,3 +116,29 @@ def test_the_exported_file_computes_what_was_trained(tmp_path: Path) -> None:
     theirs = model.predict(images.astype(np.float32), verbose=0)["descriptor"]
     # A real value of the basic block that rounds to the other side of zero flips some bits.
     assert np.mean((ours >= 0) == (theirs >= 0)) > 0.98
+
+
+def test_the_exported_basic_block_is_int8_with_weights_of_one_bit_and_inputs_of_four(tmp_path: Path) -> None:
+    model = binvpr20(64)
+    set_norms(model, np.random.default_rng(0))
+    output = tmp_path / "model.tflite"
+    export(model, "binvpr20", 64, output, {"recipe": "deploy", "training_data": "none"})
+    content = read(output)
+    graph = content.subgraphs[0]
+    image, *convolutions = graph.operators[:4]
+    names = {number: name for name, number in vars(schema.BuiltinOperator).items() if isinstance(number, int)}
+    codes = [names[content.operatorCodes[operator.opcodeIndex].builtinCode] for operator in graph.operators[:5]]
+    assert codes == ["QUANTIZE", "CONV_2D", "CONV_2D", "CONV_2D", "DEQUANTIZE"]
+    assert graph.tensors[image.inputs[0]].type == schema.TensorType.UINT8
+    relu6, none = schema.ActivationFunctionType.RELU6, schema.ActivationFunctionType.NONE
+    assert [operator.builtinOptions.fusedActivationFunction for operator in convolutions] == [relu6, relu6, none]
+    for operator, binary in zip(convolutions, (False, True, True), strict=True):
+        kernel = graph.tensors[operator.inputs[1]]
+        assert kernel.type == schema.TensorType.INT8
+        assert len(kernel.quantization.scale) == 128
+        magnitudes = np.abs(np.frombuffer(content.buffers[kernel.buffer].data, np.int8).astype(np.int32))
+        assert bool((magnitudes == 127).all()) is binary
+        if binary:
+            levels = graph.tensors[operator.inputs[0]].quantization
+            assert levels.zeroPoint[0] == -128
+            assert 6 / levels.scale[0] == pytest.approx(15)

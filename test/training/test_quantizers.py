@@ -11,7 +11,7 @@ pytest.importorskip("keras", reason="the extra `training` is not installed")
 
 import tensorflow as tf
 
-from binvpr_ros.training.quantizers import dorefa_sign, hard_sign, leaky_tanh_sign
+from binvpr_ros.training.quantizers import dorefa_sign, hard_sign, int8_weights, leaky_tanh_sign
 
 VALUES = np.array([-3.0, -1.0, -0.5, -1e-9, 0.0, 1e-9, 0.4, 1.0, 2.0], np.float32)
 
@@ -36,3 +36,12 @@ def test_gradient_of_leaky_tanh_is_equation_4() -> None:
 def test_gradient_of_dorefa_weights_is_that_of_tanh_over_its_maximum() -> None:
     expected = (1 - np.tanh(VALUES) ** 2) / np.tanh(3.0)
     np.testing.assert_allclose(gradient(dorefa_sign), expected, atol=1e-6)
+
+
+def test_int8_weights_have_a_scale_for_each_output_channel() -> None:
+    magnitudes = np.array([1, 10, 0.1, 1e-3, 1e3], np.float32)
+    w = np.random.default_rng(0).normal(size=(3, 3, 4, 5)).astype(np.float32) * magnitudes
+    scale = np.abs(w).max(axis=(0, 1, 2)) / 127
+    levels = int8_weights(tf.constant(w)).numpy() / scale
+    np.testing.assert_allclose(levels, np.round(w / scale), atol=1e-2)
+    assert np.abs(np.round(levels)).max(axis=(0, 1, 2)).tolist() == [127] * 5

@@ -65,28 +65,29 @@ inline void add_look_up(__m256i& a, __m256i& b, __m256i table, __m256i a_nibbles
   if (Vectors == 2) add_look_up(b, table, b_nibbles);
 }
 
-inline void add_bytes(std::uint16_t* counts, __m256i bytes) {
-  auto* low = reinterpret_cast<__m256i*>(counts);
-  auto* high = low + 1;
-  const __m256i low_half = _mm256_cvtepu8_epi16(_mm256_castsi256_si128(bytes));
-  const __m256i high_half = _mm256_cvtepu8_epi16(_mm256_extracti128_si256(bytes, 1));
-  _mm256_store_si256(low, _mm256_add_epi16(_mm256_load_si256(low), low_half));
-  _mm256_store_si256(high, _mm256_add_epi16(_mm256_load_si256(high), high_half));
+inline void flush(std::uint16_t* counts, __m256i bytes, bool first) {
+  auto* to = reinterpret_cast<__m256i*>(counts);
+  __m256i low = _mm256_cvtepu8_epi16(_mm256_castsi256_si128(bytes));
+  __m256i high = _mm256_cvtepu8_epi16(_mm256_extracti128_si256(bytes, 1));
+  if (!first) {
+    low = _mm256_add_epi16(low, _mm256_load_si256(to));
+    high = _mm256_add_epi16(high, _mm256_load_si256(to + 1));
+  }
+  _mm256_store_si256(to, low);
+  _mm256_store_si256(to + 1, high);
 }
 
 template <int Vectors>
-inline void add_bytes(std::uint16_t* counts, __m256i a, __m256i b) {
-  add_bytes(counts, a);
-  if (Vectors == 2) add_bytes(counts + kLane, b);
+inline void flush(std::uint16_t* counts, __m256i a, __m256i b, bool first) {
+  flush(counts, a, first);
+  if (Vectors == 2) flush(counts + kLane, b, first);
 }
 
 template <int Vectors>
 void count_vectors(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
                    std::uint16_t* counts) {
   const __m256i low_nibble = _mm256_set1_epi8(0x0f);
-  for (int i = 0; i < kTilePixels * kTileChannels; i += 16) {
-    _mm256_store_si256(reinterpret_cast<__m256i*>(counts + i), _mm256_setzero_si256());
-  }
+  bool first = true;
   for (int r = 0; r < run_count; ++r) {
     const std::uint8_t* p0 = pixels[0] + runs[r].offset;
     const std::uint8_t* p1 = pixels[1] + runs[r].offset;
@@ -115,10 +116,11 @@ void count_vectors(const std::uint8_t* const* pixels, const Run* runs, int run_c
         add_look_up<Vectors>(a3, b3, table_at(p3[1]), a_high, b_high);
         p0 += 2, p1 += 2, p2 += 2, p3 += 2;
       }
-      add_bytes<Vectors>(counts, a0, b0);
-      add_bytes<Vectors>(counts + kTileChannels, a1, b1);
-      add_bytes<Vectors>(counts + 2 * kTileChannels, a2, b2);
-      add_bytes<Vectors>(counts + 3 * kTileChannels, a3, b3);
+      flush<Vectors>(counts, a0, b0, first);
+      flush<Vectors>(counts + kTileChannels, a1, b1, first);
+      flush<Vectors>(counts + 2 * kTileChannels, a2, b2, first);
+      flush<Vectors>(counts + 3 * kTileChannels, a3, b3, first);
+      first = false;
     }
   }
 }

@@ -5,6 +5,11 @@
 // up across a vector: exclusive or with the pixel's word, count, add; 512 multiply-accumulates in three instructions.
 #if defined(__x86_64__)
 
+#if !defined(__clang__)  // GCC 12 warns of its own headers
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+
 #include "target.h"
 BINVPR_TARGET_BEGIN("avx512f,avx512bw,avx512vl,avx512vpopcntdq,avx2,fma,popcnt")
 
