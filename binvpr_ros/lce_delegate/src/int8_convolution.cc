@@ -122,15 +122,14 @@ Int8Output::Int8Output(const NodeFacts& node) {
     split(static_cast<double>(input.scale) * static_cast<double>(scale) / static_cast<double>(output.scale),
           multipliers_.emplace_back(), shifts_.emplace_back());
   }
+  bias_.resize(bias_.size() + kTileChannels);
   const auto& options = *static_cast<const tflite_abi::ConvParams*>(node.builtin_options);
   const ClampedRange range = clamped(options.activation, output);
   to_ = {nullptr, nullptr, output.zero_point, range.min, range.max};
 }
 
-void Int8Output::write(const QuantizedKernel& kernel, std::int32_t* sums, int first_channel, int channels,
+void Int8Output::write(const QuantizedKernel& kernel, const std::int32_t* sums, int first_channel, int channels,
                        std::int8_t* output) const {
-  const std::int32_t* bias = &bias_[static_cast<std::size_t>(first_channel)];
-  for (int i = 0; i < channels; ++i) sums[i] += bias[i];
   Requantization to = to_;
   to.multipliers = &multipliers_[static_cast<std::size_t>(first_channel)];
   to.shifts = &shifts_[static_cast<std::size_t>(first_channel)];
@@ -208,6 +207,7 @@ void LevelConvolution::run(const std::vector<const void*>& inputs, const std::ve
   for_each_tile(pool, false, [&](const Block& block, int first_pixel) {
     alignas(64) std::uint16_t counts[kTilePixels * kTileChannels];
     alignas(64) std::int32_t doubled[kTilePixels][kTileChannels] = {};
+    alignas(64) std::int32_t sums[kTileChannels];
     const int count = pixels_of_tile(first_pixel);
     for (std::size_t chunk = 0; chunk < chunk_count(); ++chunk) {
       count_tile(kernel_.quantized.count, chunk, block, first_pixel, counts);
@@ -215,9 +215,9 @@ void LevelConvolution::run(const std::vector<const void*>& inputs, const std::ve
     }
     const std::int32_t* magnitudes = &magnitudes_[static_cast<std::size_t>(block.first_channel)];
     for (int i = 0; i < count; ++i) {
-      const std::int32_t window = window_sum(first_pixel + i);
-      for (int c = 0; c < block.channels; ++c) doubled[i][c] = (window - doubled[i][c]) * magnitudes[c];
-      output_.write(kernel_.quantized, doubled[i], block.first_channel, block.channels,
+      kernel_.quantized.combine(doubled[i], block.channels, window_sum(first_pixel + i), magnitudes,
+                                output_.bias(block.first_channel), sums);
+      output_.write(kernel_.quantized, sums, block.first_channel, block.channels,
                     output + static_cast<std::size_t>(first_pixel + i) * channels_out +
                         static_cast<std::size_t>(block.first_channel));
     }
@@ -278,13 +278,14 @@ std::vector<Dims> PatchConvolution::prepare(const std::vector<Dims>& inputs) {
   axes_.emplace_back(input_[2], filter_[2], options_.stride_width, options_.dilation_width_factor, same);
   const Dims output = {input_[0], axes_[0].output, axes_[1].output, filter_[0]};
   element_count(output);
+  staged_.assign(element_count({input_[0], axes_[0].covered(), axes_[1].covered(), input_[3]}), 0);
   return {output};
 }
 
 void PatchConvolution::run(const std::vector<const void*>& inputs, const std::vector<void*>& outputs,
                            ThreadPool& pool) {
   constexpr int kTilesPerPiece = 32;
-  const auto* input = static_cast<const std::int8_t*>(inputs[0]);
+  stage_input(static_cast<const std::int8_t*>(inputs[0]));
   auto* output = static_cast<std::int8_t*>(outputs[0]);
   const int pixels = input_[0] * axes_[0].output * axes_[1].output;
   const int tiles = (pixels + kTilePixels - 1) / kTilePixels;
@@ -296,10 +297,11 @@ void PatchConvolution::run(const std::vector<const void*>& inputs, const std::ve
       const int first_pixel = tile * kTilePixels;
       const int count = std::min(kTilePixels, pixels - first_pixel);
       for (int i = 0; i < kTilePixels; ++i) {
-        copy_patch(input, first_pixel + std::min(i, count - 1), patches + i * patch_);
+        copy_patch(first_pixel + std::min(i, count - 1), patches + i * patch_);
       }
       for (int first = 0; first < channels; first += kTileChannels) {
-        kernel_.multiply(patches, patch_, &weights_[static_cast<std::size_t>(first * patch_)], sums[0]);
+        kernel_.multiply(patches, patch_, &weights_[static_cast<std::size_t>(first * patch_)], output_.bias(first),
+                         sums[0]);
         for (int i = 0; i < count; ++i) {
           output_.write(kernel_, sums[i], first, std::min(kTileChannels, channels - first),
                         output + static_cast<std::size_t>(first_pixel + i) * static_cast<std::size_t>(channels) +
@@ -310,24 +312,33 @@ void PatchConvolution::run(const std::vector<const void*>& inputs, const std::ve
   });
 }
 
-void PatchConvolution::copy_patch(const std::int8_t* input, int pixel, std::int16_t* patch) const {
+void PatchConvolution::stage_input(const std::int8_t* input) {
   const Axis &y = axes_[0], &x = axes_[1];
-  const int channels = filter_[3];
+  const int rows = std::min(y.input, y.covered() - y.padding);
+  const auto values = static_cast<std::size_t>(std::min(x.input, x.covered() - x.padding) * filter_[3]);
+  for (int image = 0; image < input_[0]; ++image) {
+    for (int row = 0; row < rows; ++row) {
+      const std::int8_t* from = input + static_cast<std::size_t>((image * y.input + row) * x.input * filter_[3]);
+      std::int16_t* to = &staged_[static_cast<std::size_t>(
+          ((image * y.covered() + row + y.padding) * x.covered() + x.padding) * filter_[3])];
+      for (std::size_t i = 0; i < values; ++i) to[i] = static_cast<std::int16_t>(from[i] - input_zero_);
+    }
+  }
+}
+
+void PatchConvolution::copy_patch(int pixel, std::int16_t* patch) const {
+  const Axis &y = axes_[0], &x = axes_[1];
   const int image = pixel / x.output / y.output;
-  const int top = pixel / x.output % y.output * y.stride - y.padding;
-  const int left = pixel % x.output * x.stride - x.padding;
+  const int top = pixel / x.output % y.output * y.stride;
+  const int left = pixel % x.output * x.stride;
+  const bool whole_rows = x.dilation == 1;  // the taps of a filter row lie side by side
+  const int run = (whole_rows ? x.filter : 1) * filter_[3];
   patch[patch_ - 1] = 0;  // where the window has an odd number of values, the last is to fill up
   for (int tap_y = 0; tap_y < y.filter; ++tap_y) {
-    const int row = top + tap_y * y.dilation;
-    for (int tap_x = 0; tap_x < x.filter; ++tap_x, patch += channels) {
-      const int column = left + tap_x * x.dilation;
-      if (row < 0 || row >= y.input || column < 0 || column >= x.input) {
-        std::fill_n(patch, channels, std::int16_t{0});
-        continue;
-      }
-      const std::int8_t* values = input + static_cast<std::size_t>((image * y.input + row) * x.input + column) *
-                                              static_cast<std::size_t>(channels);
-      for (int c = 0; c < channels; ++c) patch[c] = static_cast<std::int16_t>(values[c] - input_zero_);
+    const std::int16_t* values =
+        &staged_[static_cast<std::size_t>(((image * y.covered() + top + tap_y * y.dilation) * x.covered() + left) * filter_[3])];
+    for (int tap_x = 0; tap_x < (whole_rows ? 1 : x.filter); ++tap_x, values += x.dilation * filter_[3]) {
+      patch = std::copy_n(values, run, patch);
     }
   }
 }

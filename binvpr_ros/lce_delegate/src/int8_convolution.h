@@ -13,9 +13,12 @@ class Int8Output {
  public:
   explicit Int8Output(const NodeFacts& node);
 
-  // Adds the bias to the sums of `channels` channels from `first_channel` on, and writes them to output[0 ...].
-  void write(const QuantizedKernel& kernel, std::int32_t* sums, int first_channel, int channels,
+  // Writes the sums of `channels` channels from `first_channel` on, their bias included, to output[0 ...].
+  void write(const QuantizedKernel& kernel, const std::int32_t* sums, int first_channel, int channels,
              std::int8_t* output) const;
+
+  // Of the channels from `first_channel` on; zeros follow up to a whole tile.
+  const std::int32_t* bias(int first_channel) const { return &bias_[static_cast<std::size_t>(first_channel)]; }
 
  private:
   std::vector<std::int32_t> bias_, multipliers_, shifts_;
@@ -59,7 +62,8 @@ class PatchConvolution : public Operator {
  private:
   static constexpr int kMaxPatch = 64;
 
-  void copy_patch(const std::int8_t* input, int pixel, std::int16_t* patch) const;
+  void stage_input(const std::int8_t* input);
+  void copy_patch(int pixel, std::int16_t* patch) const;
 
   const QuantizedKernel& kernel_;
   tflite_abi::ConvParams options_;
@@ -69,7 +73,8 @@ class PatchConvolution : public Operator {
   std::vector<std::int16_t> weights_;  // [block][patch / 2][kTileChannels][2]
   Int8Output output_;
   Dims input_;
-  std::vector<Axis> axes_;  // height, width
+  std::vector<Axis> axes_;            // height, width
+  std::vector<std::int16_t> staged_;  // [N][height][width][channels] with the padding, from the zero point
 };
 
 // The number of values, from its zero point on, that a node's int8 output can take because of its fused activation; 0

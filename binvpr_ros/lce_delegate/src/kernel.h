@@ -53,9 +53,14 @@ struct QuantizedKernel {
   void (*count)(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
                 int channels, std::uint16_t* counts);
 
-  // sums[pixel * kTileChannels + channel] = the product of patches[pixel][length] and weights[length / 2][channel][2], for
-  // kTilePixels and kTileChannels; `length` is even.
-  void (*multiply)(const std::int16_t* patches, int length, const std::int16_t* weights, std::int32_t* sums);
+  // sums[i] = bias[i] + magnitudes[i] * (total - doubled[i])
+  void (*combine)(const std::int32_t* doubled, int channels, std::int32_t total, const std::int32_t* magnitudes,
+                  const std::int32_t* bias, std::int32_t* sums);
+
+  // sums[pixel * kTileChannels + channel] = bias[channel] + the product of patches[pixel][length] and
+  // weights[length / 2][channel][2], for kTilePixels and kTileChannels; `length` is even.
+  void (*multiply)(const std::int16_t* patches, int length, const std::int16_t* weights, const std::int32_t* bias,
+                   std::int32_t* sums);
 
   // output[i] = clamp(zero point + sums[i] * multipliers[i] * 2^(-31 - shifts[i])), rounded as TFLite's convolutions do.
   void (*requantize)(const std::int32_t* sums, int channels, const Requantization&, std::int8_t* output);

@@ -232,11 +232,13 @@ inline __m256i add_products(__m256i sum, __m256i values, __m256i weights) {
   return _mm256_add_epi32(sum, _mm256_madd_epi16(values, weights));
 }
 
-void multiply(const std::int16_t* patches, int length, const std::int16_t* weights, std::int32_t* sums) {
-  const __m256i zero = _mm256_setzero_si256();
+void multiply(const std::int16_t* patches, int length, const std::int16_t* weights, const std::int32_t* bias,
+              std::int32_t* sums) {
   for (int first = 0; first < kTileChannels; first += 16) {
     const auto* weight = reinterpret_cast<const __m256i*>(weights + 2 * first);
-    __m256i a0 = zero, a1 = zero, a2 = zero, a3 = zero, b0 = zero, b1 = zero, b2 = zero, b3 = zero;
+    const __m256i low = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(bias + first));
+    const __m256i high = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(bias + first + 8));
+    __m256i a0 = low, a1 = low, a2 = low, a3 = low, b0 = high, b1 = high, b2 = high, b3 = high;
     for (int i = 0; i < length; i += 2, weight += 2 * kTileChannels / 16) {
       const __m256i a = _mm256_loadu_si256(weight), b = _mm256_loadu_si256(weight + 1);
       const __m256i p0 = pair_at(patches + i), p1 = pair_at(patches + length + i);
@@ -246,10 +248,10 @@ void multiply(const std::int16_t* patches, int length, const std::int16_t* weigh
       a2 = add_products(a2, p2, a), b2 = add_products(b2, p2, b);
       a3 = add_products(a3, p3, a), b3 = add_products(b3, p3, b);
     }
-    const auto store = [&](int pixel, __m256i low, __m256i high) {
+    const auto store = [&](int pixel, __m256i a, __m256i b) {
       auto* row = reinterpret_cast<__m256i*>(sums + pixel * kTileChannels + first);
-      _mm256_storeu_si256(row, low);
-      _mm256_storeu_si256(row + 1, high);
+      _mm256_storeu_si256(row, a);
+      _mm256_storeu_si256(row + 1, b);
     };
     store(0, a0, b0), store(1, a1, b1), store(2, a2, b2), store(3, a3, b3);
   }
@@ -336,7 +338,7 @@ double peak(long rounds) {
 }  // namespace
 
 const QuantizedKernel kAvx2Quantized = {
-    kNibbles * kLevelTable, stage_levels, loop_pack_bytes, count_levels, multiply, requantize,
+    kNibbles * kLevelTable, stage_levels, loop_pack_bytes, count_levels, loop_combine, multiply, requantize,
 };
 
 const Kernel kAvx2Kernel = {

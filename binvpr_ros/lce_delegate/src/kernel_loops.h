@@ -70,6 +70,11 @@ inline void loop_pack_bytes(const std::int32_t* const* filters, const std::vecto
   }
 }
 
+inline void loop_combine(const std::int32_t* doubled, int channels, std::int32_t total, const std::int32_t* magnitudes,
+                         const std::int32_t* bias, std::int32_t* sums) {
+  for (int i = 0; i < channels; ++i) sums[i] = bias[i] + magnitudes[i] * (total - doubled[i]);
+}
+
 inline void loop_requantize(const std::int32_t* sums, int channels, const Requantization& to, std::int8_t* output) {
   for (int i = 0; i < channels; ++i) {
     // The product's upper half, then a division by a power of two, each rounded to nearest, halves upwards.

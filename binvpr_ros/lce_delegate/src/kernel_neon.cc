@@ -251,10 +251,11 @@ void count_levels(const std::uint8_t* const* pixels, const Run* runs, int run_co
   }
 }
 
-void multiply(const std::int16_t* patches, int length, const std::int16_t* weights, std::int32_t* sums) {
+void multiply(const std::int16_t* patches, int length, const std::int16_t* weights, const std::int32_t* bias,
+              std::int32_t* sums) {
   for (int first = 0; first < kTileChannels; first += 8) {
-    const int32x4_t zero = vdupq_n_s32(0);
-    int32x4_t low[kTilePixels] = {zero, zero, zero, zero}, high[kTilePixels] = {zero, zero, zero, zero};
+    const int32x4_t a = vld1q_s32(bias + first), b = vld1q_s32(bias + first + 4);
+    int32x4_t low[kTilePixels] = {a, a, a, a}, high[kTilePixels] = {b, b, b, b};
     for (int i = 0; i < length; i += 2) {
       const int16x8x2_t weight = vld2q_s16(weights + i * kTileChannels + 2 * first);
       for (int pixel = 0; pixel < kTilePixels; ++pixel) {
@@ -349,7 +350,7 @@ double peak(long rounds) {
 }  // namespace
 
 const QuantizedKernel kNeonQuantized = {
-    kWordBits / 4 * kLevelTable, stage_levels, loop_pack_bytes, count_levels, multiply, requantize,
+    kWordBits / 4 * kLevelTable, stage_levels, loop_pack_bytes, count_levels, loop_combine, multiply, requantize,
 };
 
 const Kernel kNeonKernel = {

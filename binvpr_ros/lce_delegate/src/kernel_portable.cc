@@ -87,9 +87,10 @@ void count_levels(const std::uint8_t* const* pixels, const Run* runs, int run_co
   }
 }
 
-void multiply(const std::int16_t* patches, int length, const std::int16_t* weights, std::int32_t* sums) {
+void multiply(const std::int16_t* patches, int length, const std::int16_t* weights, const std::int32_t* bias,
+              std::int32_t* sums) {
   for (int pixel = 0; pixel < kTilePixels; ++pixel, patches += length, sums += kTileChannels) {
-    std::fill(sums, sums + kTileChannels, 0);
+    std::copy_n(bias, kTileChannels, sums);
     for (int i = 0; i < length; ++i) {
       const std::int16_t* weight = weights + i / 2 * 2 * kTileChannels + i % 2;
       for (int channel = 0; channel < kTileChannels; ++channel) sums[channel] += patches[i] * weight[2 * channel];
@@ -113,7 +114,7 @@ double peak(long rounds) {
 }  // namespace
 
 const QuantizedKernel kPortableQuantized = {
-    kWordBits, stage_levels, loop_pack_bytes, count_levels, multiply, loop_requantize,
+    kWordBits, stage_levels, loop_pack_bytes, count_levels, loop_combine, multiply, loop_requantize,
 };
 
 const Kernel kPortableKernel = {
