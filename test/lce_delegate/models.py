@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import flatbuffers
@@ -77,6 +78,23 @@ def pool_options(pool: MaxPool) -> dict[str, int]:
     }
 
 
+@dataclass(frozen=True)
+class Int8Convolution:
+    """One int8 CONV_2D."""
+
+    weights: NDArray[np.int8]
+    """[channels out, height, width, channels in]"""
+    bias: NDArray[np.int32]
+    scales: NDArray[np.float32]
+    """Of the weights, [channels out]."""
+    input_scale: float
+    output: Quantization
+    stride: Pair = (1, 1)
+    dilation: Pair = (1, 1)
+    padding: Padding = "SAME"
+    activation: Activation = "NONE"
+
+
 class Graph:
     """A model in the making. Tensors are the integers that the methods return; operators run in the order of calls.
 
@@ -124,11 +142,16 @@ class Graph:
         self._graph.inputs.append(index)
         return index
 
-    def constant(self, values: NDArray[Any]) -> int:
-        """Return a new tensor that holds `values`."""
+    def constant(self, values: NDArray[Any], scales: NDArray[np.float32] | None = None) -> int:
+        """Return a new tensor that holds `values`, with a scale for each index of its first axis where it has some."""
         octets = np.frombuffer(values.tobytes(), np.uint8)
         self._model.buffers.append(schema.BufferT(data=octets))
-        return self.tensor(values.shape, values.dtype.type, buffer=len(self._model.buffers) - 1)
+        index = self.tensor(values.shape, values.dtype.type, buffer=len(self._model.buffers) - 1)
+        if scales is not None:
+            self._graph.tensors[index].quantization = schema.QuantizationParametersT(
+                scale=scales, zeroPoint=np.zeros(scales.size, np.int64), quantizedDimension=0
+            )
+        return index
 
     def shape(self, tensor: int) -> tuple[int, ...]:
         """Return the shape of a tensor."""
@@ -200,6 +223,24 @@ class Graph:
         sides = zip(image, pool.size, pool.stride, strict=True)
         outputs = [window(length, size, stride, 1, pool.padding).outputs for length, size, stride in sides]
         return self.custom("LceBMaxPool2d", [x], self.tensor([batch, *outputs, channels], np.int32), pool_options(pool))
+
+    def conv2d(self, x: int, layer: Int8Convolution) -> int:
+        """Add an int8 CONV_2D."""
+        batch, *image, _ = self.shape(x)
+        sides = zip(image, layer.weights.shape[1:3], layer.stride, layer.dilation, strict=True)
+        outputs = [window(*side, layer.padding).outputs for side in sides]
+        channels = layer.weights.shape[0]
+        scales = np.float32(layer.input_scale) * layer.scales
+        inputs = [x, self.constant(layer.weights, layer.scales), self.constant(layer.bias, scales)]
+        options = schema.Conv2DOptionsT(
+            padding=PADDINGS[layer.padding],
+            strideH=layer.stride[0],
+            strideW=layer.stride[1],
+            dilationHFactor=layer.dilation[0],
+            dilationWFactor=layer.dilation[1],
+            fusedActivationFunction=ACTIVATIONS[layer.activation],
+        )
+        return self.builtin("CONV_2D", inputs, self.tensor([batch, *outputs, channels], np.int8, layer.output), options)
 
     def add(self, x: int, y: int) -> int:
         """Add an ADD of two float tensors."""
