@@ -55,7 +55,8 @@ class Lce:
 class Litert:
     """How ai-edge-litert or tflite-runtime is to run a model: with the delegate at `library`, and its options."""
 
-    library: Path
+    library: Path | None
+    """The delegate's; None for the interpreter alone."""
     kernel: str = "auto"
     threads: int = 1
     xnnpack: bool = False
@@ -145,14 +146,16 @@ def _run_lce(module: Any, job: Job, how: dict[str, Any]) -> list[Arrays]:
 
 
 def _run_litert(module: Any, job: Job, how: dict[str, Any]) -> list[Arrays]:
-    options = {"threads": str(how["threads"]), "kernel": how["kernel"]}
-    delegate = module.load_delegate(str(how["library"]), options)
+    delegates = []
+    if how["library"] is not None:
+        options = {"threads": str(how["threads"]), "kernel": how["kernel"]}
+        delegates.append(module.load_delegate(str(how["library"]), options))
     resolver = module.OpResolverType
     interpreter = module.Interpreter(
         model_content=job.model,
         # With more, the builtin operators add up floats in another order, and now and then a sign turns.
         num_threads=1,
-        experimental_delegates=[delegate],
+        experimental_delegates=delegates,
         experimental_op_resolver_type=resolver.AUTO if how["xnnpack"] else resolver.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
     )
     interpreter.allocate_tensors()
