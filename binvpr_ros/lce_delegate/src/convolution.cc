@@ -81,7 +81,8 @@ BinaryConvolution::BinaryConvolution(const NodeFacts& node, const Kernel& kernel
   require(padding == 0 || padding == 1, "the option padding of LceBconv2d must be 0 or 1; convert the model again");
   require(pad_values == 0 || pad_values == 1,
           "the option pad_values of LceBconv2d must be 0 or 1; convert the model again");
-  require(channels_in_ > 0, "the option channels_in of LceBconv2d must be positive; convert the model again");
+  require(channels_in_ > 0 && channels_in_ < 1 << 24,
+          "the option channels_in of LceBconv2d is out of range; convert the model again");
   geometry.same_padding = padding == 0;
   zero_padding_ = geometry.same_padding && pad_values == 0;
 
@@ -147,6 +148,8 @@ std::vector<Dims> BinaryConvolution::prepare(const std::vector<Dims>& inputs) {
   require(inputs[0].size() == 4 && inputs[0][3] == geometry().pixel_words,
           "the input of LceBconv2d does not have the shape that its filter needs; check the input's shape");
   const Dims unpacked = set_input_size(inputs[0]);
+  require(!adds_shortcut_ || inputs[1] == unpacked,
+          "the two sides of a shortcut's addition have different shapes; check the input's shape");
   if (!filters_are_packed()) {
     pack_filters(kernel_.pack, filters_);
     if (output_type_ == kInt32) find_least_counts();
@@ -157,6 +160,11 @@ std::vector<Dims> BinaryConvolution::prepare(const std::vector<Dims>& inputs) {
   if (output_type_ == kInt32) return {packed};
   if (packs_) return {unpacked, packed};
   return {unpacked};
+}
+
+// Where the channels of a group do not fill whole words, neighbouring blocks write to one word.
+bool BinaryConvolution::blocks_share_words() const {
+  return geometry().groups > 1 && geometry().channels_out / geometry().groups % kWordBits != 0;
 }
 
 void BinaryConvolution::find_least_counts() {
@@ -196,9 +204,7 @@ void BinaryConvolution::run(const std::vector<const void*>& inputs, const std::v
   });
   const auto* shortcut = adds_shortcut_ ? static_cast<const float*>(inputs[1]) : nullptr;
   auto* packed = static_cast<std::int32_t*>(packs_ ? outputs[1] : nullptr);
-  // Where the channels of a group do not fill whole words, neighbouring blocks write to one word.
-  const bool shares_words = geometry().groups > 1 && geometry().channels_out / geometry().groups % kWordBits != 0;
-  for_each_tile(pool, !shares_words, [&](const Block& block, int first_pixel) {
+  for_each_tile(pool, !blocks_share_words(), [&](const Block& block, int first_pixel) {
     run_tile(block, first_pixel, shortcut, outputs[0], packed);
   });
 }

@@ -20,6 +20,7 @@ class BinaryConvolution : public TiledConvolution {
   // A float result may take the shortcut's addition and the next layer's quantization along, while it is at hand.
   // After add_shortcut() there is a second input, of the output's size; after also_pack() a second output: the signs.
   bool gives_float() const { return output_type_ == tflite_abi::kFloat32; }
+  bool can_pack() const { return gives_float() && !blocks_share_words(); }
   void add_shortcut() { adds_shortcut_ = true; }
   void also_pack() { packs_ = true; }
 
@@ -28,6 +29,7 @@ class BinaryConvolution : public TiledConvolution {
 
  private:
   void run_tile(const Block& block, int first_pixel, const float* shortcut, void* output, std::int32_t* packed) const;
+  bool blocks_share_words() const;
   void find_least_counts();
   void find_tap_corrections();
   void correct_zero_padding(int pixel, const Block& block, std::int32_t* sums) const;

@@ -49,10 +49,12 @@ bool succeeds(Context* context, Work work) {
   try {
     work();
     return true;
-  } catch (const std::exception& error) {
-    context->ReportError(context, "%s\n", error.what());  // runtimes append what they say next
-    return false;
+  } catch (const Refusal& refusal) {
+    context->ReportError(context, "%s\n", refusal.what());  // runtimes append what they say next
+  } catch (const std::exception&) {
+    context->ReportError(context, "there is not enough memory for a Larq operator; use a smaller input\n");
   }
+  return false;
 }
 
 std::vector<int> values(const IntArray* array) {
@@ -83,8 +85,13 @@ TensorFacts read_tensor(const Context* context, int index, const std::map<int, i
     facts.channel_axis = affine->quantized_dimension;
   }
   if (tensor.allocation_type == kMmapRo) {
-    require(tensor.data != nullptr && tensor.bytes >= element_count(facts.dims) * bytes_of(facts.type),
+    const bool may_be_read =
+        facts.type == kFloat32 || facts.type == kInt32 || facts.type == kInt8 || facts.type == kBool;
+    require(tensor.data != nullptr &&
+                (!may_be_read || tensor.bytes >= element_count(facts.dims) * bytes_of(facts.type)),
             "a weight of a Larq operator is cut short; convert the model again");
+    require(!may_be_read || reinterpret_cast<std::uintptr_t>(tensor.data) % bytes_of(facts.type) == 0,
+            "a weight of a Larq operator is not aligned in the file; convert the model again");
     facts.constant = tensor.data;
   }
   return facts;
@@ -172,9 +179,17 @@ std::vector<int> choose_nodes(Context* context, const std::vector<int>& plan, St
       }
     }
   }
+  std::map<int, int> writers;
+  for (const auto& [index, node] : nodes) {
+    for (const int tensor : node.outputs) ++writers[tensor];
+  }
   std::vector<int> chosen;
   for (const int index : plan) {
-    if (ours.count(index) > 0) chosen.push_back(index);
+    if (ours.count(index) == 0) continue;
+    for (const int tensor : nodes[index].outputs) {
+      require(writers[tensor] == 1, "two operators of the model write to the same tensor; convert the model again");
+    }
+    chosen.push_back(index);
   }
   return chosen;
 }
@@ -221,6 +236,7 @@ void free_instance(Context* /*context*/, void* instance) {
 }
 
 Status prepare(Context* context, tflite_abi::Node* node) {
+  if (node->user_data == kInitFailed) return kError;  // init has said why
   auto& instance = *static_cast<Instance*>(node->user_data);
   const bool done = succeeds(context, [&] {
     std::map<int, Dims> dims;
@@ -245,6 +261,7 @@ Status invoke(Context* context, tflite_abi::Node* node) {
 Status claim(Context* context, Delegate* delegate) {
   auto& state = *static_cast<State*>(delegate->data);
   Status status = kError;
+  const std::lock_guard<std::mutex> lock(state.running);
   state.levels.clear();
   const bool done = succeeds(context, [&] {
     IntArray* plan = nullptr;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "int8_convolution.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <limits>
@@ -11,6 +12,7 @@ namespace {
 using tflite_abi::kInt32;
 using tflite_abi::kInt8;
 
+constexpr std::int32_t kMaxBias = 1 << 29;  // so that sums and their rounding fit an int32
 constexpr int kMaxWindow = 1 << 16;  // of channels and taps, so that 16 levels * 127 * window fit an int32
 
 struct ClampedRange {
@@ -29,6 +31,8 @@ ClampedRange clamped(tflite_abi::Activation activation, const TensorFacts& outpu
   return range;
 }
 
+bool is_int8(int zero_point) { return zero_point >= -128 && zero_point <= 127; }
+
 bool is_int8_convolution(const NodeFacts& node) {
   if (node.builtin != tflite_abi::kConv2d || node.builtin_options == nullptr || node.inputs.size() < 2 ||
       node.outputs.size() != 1) {
@@ -36,7 +40,7 @@ bool is_int8_convolution(const NodeFacts& node) {
   }
   const auto& options = *static_cast<const tflite_abi::ConvParams*>(node.builtin_options);
   const TensorFacts& output = node.outputs[0];
-  return output.type == kInt8 && output.is_quantized && output.scale > 0 &&
+  return output.type == kInt8 && output.is_quantized && output.scale > 0 && is_int8(output.zero_point) &&
          (options.activation == tflite_abi::kActNone || options.activation == tflite_abi::kActRelu ||
           options.activation == tflite_abi::kActRelu6);
 }
@@ -71,7 +75,7 @@ bool has_known_form(const NodeFacts& node) {
   if (!is_int8_convolution(node)) return false;
   const TensorFacts &input = node.inputs[0], &filter = node.inputs[1];
   if (!input.present || input.type != kInt8 || input.constant != nullptr || input.dims.size() != 4 ||
-      !(input.scale > 0) || input.zero_point < -128 || input.zero_point > 127) {
+      !(input.scale > 0) || !is_int8(input.zero_point)) {
     return false;
   }
   if (!filter.present || filter.type != kInt8 || filter.constant == nullptr || filter.dims.size() != 4 ||
@@ -83,16 +87,19 @@ bool has_known_form(const NodeFacts& node) {
       (filter.channel_scales.size() != 1 && filter.channel_scales.size() != channels)) {
     return false;
   }
-  if (node.inputs.size() > 2 && node.inputs[2].present &&
-      (node.inputs[2].type != kInt32 || node.inputs[2].constant == nullptr || node.inputs[2].dims != Dims{filter.dims[0]})) {
-    return false;
+  if (node.inputs.size() > 2 && node.inputs[2].present) {
+    const TensorFacts& bias = node.inputs[2];
+    if (bias.type != kInt32 || bias.constant == nullptr || bias.dims != Dims{filter.dims[0]}) return false;
+    const auto* values = bias.data<std::int32_t>();
+    const auto is_large = [](std::int32_t value) { return value < -kMaxBias || value > kMaxBias; };
+    if (std::any_of(values, values + channels, is_large)) return false;
   }
   const auto& options = *static_cast<const tflite_abi::ConvParams*>(node.builtin_options);
   if (options.padding != tflite_abi::kPaddingSame && options.padding != tflite_abi::kPaddingValid) return false;
   for (const float scale : filter.channel_scales) {
-    // TFLite shifts to the left where the factor is above 1; such layers are left to it.
+    // TFLite shifts to the left where the factor is above 1, or rounds to it; such layers are left to it.
     if (!(scale > 0) || !(static_cast<double>(input.scale) * static_cast<double>(scale) <
-                          static_cast<double>(node.outputs[0].scale))) {
+                          static_cast<double>(node.outputs[0].scale) * (1 - 1e-9))) {
       return false;
     }
   }

@@ -19,7 +19,7 @@ constexpr int kMaxCount = 65534;    // a tile counts at most so many bits, so th
 // The negative number next to zero. TFLite takes subnormal numbers for zero, in some runtimes by the processor's mode.
 constexpr float kNegative = -std::numeric_limits<float>::min();
 
-constexpr int words_for(int channels) { return (channels + kWordBits - 1) / kWordBits; }
+constexpr int words_for(int channels) { return channels / kWordBits + (channels % kWordBits != 0); }
 
 // Input that lies in one piece: the channels of one filter tap, or of a whole filter row.
 struct Run {
@@ -118,7 +118,6 @@ extern const Kernel kAvx512Kernel;
 #elif defined(__aarch64__)
 extern const QuantizedKernel kNeonQuantized;
 extern const Kernel kNeonKernel;
-extern const Kernel kNeonDotKernel;
 #endif
 
 // The kernels that this processor can run, best first.

@@ -1,32 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
-// 64-bit ARM, with and without the dot-product instructions (Cortex-A55, A75, A76 and later have them).
+// 64-bit ARM.
 //
-// A vector holds 128 input channels of one filter. Exclusive or, count the bits of each byte, add bytes to bytes: 128
-// multiply-accumulates in three instructions, and only after 31 vectors must the bytes be widened. A dot product with
-// ones adds four bytes into 32 bits instead of byte to byte, and nothing needs widening.
+// A vector holds 128 input channels of one filter. Exclusive or, count the bits of each byte, then add neighbours until
+// the counts of eight filters share a vector: seven pairwise additions and one that widens. So 128 multiply-accumulates
+// take three instructions, and at the end nothing is left to add up. Sums in bytes would take as many in the loop, and
+// then more to add up each of sixteen vectors; so would dot products with ones (docs/kernels.md).
 #if defined(__aarch64__)
 
 #include <arm_neon.h>
-#include <sys/auxv.h>
 
 #include <cstring>
 
 #include "kernel_loops.h"
 
-#if defined(__clang__)
-#define BINVPR_DOT_PRODUCT __attribute__((target("dotprod")))
-#else
-#define BINVPR_DOT_PRODUCT __attribute__((target("arch=armv8.2-a+dotprod")))
-#endif
-
 namespace binvpr {
 namespace {
 
 constexpr int kVectorWords = 4;
-constexpr int kBlock = 4;                 // filters that are counted together, against four pixels
-constexpr int kVectorsBeforeFlush = 31;   // a vector adds 8 at most to a byte
-constexpr unsigned long kHasDotProduct = 1UL << 20;  // HWCAP_ASIMDDP, missing in old headers
-static_assert(kTilePixels == 4 && kTileChannels % kBlock == 0, "the registers are laid out for 4 x 4 sums");
+constexpr int kBlock = 8;  // filters that are counted together, against four pixels
+static_assert(kTilePixels == 4 && kTileChannels % kBlock == 0, "the registers are laid out for 4 x 8 sums");
 
 constexpr int vectors_for(int words) { return (words + kVectorWords - 1) / kVectorWords; }
 
@@ -34,7 +26,7 @@ void stage(const std::int32_t* words, int count, std::uint8_t* staged) {
   std::memcpy(staged, words, static_cast<std::size_t>(count) * sizeof(*words));
 }
 
-// [block of 4 channels][run][vector][channel], runs filled up with zeros to whole vectors.
+// [block of 8 channels][run][vector][channel], runs filled up with zeros to whole vectors.
 void pack(const std::int32_t* const* filters, const std::vector<Run>& runs, std::vector<std::uint8_t>& packed) {
   for (int block = 0; block < kTileChannels; block += kBlock) {
     int first = 0;
@@ -56,133 +48,106 @@ void pack(const std::int32_t* const* filters, const std::vector<Run>& runs, std:
   }
 }
 
+// One to three words, filled up with zeros. A copy of unknown length would be a call, and save every vector.
 inline uint8x16_t load_words(const std::uint8_t* staged, int words) {
-  std::uint8_t bytes[16] = {};
-  std::memcpy(bytes, staged, static_cast<std::size_t>(words) * sizeof(std::int32_t));
-  return vld1q_u8(bytes);
+  const auto word_at = [staged](int i) {
+    std::uint32_t word;
+    std::memcpy(&word, staged + 4 * i, sizeof(word));
+    return word;
+  };
+  uint32x4_t bits = vsetq_lane_u32(word_at(0), vdupq_n_u32(0), 0);
+  if (words > 1) bits = vsetq_lane_u32(word_at(1), bits, 1);
+  if (words > 2) bits = vsetq_lane_u32(word_at(2), bits, 2);
+  return vreinterpretq_u8_u32(bits);
 }
+
+struct Filters {
+  uint8x16_t a, b, c, d, e, f, g, h;
+
+  explicit Filters(const std::uint8_t* packed)
+      : a(vld1q_u8(packed)),
+        b(vld1q_u8(packed + 16)),
+        c(vld1q_u8(packed + 32)),
+        d(vld1q_u8(packed + 48)),
+        e(vld1q_u8(packed + 64)),
+        f(vld1q_u8(packed + 80)),
+        g(vld1q_u8(packed + 96)),
+        h(vld1q_u8(packed + 112)) {}
+};
 
 inline uint8x16_t differing(uint8x16_t filter, uint8x16_t pixel) { return vcntq_u8(veorq_u8(filter, pixel)); }
 
-// Sums of one pixel against four filters.
-struct ByteSums {
-  uint8x16_t a, b, c, d;
+// The bits in which a pixel differs from two filters: eight bytes a filter.
+inline uint8x16_t differing(uint8x16_t first, uint8x16_t second, uint8x16_t pixel) {
+  return vpaddq_u8(differing(first, pixel), differing(second, pixel));
+}
 
-  void clear() { a = b = c = d = vdupq_n_u8(0); }
+// The same for eight filters.
+struct Pairs {
+  uint8x16_t ab, cd, ef, gh;
 
-  void add(const uint8x16_t* filters, uint8x16_t pixel) {
-    a = vaddq_u8(a, differing(filters[0], pixel));
-    b = vaddq_u8(b, differing(filters[1], pixel));
-    c = vaddq_u8(c, differing(filters[2], pixel));
-    d = vaddq_u8(d, differing(filters[3], pixel));
-  }
+  Pairs(const Filters& filters, uint8x16_t pixel)
+      : ab(differing(filters.a, filters.b, pixel)),
+        cd(differing(filters.c, filters.d, pixel)),
+        ef(differing(filters.e, filters.f, pixel)),
+        gh(differing(filters.g, filters.h, pixel)) {}
 
-  // The four sums over the bytes, at most 16 * 248 each.
-  uint16x4_t total() const {
-    const uint16x8_t ab = vpaddq_u16(vpaddlq_u8(a), vpaddlq_u8(b));
-    const uint16x8_t cd = vpaddq_u16(vpaddlq_u8(c), vpaddlq_u8(d));
-    const uint16x8_t abcd = vpaddq_u16(ab, cd);
-    return vget_low_u16(vpaddq_u16(abcd, abcd));
+  // A byte is 64 at most by the end.
+  uint16x8_t added_to(uint16x8_t sums) const {
+    return vpadalq_u8(sums, vpaddq_u8(vpaddq_u8(ab, cd), vpaddq_u8(ef, gh)));
   }
 };
 
-void count_bytes(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
-                 int channels, std::uint16_t* counts) {
+// Lets no work on `pixel` begin before `pairs` are there: a compiler that takes on four pixels at once runs out of
+// registers and keeps sums in memory. Two at once are enough to hide latencies.
+inline void hold_back(uint8x16_t& pixel, const Pairs& pairs) {
+  asm("" : "+w"(pixel) : "w"(pairs.ab), "w"(pairs.cd), "w"(pairs.ef), "w"(pairs.gh));
+}
+
+// Sums of four pixels against eight filters.
+struct Sums {
+  uint16x8_t s0, s1, s2, s3;
+
+  void add(const std::uint8_t* packed, uint8x16_t w0, uint8x16_t w1, uint8x16_t w2, uint8x16_t w3) {
+    const Filters filters(packed);
+    const Pairs pairs0(filters, w0), pairs1(filters, w1);
+    s0 = pairs0.added_to(s0);
+    hold_back(w2, pairs0);
+    const Pairs pairs2(filters, w2);
+    s1 = pairs1.added_to(s1);
+    hold_back(w3, pairs1);
+    const Pairs pairs3(filters, w3);
+    s2 = pairs2.added_to(s2);
+    s3 = pairs3.added_to(s3);
+  }
+};
+
+void count(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed, int channels,
+           std::uint16_t* counts) {
   for (int block = 0; block < channels; block += kBlock) {
-    ByteSums s0, s1, s2, s3;
-    s0.clear(), s1.clear(), s2.clear(), s3.clear();
-    uint16x4_t t0 = vdup_n_u16(0), t1 = t0, t2 = t0, t3 = t0;
-    int room = kVectorsBeforeFlush;
-    const auto flush = [&] {
-      t0 = vadd_u16(t0, s0.total());
-      t1 = vadd_u16(t1, s1.total());
-      t2 = vadd_u16(t2, s2.total());
-      t3 = vadd_u16(t3, s3.total());
-      s0.clear(), s1.clear(), s2.clear(), s3.clear();
-      room = kVectorsBeforeFlush;
-    };
+    const uint16x8_t zero = vdupq_n_u16(0);
+    Sums sums = {zero, zero, zero, zero};
     for (int r = 0; r < run_count; ++r) {
       const std::uint8_t* p0 = pixels[0] + runs[r].offset;
       const std::uint8_t* p1 = pixels[1] + runs[r].offset;
       const std::uint8_t* p2 = pixels[2] + runs[r].offset;
       const std::uint8_t* p3 = pixels[3] + runs[r].offset;
-      for (int left = runs[r].words / kVectorWords; left > 0;) {
-        const int vectors = std::min(left, room);
-        left -= vectors;
-        room -= vectors;
-        for (int vector = 0; vector < vectors; ++vector) {
-          const uint8x16_t filters[kBlock] = {vld1q_u8(packed), vld1q_u8(packed + 16), vld1q_u8(packed + 32),
-                                              vld1q_u8(packed + 48)};
-          packed += 64;
-          s0.add(filters, vld1q_u8(p0));
-          s1.add(filters, vld1q_u8(p1));
-          s2.add(filters, vld1q_u8(p2));
-          s3.add(filters, vld1q_u8(p3));
-          p0 += 16, p1 += 16, p2 += 16, p3 += 16;
-        }
-        if (room == 0) flush();
+      int words = runs[r].words;
+      for (; words >= kVectorWords; words -= kVectorWords) {
+        sums.add(packed, vld1q_u8(p0), vld1q_u8(p1), vld1q_u8(p2), vld1q_u8(p3));
+        packed += sizeof(Filters);
+        p0 += 16, p1 += 16, p2 += 16, p3 += 16;
       }
-      const int rest = runs[r].words % kVectorWords;
-      if (rest > 0) {
-        const uint8x16_t filters[kBlock] = {vld1q_u8(packed), vld1q_u8(packed + 16), vld1q_u8(packed + 32),
-                                            vld1q_u8(packed + 48)};
-        packed += 64;
-        s0.add(filters, load_words(p0, rest));
-        s1.add(filters, load_words(p1, rest));
-        s2.add(filters, load_words(p2, rest));
-        s3.add(filters, load_words(p3, rest));
-        if (--room == 0) flush();
+      if (words > 0) {
+        sums.add(packed, load_words(p0, words), load_words(p1, words), load_words(p2, words),
+                 load_words(p3, words));
+        packed += sizeof(Filters);
       }
     }
-    flush();
-    vst1_u16(counts + block, t0);
-    vst1_u16(counts + kTileChannels + block, t1);
-    vst1_u16(counts + 2 * kTileChannels + block, t2);
-    vst1_u16(counts + 3 * kTileChannels + block, t3);
-  }
-}
-
-BINVPR_DOT_PRODUCT inline uint32x4_t add_dot(uint32x4_t sum, uint8x16_t filter, uint8x16_t pixel, uint8x16_t ones) {
-  return vdotq_u32(sum, differing(filter, pixel), ones);
-}
-
-BINVPR_DOT_PRODUCT inline uint16x4_t total_of(uint32x4_t a, uint32x4_t b, uint32x4_t c, uint32x4_t d) {
-  return vmovn_u32(vpaddq_u32(vpaddq_u32(a, b), vpaddq_u32(c, d)));
-}
-
-BINVPR_DOT_PRODUCT void count_dots(const std::uint8_t* const* pixels, const Run* runs, int run_count,
-                                   const std::uint8_t* packed, int channels, std::uint16_t* counts) {
-  const uint8x16_t ones = vdupq_n_u8(1);
-  for (int block = 0; block < channels; block += kBlock) {
-    const uint32x4_t zero = vdupq_n_u32(0);
-    uint32x4_t a0 = zero, a1 = zero, a2 = zero, a3 = zero, b0 = zero, b1 = zero, b2 = zero, b3 = zero;
-    uint32x4_t c0 = zero, c1 = zero, c2 = zero, c3 = zero, d0 = zero, d1 = zero, d2 = zero, d3 = zero;
-    for (int r = 0; r < run_count; ++r) {
-      for (int word = 0; word < runs[r].words; word += kVectorWords) {
-        const std::ptrdiff_t at = runs[r].offset + 4 * word;
-        const int rest = runs[r].words - word;
-        const bool whole = rest >= kVectorWords;
-        const uint8x16_t w0 = whole ? vld1q_u8(pixels[0] + at) : load_words(pixels[0] + at, rest);
-        const uint8x16_t w1 = whole ? vld1q_u8(pixels[1] + at) : load_words(pixels[1] + at, rest);
-        const uint8x16_t w2 = whole ? vld1q_u8(pixels[2] + at) : load_words(pixels[2] + at, rest);
-        const uint8x16_t w3 = whole ? vld1q_u8(pixels[3] + at) : load_words(pixels[3] + at, rest);
-        const uint8x16_t a = vld1q_u8(packed), b = vld1q_u8(packed + 16);
-        const uint8x16_t c = vld1q_u8(packed + 32), d = vld1q_u8(packed + 48);
-        packed += 64;
-        a0 = add_dot(a0, a, w0, ones), a1 = add_dot(a1, a, w1, ones);
-        a2 = add_dot(a2, a, w2, ones), a3 = add_dot(a3, a, w3, ones);
-        b0 = add_dot(b0, b, w0, ones), b1 = add_dot(b1, b, w1, ones);
-        b2 = add_dot(b2, b, w2, ones), b3 = add_dot(b3, b, w3, ones);
-        c0 = add_dot(c0, c, w0, ones), c1 = add_dot(c1, c, w1, ones);
-        c2 = add_dot(c2, c, w2, ones), c3 = add_dot(c3, c, w3, ones);
-        d0 = add_dot(d0, d, w0, ones), d1 = add_dot(d1, d, w1, ones);
-        d2 = add_dot(d2, d, w2, ones), d3 = add_dot(d3, d, w3, ones);
-      }
-    }
-    vst1_u16(counts + block, total_of(a0, b0, c0, d0));
-    vst1_u16(counts + kTileChannels + block, total_of(a1, b1, c1, d1));
-    vst1_u16(counts + 2 * kTileChannels + block, total_of(a2, b2, c2, d2));
-    vst1_u16(counts + 3 * kTileChannels + block, total_of(a3, b3, c3, d3));
+    vst1q_u16(counts + block, sums.s0);
+    vst1q_u16(counts + kTileChannels + block, sums.s1);
+    vst1q_u16(counts + 2 * kTileChannels + block, sums.s2);
+    vst1q_u16(counts + 3 * kTileChannels + block, sums.s3);
   }
 }
 
@@ -251,6 +216,13 @@ void count_levels(const std::uint8_t* const* pixels, const Run* runs, int run_co
   }
 }
 
+// Two values to multiply by, lane by lane: loaded straight into a vector.
+inline int16x4_t pair_at(const std::int16_t* values) {
+  std::uint32_t pair;
+  std::memcpy(&pair, values, sizeof(pair));
+  return vcreate_s16(pair);
+}
+
 void multiply(const std::int16_t* patches, int length, const std::int16_t* weights, const std::int32_t* bias,
               std::int32_t* sums) {
   for (int first = 0; first < kTileChannels; first += 8) {
@@ -259,11 +231,11 @@ void multiply(const std::int16_t* patches, int length, const std::int16_t* weigh
     for (int i = 0; i < length; i += 2) {
       const int16x8x2_t weight = vld2q_s16(weights + i * kTileChannels + 2 * first);
       for (int pixel = 0; pixel < kTilePixels; ++pixel) {
-        const std::int16_t* values = patches + pixel * length + i;
-        low[pixel] = vmlal_n_s16(low[pixel], vget_low_s16(weight.val[0]), values[0]);
-        high[pixel] = vmlal_n_s16(high[pixel], vget_high_s16(weight.val[0]), values[0]);
-        low[pixel] = vmlal_n_s16(low[pixel], vget_low_s16(weight.val[1]), values[1]);
-        high[pixel] = vmlal_n_s16(high[pixel], vget_high_s16(weight.val[1]), values[1]);
+        const int16x4_t values = pair_at(patches + pixel * length + i);
+        low[pixel] = vmlal_lane_s16(low[pixel], vget_low_s16(weight.val[0]), values, 0);
+        high[pixel] = vmlal_high_lane_s16(high[pixel], weight.val[0], values, 0);
+        low[pixel] = vmlal_lane_s16(low[pixel], vget_low_s16(weight.val[1]), values, 1);
+        high[pixel] = vmlal_high_lane_s16(high[pixel], weight.val[1], values, 1);
       }
     }
     for (int pixel = 0; pixel < kTilePixels; ++pixel) {
@@ -333,18 +305,18 @@ void pack_int8(const std::int8_t* values, int count, std::int8_t zero_point, std
 }
 
 double peak(long rounds) {
-  uint8x16_t filters[kBlock] = {vdupq_n_u8(1), vdupq_n_u8(2), vdupq_n_u8(3), vdupq_n_u8(4)};
-  uint8x16_t pixel = vdupq_n_u8(5);
-  ByteSums s, t;
-  s.clear(), t.clear();
+  std::uint8_t bytes[sizeof(Filters)] = {};
+  asm volatile("" ::"r"(bytes) : "memory");  // that they are all the same is not to be known
+  const Filters filters(bytes);
+  uint8x16_t pixel = vdupq_n_u8(5), other = pixel;
+  uint16x8_t s = vdupq_n_u16(0), t = s;
   for (long i = 0; i < rounds; ++i) {
-    asm volatile("" : "+w"(pixel), "+w"(filters[0]), "+w"(filters[1]), "+w"(filters[2]), "+w"(filters[3]));
-    s.add(filters, pixel);
-    asm volatile("" : "+w"(pixel), "+w"(filters[0]), "+w"(filters[1]), "+w"(filters[2]), "+w"(filters[3]));
-    t.add(filters, pixel);
+    asm volatile("" : "+w"(pixel), "+w"(other));
+    s = Pairs(filters, pixel).added_to(s);
+    t = Pairs(filters, other).added_to(t);
   }
-  asm volatile("" ::"w"(s.a), "w"(s.b), "w"(s.c), "w"(s.d), "w"(t.a), "w"(t.b), "w"(t.c), "w"(t.d));
-  return 8.0 * 128 * static_cast<double>(rounds);
+  asm volatile("" ::"w"(s), "w"(t));
+  return 2.0 * kBlock * 128 * static_cast<double>(rounds);
 }
 
 }  // namespace
@@ -354,13 +326,8 @@ const QuantizedKernel kNeonQuantized = {
 };
 
 const Kernel kNeonKernel = {
-    "neon", kNeonQuantized, [] { return true; }, sizeof(std::int32_t), stage, pack, count_bytes, reach, loop_add_doubled, loop_to_float, loop_to_int8,
+    "neon", kNeonQuantized, [] { return true; }, sizeof(std::int32_t), stage, pack, count, reach, loop_add_doubled, loop_to_float, loop_to_int8,
     pack_float, pack_int8, peak,
-};
-
-const Kernel kNeonDotKernel = {
-    "neon_dot", kNeonQuantized, [] { return (getauxval(AT_HWCAP) & kHasDotProduct) != 0; }, sizeof(std::int32_t), stage, pack,
-    count_dots, reach, loop_add_doubled, loop_to_float, loop_to_int8, pack_float, pack_int8, peak,
 };
 
 }  // namespace binvpr

@@ -46,6 +46,7 @@ class Quantize : public Operator {
 
   std::vector<Dims> prepare(const std::vector<Dims>& inputs) override {
     Dims packed = inputs[0];
+    require(!packed.empty(), "the input of LceQuantize has no dimensions; check the input's shape");
     rows_ = element_count(packed) / static_cast<std::size_t>(packed.back());
     columns_ = packed.back();
     packed.back() = words_for(columns_);
@@ -124,7 +125,7 @@ class Dequantize : public Operator {
 
   std::vector<Dims> prepare(const std::vector<Dims>& inputs) override {
     Dims unpacked = inputs[0];
-    require(unpacked.back() == words_for(columns_),
+    require(!unpacked.empty() && unpacked.back() == words_for(columns_),
             "the channels of LceDequantize do not fit its packed input; check the input's shape");
     unpacked.back() = columns_;
     rows_ = element_count(unpacked) / static_cast<std::size_t>(columns_);
@@ -302,6 +303,7 @@ class PadChannels : public Operator {
 
   std::vector<Dims> prepare(const std::vector<Dims>& inputs) override {
     Dims padded = inputs[0];
+    require(padded.size() == 4, "a padding beside Larq operators must have 4 dimensions; check the input's shape");
     channels_ = padded.back();
     rows_ = element_count(padded) / static_cast<std::size_t>(channels_);
     padded.back() += before_ + after_;

@@ -62,6 +62,12 @@ std::size_t checked_width(std::uint64_t width) {
   return static_cast<std::size_t>(width);
 }
 
+// What may be shown to the user.
+bool is_name(const std::string& text) {
+  constexpr char kLetters[] = "0123456789_abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+  return text.size() < 64 && text.find_first_not_of(kLetters) == std::string::npos;
+}
+
 std::int64_t integer_at(const Buffer& buffer, std::size_t position, std::size_t width, std::uint8_t packed_type,
                         const std::string& name) {
   const auto type = static_cast<FlexType>(packed_type >> 2);
@@ -111,6 +117,7 @@ std::map<std::string, std::int32_t> read_options(const std::uint8_t* bytes, std:
 
   for (std::size_t i = 0; i < length; ++i) {
     const std::string name = buffer.text_at(buffer.follow(keys + i * key_width, key_width));
+    require(is_name(name), kDamaged);
     const std::int64_t value =
         integer_at(buffer, values + i * width, width, bytes[values + length * width + i], name);
     require(value >= std::numeric_limits<std::int32_t>::min() && value <= std::numeric_limits<std::int32_t>::max(),

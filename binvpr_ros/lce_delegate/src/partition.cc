@@ -76,7 +76,7 @@ void Partition::fuse_quantizations() {
     const int source = steps_[i].name == "LceQuantize" ? writer(steps_[i].inputs[0]) : -1;
     auto* convolution =
         source < 0 ? nullptr : dynamic_cast<BinaryConvolution*>(steps_[static_cast<std::size_t>(source)].work.get());
-    if (convolution == nullptr || !convolution->gives_float() ||
+    if (convolution == nullptr || !convolution->can_pack() ||
         steps_[static_cast<std::size_t>(source)].outputs.size() != 1) {
       ++i;
       continue;

@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: Apache-2.0
+// Looks for what crashes the delegate. Compiled with its sources and a sanitizer: see test_sanitizers.py.
+//
+//   fuzz CHECK SECONDS [SEED]
+//
+// CHECK is one of those in main(). Case after case is drawn from SEED, SEED + 1 ... for so many SECONDS; with 0 seconds
+// it is the one case of SEED, which is how to see a failure again.
+#include <chrono>
+#include <cinttypes>
+#include <csignal>
+#include <thread>
+
+#include "options.h"
+#include "random_models.h"
+#include "refusal.h"
+#include "thread_pool.h"
+
+extern "C" {
+// However a sanitizer ends the process, it raises the signal that prints the seed.
+const char* __asan_default_options() { return "abort_on_error=1"; }
+const char* __ubsan_default_options() { return "abort_on_error=1:print_stacktrace=1"; }
+const char* __tsan_default_options() { return "abort_on_error=1:halt_on_error=1"; }
+
+tflite_abi::Delegate* tflite_plugin_create_delegate(const char* const*, const char* const*, std::size_t,
+                                                    void (*)(const char*));
+void tflite_plugin_destroy_delegate(tflite_abi::Delegate*);
+const char* binvpr_lce_kernels();
+}
+
+namespace {
+
+using fake::Bytes;
+using fake::Model;
+using fake::Random;
+using fake::Runtime;
+
+const char* check_name = "";
+std::uint64_t seed = 0;
+
+void print_seed(int /*signal*/) { std::fprintf(stderr, "To see it again: fuzz %s 0 %" PRIu64 "\n", check_name, seed); }
+
+[[noreturn]] void fail(const std::string& what) {
+  std::fprintf(stderr, "FAILED: %s\n", what.c_str());
+  std::abort();
+}
+
+void expect(bool condition, const std::string& what) {
+  if (!condition) fail(what);
+}
+
+// What is wrong; then what to do.
+void expect_sentence(std::string message) {
+  if (!message.empty() && message.back() == '\n') message.pop_back();
+  bool is_plain = message.size() > 20 && message.size() < 300;
+  for (const char letter : message) is_plain = is_plain && letter >= ' ' && letter <= '~';
+  expect(is_plain && std::count(message.begin(), message.end(), ';') == 1, "the message is no sentence: " + message);
+}
+
+std::vector<std::string> kernels() {
+  std::vector<std::string> names = {""};
+  for (const char* letter = binvpr_lce_kernels(); *letter != '\0'; ++letter) {
+    if (*letter == ' ') {
+      names.emplace_back();
+    } else {
+      names.back() += *letter;
+    }
+  }
+  return names;
+}
+
+using Delegate = std::unique_ptr<tflite_abi::Delegate, void (*)(tflite_abi::Delegate*)>;
+
+Delegate make_delegate(const std::string& kernel, int threads) {
+  const std::string count = std::to_string(threads);
+  const char* const keys[] = {"kernel", "threads"};
+  const char* const values[] = {kernel.c_str(), count.c_str()};
+  Delegate delegate(tflite_plugin_create_delegate(keys, values, 2, nullptr), tflite_plugin_destroy_delegate);
+  expect(delegate != nullptr, "there is no delegate for the kernel " + kernel);
+  return delegate;
+}
+
+// Options of an operator.
+
+void check_options() {
+  Random random(seed);
+  fake::Options options;
+  for (int left = random.below(9); left > 0; --left) {
+    std::string name;
+    for (int letters = random.between(1, 20); letters > 0; --letters) name += static_cast<char>('a' + random.below(26));
+    options[name] = random.pick({0, 1, -1, 300, fake::kIntMin, fake::kIntMax});
+  }
+  Bytes bytes = encode(options, random);
+  expect(binvpr::read_options(bytes.data(), bytes.size()) == options, "the options are not those that were written");
+  if (random.one_in(8)) bytes.clear();
+  for (int left = random.between(1, 30); left > 0; --left) {
+    damage(bytes, random);
+    const std::unique_ptr<std::uint8_t[]> exact(new std::uint8_t[bytes.size()]);
+    std::copy(bytes.begin(), bytes.end(), exact.get());
+    try {
+      binvpr::read_options(exact.get(), bytes.size());
+    } catch (const binvpr::Refusal& refusal) {
+      expect_sentence(refusal.what());
+    }
+    if (bytes.size() > 2000) bytes.resize(40);
+  }
+}
+
+// Whole models: every kernel, any number of threads, fused or not, gives the same bytes.
+
+using Results = std::vector<Bytes>;
+
+Results run_whole(const Model& model, Runtime& runtime, std::size_t size) {
+  const auto reported = [&runtime] {
+    return runtime.reports().empty() ? std::string("nothing") : runtime.reports()[0];
+  };
+  for (const int input : model.inputs) runtime.resize(input, model.tensors[static_cast<std::size_t>(input)].dims[size]);
+  expect(runtime.allocate(size), "a whole model was refused: " + reported());
+  expect(runtime.invoke(), "a whole model did not run: " + reported());
+  for (std::size_t i = 0; i < model.tensors.size(); ++i) {
+    const int tensor = static_cast<int>(i);
+    expect(
+        runtime.is_inner(tensor) || model.tensors[i].constant || runtime.dims_of(tensor) == model.tensors[i].dims[size],
+        "tensor " + std::to_string(i) + " has the wrong shape");
+  }
+  Results results;
+  for (const int output : model.outputs) results.push_back(runtime.data_of(output));
+  return results;
+}
+
+Results run_apart(const Model& model, std::size_t size) {
+  const Delegate delegate = make_delegate("portable", 1);
+  Runtime runtime(model, true, 0x5a);
+  expect(runtime.apply(delegate.get()),
+         "a whole model was refused: " + (runtime.reports().empty() ? "" : runtime.reports()[0]));
+  return run_whole(model, runtime, size);
+}
+
+void check_whole() {
+  Random random(seed);
+  const Model model = fake::Builder(random).build();
+  const Results expected[] = {run_apart(model, 0), run_apart(model, 1)};
+  for (const std::string& kernel : kernels()) {
+    const Delegate delegate = make_delegate(kernel, random.pick({1, 1, 2, 3}));
+    Runtime runtime(model, false, 0xa5);
+    expect(runtime.apply(delegate.get()), "a whole model was refused by " + kernel);
+    for (const std::size_t size : {0, 1, 1, 0}) {
+      expect(run_whole(model, runtime, size) == expected[size],
+             kernel + " gives other results than each operator apart");
+    }
+  }
+}
+
+// Damaged models run, or are refused in a sentence.
+
+void check_damaged() {
+  Random random(seed);
+  Model model = fake::Builder(random).build();
+  for (int left = random.pick({1, 1, 1, 2, 4}); left > 0; --left) damage(model, random);
+  const auto names = kernels();
+  const Delegate delegate = make_delegate(names[random.index(names.size())], random.pick({1, 1, 2}));
+  const fake::Faults faults{random.one_in(40), random.one_in(40), random.one_in(40)};
+  Runtime runtime(model, random.one_in(4), 0xa5, faults);
+  if (!runtime.apply(delegate.get())) expect(!runtime.reports().empty(), "a model was refused without a word");
+  bool runs = runtime.reports().empty();
+  for (int left = random.between(1, 3); runs && left > 0; --left) {
+    runs = runtime.allocate(0) && runtime.invoke();
+    fake::Dims dims = runtime.dims_of(model.inputs[0]);
+    switch (random.below(4)) {
+      case 0:
+        dims.clear();
+        break;
+      case 1:
+        dims.push_back(random.between(1, 3));
+        break;
+      default:
+        for (int& size : dims)
+          size = random.pick({size, size, 1, 2, 30, 0, -1, 1 << 14, 1 << 20, 1 << 30, fake::kIntMax});
+    }
+    runtime.resize(model.inputs[0], dims);
+  }
+  for (const std::string& report : runtime.reports()) expect_sentence(report);
+}
+
+// The pool gives out each piece once, and has finished with it when it returns.
+
+void use_pool(std::uint64_t pool_seed) {
+  Random random(pool_seed);
+  const int threads = random.between(1, 8);
+  binvpr::ThreadPool pool(threads);
+  for (int left = random.below(random.pick({2, 200})); left > 0; --left) {
+    std::vector<int> done(random.index(40), 0);  // plain, so that a thread that is late is a data race
+    const int work = random.below(400);
+    pool.run(static_cast<int>(done.size()), [&](int piece) {
+      for (volatile int i = 0; i < work; i = i + 1) {
+      }
+      ++done[static_cast<std::size_t>(piece)];
+    });
+    expect(std::count(done.begin(), done.end(), 1) == static_cast<std::ptrdiff_t>(done.size()),
+           "a piece was not done once");
+    // About as long as helpers stay awake, so that they are met in all states.
+    if (random.one_in(8)) std::this_thread::sleep_for(std::chrono::microseconds(random.below(300)));
+  }
+}
+
+void check_pool() {
+  std::vector<std::thread> users;
+  for (std::uint64_t i = 1; i < 3; ++i) users.emplace_back(use_pool, seed + (i << 32));
+  use_pool(seed);
+  for (std::thread& user : users) user.join();
+}
+
+// Two interpreters, each in a thread, share a delegate.
+
+void check_shared() {
+  Random random(seed);
+  const Model model = fake::Builder(random).build();
+  const Results expected[] = {run_apart(model, 0), run_apart(model, 1)};
+  const auto names = kernels();
+  const Delegate delegate = make_delegate(names[random.index(names.size())], 4);
+  const auto use = [&] {
+    Runtime runtime(model, false, 0xa5);
+    expect(runtime.apply(delegate.get()), "a whole model was refused");
+    for (const std::size_t size : {0, 1, 0}) {
+      expect(run_whole(model, runtime, size) == expected[size], "a shared delegate gives other results");
+    }
+  };
+  std::thread other(use);
+  use();
+  other.join();
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  const std::map<std::string, void (*)()> checks = {{"options", check_options},
+                                                    {"whole", check_whole},
+                                                    {"damaged", check_damaged},
+                                                    {"pool", check_pool},
+                                                    {"shared", check_shared}};
+  const auto check = count > 2 ? checks.find(arguments[1]) : checks.end();
+  if (check == checks.end()) {
+    std::fprintf(stderr, "usage: fuzz options|whole|damaged|pool|shared SECONDS [SEED]\n");
+    return 2;
+  }
+  check_name = arguments[1];
+  const double seconds = std::atof(arguments[2]);
+  const std::uint64_t first = count > 3 ? std::strtoull(arguments[3], nullptr, 10) : 1;
+  std::signal(SIGABRT, print_seed);
+  const auto start = std::chrono::steady_clock::now();
+  seed = first;
+  do {
+    check->second();
+    ++seed;
+  } while (std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() < seconds);
+  std::printf("%s: %" PRIu64 " cases from seed %" PRIu64 "\n", check_name, seed - first, first);
+}
