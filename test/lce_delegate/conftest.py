@@ -37,7 +37,7 @@ def lce() -> Iterator[Interpreter]:
 def litert(request: pytest.FixtureRequest) -> Iterator[Interpreter]:
     """An interpreter that the delegate is for."""
     runtime: Runtime = request.param
-    apart = runtime == "tflite_runtime" and NUMPY1_PYTHON.exists()
+    apart = runtime == "tflite_runtime" and NUMPY1_PYTHON.exists() and platform.machine() != "aarch64"
     python = NUMPY1_PYTHON if apart else Path(sys.executable)
     if subprocess.run(
         [python, "-c", f"import {runtime}.interpreter"], stderr=subprocess.DEVNULL, check=False
