@@ -123,8 +123,8 @@ class Runtime {
       if (step.part && step.part->kernel.prepare(&context_, &step.part->node) != tflite_abi::kOk) return false;
       if (step.part) continue;
       for (const int output : model_.nodes[static_cast<std::size_t>(step.node)].outputs) {
-        if (exists(output) && !is_constant(output))
-          resize(output, model_.tensors[static_cast<std::size_t>(output)].dims[size]);
+        if (!exists(output) || is_constant(output)) continue;
+        resize(output, model_.tensors[static_cast<std::size_t>(output)].dims[size]);
       }
     }
     for (std::size_t i = 0; i < tensors_.size(); ++i) {

@@ -39,7 +39,7 @@ inline void append(Bytes& bytes, std::uint64_t value, std::size_t width) {
   for (std::size_t i = 0; i < width; ++i) bytes.push_back(static_cast<std::uint8_t>(value >> 8 * i));
 }
 
-// A flexbuffer map, in any of the forms that a writer may choose. Integers of one byte need the least width, 1.
+// A flexbuffer map, in any of the forms that a writer may choose.
 inline Bytes encode(const Options& options, Random& random) {
   Bytes bytes;
   std::vector<std::size_t> names, indirect;
@@ -53,8 +53,13 @@ inline Bytes encode(const Options& options, Random& random) {
     indirect.push_back(bytes.size());
     if (is_indirect) append(bytes, static_cast<std::uint64_t>(option.second), 4);
   }
-  const auto width = random.pick<std::size_t>({4, 4, 8});
-  const auto key_width = random.pick<std::size_t>({2, 4, 8});
+  const bool is_short = is_indirect || std::all_of(options.begin(), options.end(), [](const auto& option) {
+                          return option.second >= -128 && option.second <= 127;
+                        });
+  const bool is_near = bytes.size() + 8 * options.size() < 256;  // so that offsets fit a byte
+  const unsigned width_bits = is_short && is_near && random.one_in(2) ? 0 : is_short ? 1 : random.pick({2U, 3U});
+  const std::size_t width = std::size_t{1} << width_bits;
+  const auto key_width = random.pick<std::size_t>({is_near ? 1U : 2U, 2, 4, 8});
   append(bytes, options.size(), key_width);
   const std::size_t keys = bytes.size();
   for (const std::size_t name : names) append(bytes, bytes.size() - name, key_width);
@@ -68,10 +73,10 @@ inline Bytes encode(const Options& options, Random& random) {
     append(bytes, is_indirect ? bytes.size() - indirect[i++] : value, width);
   }
   for (std::size_t type = 0; type < options.size(); ++type) {
-    bytes.push_back(static_cast<std::uint8_t>(is_indirect ? 6 << 2 | 2 : 1 << 2 | (width == 8 ? 3 : 2)));
+    bytes.push_back(static_cast<std::uint8_t>(is_indirect ? 6U << 2 | 2 : 1U << 2 | width_bits));
   }
   append(bytes, bytes.size() - values, 2);
-  bytes.push_back(static_cast<std::uint8_t>(9 << 2 | (width == 8 ? 3 : 2)));
+  bytes.push_back(static_cast<std::uint8_t>(9U << 2 | width_bits));
   bytes.push_back(2);
   return bytes;
 }
