@@ -6,7 +6,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -35,19 +35,11 @@ class Description(NamedTuple):
     contrast: float  # standard deviation of the grey values, 0 to 127.5
 
 
-class Backend(Protocol):
-    """Runs one model on one input; `name` is what `benchmark` and the log report."""
-
-    name: str
-    input_shape: tuple[int, ...]
-    input_dtype: np.dtype[Any]
-
-    def run(self, batch: NDArray[Any]) -> NDArray[Any]:
-        """Return the first output for `batch` (of input_shape and input_dtype)."""
-
-
 class LitertBackend:
-    """ai-edge-litert, or tflite-runtime where that is what is installed; for models without Larq operators."""
+    """ai-edge-litert, or tflite-runtime where that is what is installed; for models without Larq operators.
+
+    `name` is what `benchmark` and the log report.
+    """
 
     name = "litert"
     MODULES = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter")
@@ -67,7 +59,12 @@ class LitertBackend:
             ) from None
         except (RuntimeError, ValueError) as error:
             # The first line is the cause; runtimes add what they tried after it.
-            raise DescriptorError(self._refusal(model, str(error).strip().partition("\n")[0])) from None
+            reason = str(error).strip().partition("\n")[0]
+            if b"LceBconv2d" in model and not delegates:
+                raise DescriptorError(
+                    "the backend litert does not know the Larq operators of this model; use backend:=delegate"
+                ) from None
+            raise DescriptorError(f"the model cannot be loaded ({reason}); use one that train_offline wrote") from None
         inputs, self._output = self.interpreter.get_input_details(), self.interpreter.get_output_details()[0]["index"]
         self._input = inputs[0]["index"]
         self.input_shape = tuple(int(side) for side in inputs[0]["shape"])
@@ -84,11 +81,6 @@ class LitertBackend:
 
     def _delegates(self, _runtime: Any, _threads: int) -> list[Any]:
         return []
-
-    def _refusal(self, model: bytes, reason: str) -> str:
-        if b"LceBconv2d" in model:
-            return "the backend litert does not know the Larq operators of this model; use backend:=delegate"
-        return f"the model cannot be loaded ({reason}); use one that train_offline wrote"
 
     def run(self, batch: NDArray[Any]) -> NDArray[Any]:
         """Return the first output for `batch`."""
@@ -113,9 +105,6 @@ class DelegateBackend(LitertBackend):
         except (lce_delegate.DelegateError, OSError, ValueError) as error:
             # Before the delegate's own sentence runtimes put a line with its path.
             raise DescriptorError(str(error).strip().rpartition("\n")[2]) from None
-
-    def _refusal(self, _model: bytes, reason: str) -> str:
-        return f"the model cannot be loaded ({reason}); use one that train_offline wrote"
 
 
 BACKENDS: dict[str, Callable[[bytes, int], LitertBackend]] = {"delegate": DelegateBackend, "litert": LitertBackend}

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 import platform
 import sys
@@ -143,7 +144,7 @@ def compare(choices: argparse.Namespace, model: Path) -> dict[str, Any]:
         if choices.versus == "lce":
             process = stack.enter_context(LceProcess(model, choices.threads))
             for mode in MODES:
-                timers[mode] = lambda count, mode=mode: process.times(mode, count)  # type: ignore[misc]
+                timers[mode] = functools.partial(process.times, mode)
         elif choices.versus:
             timers["versus"] = network_timer(_backend(choices, Path(choices.versus).read_bytes()))
         times = measure(timers, choices.repeat)
@@ -199,7 +200,8 @@ def main() -> int:
             figures = compare(choices, model)
         else:
             network = DescriptorNetwork(model, config.backend, config.threads)
-            network.backend = _backend(choices, model.read_bytes())
+            if choices.kernel != "auto":
+                network.backend = _backend(choices, model.read_bytes())
             times = measure({"ours": image_timer(network)}, choices.repeat)["ours"]
             figures = {
                 "model": network.card.name,

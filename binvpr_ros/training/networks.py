@@ -37,13 +37,8 @@ LAYOUT_CHANNELS = 96
 DESCRIPTOR_BITS = LAYOUT_GRID**2 * LAYOUT_CHANNELS + WIDTHS[-1]
 
 
-@keras.saving.register_keras_serializable("binvpr_ros")
-class BinaryConv2D(layers.Layer):
-    """3x3 convolution of a binarized input with binarized weights, padded with ones as SAME pads.
-
-    Input [N,H,W,C] float, output [N,ceil(H/stride),ceil(W/stride),filters] float. With `for_export` the quantizers are
-    plain signs, as the Larq Compute Engine converter needs them.
-    """
+class _LatentConv2D(layers.Layer):
+    """3x3 convolution whose weights are quantized from a latent real-valued kernel."""
 
     KERNEL = 3
 
@@ -59,6 +54,20 @@ class BinaryConv2D(layers.Layer):
             shape=(self.KERNEL, self.KERNEL, input_shape[-1], self.filters), initializer="glorot_normal", name="kernel"
         )
 
+    def get_config(self) -> dict[str, Any]:
+        """Return what the constructor takes."""
+        config = {"filters": self.filters, "stride": self.stride, "for_export": self.for_export}
+        return {**super().get_config(), **config}
+
+
+@keras.saving.register_keras_serializable("binvpr_ros")
+class BinaryConv2D(_LatentConv2D):
+    """3x3 convolution of a binarized input with binarized weights, padded with ones as SAME pads.
+
+    Input [N,H,W,C] float, output [N,ceil(H/stride),ceil(W/stride),filters] float. With `for_export` the quantizers are
+    plain signs, as the Larq Compute Engine converter needs them.
+    """
+
     def call(self, x: Tensor) -> Tensor:
         """Return the convolution of the signs of `x`."""
         if self.for_export:
@@ -73,36 +82,20 @@ class BinaryConv2D(layers.Layer):
         total = max((-(-size // self.stride) - 1) * self.stride + self.KERNEL - size, 0)
         return total // 2, total - total // 2
 
-    def get_config(self) -> dict[str, Any]:
-        """Return what the constructor takes."""
-        config = {"filters": self.filters, "stride": self.stride, "for_export": self.for_export}
-        return {**super().get_config(), **config}
-
 
 @keras.saving.register_keras_serializable("binvpr_ros")
-class QuantizedConv2D(layers.Layer):
+class QuantizedConv2D(_LatentConv2D):
     """3x3 convolution of a real input, padded with zeros, with weights of 8 bits, or of 1 where `binary`.
 
     Input [N,H,W,C] float, output [N,ceil(H/stride),ceil(W/stride),filters] float. With `for_export` the kernel is fake
     quantized as the converter needs it; the batch norm behind gives each output channel its scale.
     """
 
-    KERNEL = 3
-
     def __init__(
         self, filters: int, stride: int = 1, binary: bool = False, for_export: bool = False, **kwargs: Any
     ) -> None:
-        super().__init__(**kwargs)
-        self.filters = filters
-        self.stride = stride
+        super().__init__(filters, stride, for_export, **kwargs)
         self.binary = binary
-        self.for_export = for_export
-
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Make the latent real-valued kernel."""
-        self.kernel = self.add_weight(
-            shape=(self.KERNEL, self.KERNEL, input_shape[-1], self.filters), initializer="glorot_normal", name="kernel"
-        )
 
     def call(self, x: Tensor) -> Tensor:
         """Return the convolution of `x`."""
@@ -116,8 +109,7 @@ class QuantizedConv2D(layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Return what the constructor takes."""
-        config = {"filters": self.filters, "stride": self.stride, "binary": self.binary, "for_export": self.for_export}
-        return {**super().get_config(), **config}
+        return {**super().get_config(), "binary": self.binary}
 
 
 @keras.saving.register_keras_serializable("binvpr_ros")

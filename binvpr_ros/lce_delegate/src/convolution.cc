@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <limits>
-#include <map>
 
 #include "options.h"
 
@@ -59,31 +58,21 @@ bool is_constant(const TensorFacts& tensor, tflite_abi::Type type, const Dims& d
 }  // namespace
 
 BinaryConvolution::BinaryConvolution(const NodeFacts& node, const Kernel& kernel) : kernel_(kernel) {
-  std::map<std::string, std::int32_t> options = read_options(node.custom_options, node.custom_options_size);
-  const auto take = [&options](const char* name) {
-    const auto found = options.find(name);
-    require(found != options.end(), std::string("LceBconv2d lacks the option ") + name + "; convert the model again");
-    const std::int32_t value = found->second;
-    options.erase(found);
-    return value;
-  };
+  OptionTaker options("LceBconv2d", node.custom_options, node.custom_options_size);
   Geometry geometry{};
-  geometry.stride_height = take("stride_height");
-  geometry.stride_width = take("stride_width");
-  geometry.dilation_height = take("dilation_height_factor");
-  geometry.dilation_width = take("dilation_width_factor");
-  const std::int32_t padding = take("padding");
-  const std::int32_t pad_values = take("pad_values");
-  channels_in_ = take("channels_in");
-  const Range range = activation_range(take("fused_activation_function"));
-  require(options.empty(), options.empty() ? "" : "LceBconv2d has the unknown option " + options.begin()->first +
-                                                      "; use a newer version of this package");
-  require(padding == 0 || padding == 1, "the option padding of LceBconv2d must be 0 or 1; convert the model again");
+  geometry.stride_height = options.take("stride_height");
+  geometry.stride_width = options.take("stride_width");
+  geometry.dilation_height = options.take("dilation_height_factor");
+  geometry.dilation_width = options.take("dilation_width_factor");
+  geometry.same_padding = options.take_same_padding();
+  const std::int32_t pad_values = options.take("pad_values");
+  channels_in_ = options.take("channels_in");
+  const Range range = activation_range(options.take("fused_activation_function"));
+  options.require_none_left();
   require(pad_values == 0 || pad_values == 1,
           "the option pad_values of LceBconv2d must be 0 or 1; convert the model again");
   require(channels_in_ > 0 && channels_in_ < 1 << 24,
           "the option channels_in of LceBconv2d is out of range; convert the model again");
-  geometry.same_padding = padding == 0;
   zero_padding_ = geometry.same_padding && pad_values == 0;
 
   require(node.inputs.size() == 5 && node.outputs.size() == 1,

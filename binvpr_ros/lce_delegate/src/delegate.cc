@@ -97,10 +97,9 @@ TensorFacts read_tensor(const Context* context, int index, const std::map<int, i
   return facts;
 }
 
-bool may_be_ours(const Registration& registration) {
-  const std::string name = registration.custom_name != nullptr ? registration.custom_name : "";
-  return registration.builtin_code == kConv2d || registration.builtin_code == kAdd || registration.builtin_code == kAveragePool2d ||
-         registration.builtin_code == kPad || (registration.builtin_code == kCustom && name.compare(0, 3, "Lce") == 0);
+bool may_be_ours(const NodeFacts& node) {
+  return node.builtin == kConv2d || node.builtin == kAdd || node.builtin == kAveragePool2d || node.builtin == kPad ||
+         is_larq(node);
 }
 
 Partition::Node read_node(Context* context, int index, const std::map<int, int>& levels) {
@@ -110,12 +109,12 @@ Partition::Node read_node(Context* context, int index, const std::map<int, int>&
           "the runtime does not show its graph; use tflite-runtime 2.13 or ai-edge-litert 2");
   Partition::Node read;
   read.facts.builtin = registration->builtin_code;
-  if (!may_be_ours(*registration)) {
+  if (registration->custom_name != nullptr) read.facts.name = registration->custom_name;
+  if (!may_be_ours(read.facts)) {
     read.inputs = values(node->inputs);
     read.outputs = values(node->outputs);
     return read;
   }
-  if (registration->custom_name != nullptr) read.facts.name = registration->custom_name;
   read.facts.builtin_options = node->builtin_data;
   read.facts.custom_options = static_cast<const std::uint8_t*>(node->custom_initial_data);
   if (read.facts.custom_options != nullptr && node->custom_initial_data_size > 0) {

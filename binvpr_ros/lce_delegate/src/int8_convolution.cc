@@ -192,6 +192,7 @@ std::vector<Dims> LevelConvolution::prepare(const std::vector<Dims>& inputs) {
   const Dims output = set_input_size(inputs[0]);
   if (!filters_are_packed()) pack_filters(kernel_.quantized.pack, signs_.data());
   pixel_sums_.assign(element_count({batch(), rows().input, columns().input}), 0);
+  window_sums_.assign(static_cast<std::size_t>(pixels()), 0);
   return {output};
 }
 
@@ -209,6 +210,7 @@ void LevelConvolution::run(const std::vector<const void*>& inputs, const std::ve
       pixel_sums_[first + static_cast<std::size_t>(pixel)] = sum - channels_in * input_zero_;
     }
   });
+  for (int pixel = 0; pixel < pixels(); ++pixel) window_sums_[static_cast<std::size_t>(pixel)] = window_sum(pixel);
   auto* output = static_cast<std::int8_t*>(outputs[0]);
   const auto channels_out = static_cast<std::size_t>(geometry().channels_out);
   for_each_tile(pool, false, [&](const Block& block, int first_pixel) {
@@ -222,7 +224,7 @@ void LevelConvolution::run(const std::vector<const void*>& inputs, const std::ve
     }
     const std::int32_t* magnitudes = &magnitudes_[static_cast<std::size_t>(block.first_channel)];
     for (int i = 0; i < count; ++i) {
-      kernel_.quantized.combine(doubled[i], block.channels, window_sum(first_pixel + i), magnitudes,
+      kernel_.quantized.combine(doubled[i], block.channels, window_sums_[static_cast<std::size_t>(first_pixel + i)], magnitudes,
                                 output_.bias(block.first_channel), sums);
       output_.write(kernel_.quantized, sums, block.first_channel, block.channels,
                     output + static_cast<std::size_t>(first_pixel + i) * channels_out +

@@ -47,7 +47,8 @@ class LevelConvolution : public TiledConvolution {
   std::vector<std::int32_t> signs_;  // [channels_out][filter_height][filter_width][words]: bit 1 is -1
   std::vector<std::int32_t> magnitudes_;
   Int8Output output_;
-  std::vector<std::int32_t> pixel_sums_;  // [N][H][W] of the input
+  std::vector<std::int32_t> pixel_sums_;   // [N][H][W] of the input
+  std::vector<std::int32_t> window_sums_;  // [N][H][W] of the output
 };
 
 // The first layer: a window of few values, as 3x3 of three colours, against any int8 weights.

@@ -23,10 +23,6 @@ namespace {
 constexpr int kLane = 16;  // filters of a vector, a word each
 static_assert(kTilePixels == 4 && kTileChannels == 4 * kLane, "the registers are laid out for 4 x 4 sums");
 
-void stage(const std::int32_t* words, int count, std::uint8_t* staged) {
-  std::memcpy(staged, words, static_cast<std::size_t>(count) * sizeof(*words));
-}
-
 // [word][channel]
 void pack(const std::int32_t* const* filters, const std::vector<Run>& runs, std::vector<std::uint8_t>& packed) {
   int words = 0;
@@ -140,27 +136,20 @@ void pack_int8(const std::int8_t* values, int count, std::int8_t zero_point, std
   loop_pack_int8(values, count, zero_point, words);
 }
 
+// The empty assembly keeps the compiler from doing the same count once for all.
+inline void add_apart(__m512i& sum, __m512i& filters, __m512i pixel) {
+  asm volatile("" : "+v"(filters));
+  sum = add_differing(sum, filters, pixel);
+}
+
 double peak(long rounds) {
-  __m512i filters = _mm512_set1_epi32(3), pixel = _mm512_set1_epi32(5);
+  __m512i filters = _mm512_set1_epi32(3);
+  const __m512i pixel = _mm512_set1_epi32(5);
   __m512i a = filters, b = filters, c = filters, d = filters, e = filters, f = filters, g = filters, h = filters;
   for (long i = 0; i < rounds; ++i) {
-    asm volatile("" : "+v"(filters), "+v"(pixel));
-    a = add_differing(a, filters, pixel);
-    asm volatile("" : "+v"(filters), "+v"(a));
-    b = add_differing(b, filters, pixel);
-    asm volatile("" : "+v"(filters), "+v"(b));
-    c = add_differing(c, filters, pixel);
-    asm volatile("" : "+v"(filters), "+v"(c));
-    d = add_differing(d, filters, pixel);
-    asm volatile("" : "+v"(filters), "+v"(d));
-    e = add_differing(e, filters, pixel);
-    asm volatile("" : "+v"(filters), "+v"(e));
-    f = add_differing(f, filters, pixel);
-    asm volatile("" : "+v"(filters), "+v"(f));
-    g = add_differing(g, filters, pixel);
-    asm volatile("" : "+v"(filters), "+v"(g));
-    h = add_differing(h, filters, pixel);
-    asm volatile("" : "+v"(filters), "+v"(h));
+    add_apart(a, filters, pixel), add_apart(b, filters, pixel), add_apart(c, filters, pixel);
+    add_apart(d, filters, pixel), add_apart(e, filters, pixel), add_apart(f, filters, pixel);
+    add_apart(g, filters, pixel), add_apart(h, filters, pixel);
   }
   asm volatile("" ::"v"(a), "v"(b), "v"(c), "v"(d), "v"(e), "v"(f), "v"(g), "v"(h));
   return 8.0 * kLane * kWordBits * static_cast<double>(rounds);
@@ -174,7 +163,7 @@ bool runs_here() {
 }  // namespace
 
 const Kernel kAvx512Kernel = {
-    "avx512", kAvx2Quantized, runs_here, sizeof(std::int32_t), stage, pack, count, reach, loop_add_doubled, loop_to_float, loop_to_int8, pack_float,
+    "avx512", kAvx2Quantized, runs_here, sizeof(std::int32_t), loop_stage, pack, count, reach, loop_add_doubled, loop_to_float, loop_to_int8, pack_float,
     pack_int8, peak,
 };
 

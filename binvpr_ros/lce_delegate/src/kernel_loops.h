@@ -5,12 +5,18 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <vector>
 
 #include "kernel.h"
 
 namespace binvpr {
 namespace {
+
+// Words as they are.
+inline void loop_stage(const std::int32_t* words, int count, std::uint8_t* staged) {
+  std::memcpy(staged, words, static_cast<std::size_t>(count) * sizeof(*words));
+}
 
 inline void loop_add_doubled(const std::uint16_t* counts, std::int32_t* sums) {
   for (int i = 0; i < kTileChannels; ++i) sums[i] += 2 * counts[i];

@@ -22,10 +22,6 @@ static_assert(kTilePixels == 4 && kTileChannels % kBlock == 0, "the registers ar
 
 constexpr int vectors_for(int words) { return (words + kVectorWords - 1) / kVectorWords; }
 
-void stage(const std::int32_t* words, int count, std::uint8_t* staged) {
-  std::memcpy(staged, words, static_cast<std::size_t>(count) * sizeof(*words));
-}
-
 // [block of 8 channels][run][vector][channel], runs filled up with zeros to whole vectors.
 void pack(const std::int32_t* const* filters, const std::vector<Run>& runs, std::vector<std::uint8_t>& packed) {
   for (int block = 0; block < kTileChannels; block += kBlock) {
@@ -326,7 +322,7 @@ const QuantizedKernel kNeonQuantized = {
 };
 
 const Kernel kNeonKernel = {
-    "neon", kNeonQuantized, [] { return true; }, sizeof(std::int32_t), stage, pack, count, reach, loop_add_doubled, loop_to_float, loop_to_int8,
+    "neon", kNeonQuantized, [] { return true; }, sizeof(std::int32_t), loop_stage, pack, count, reach, loop_add_doubled, loop_to_float, loop_to_int8,
     pack_float, pack_int8, peak,
 };
 

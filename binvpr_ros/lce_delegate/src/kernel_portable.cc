@@ -7,10 +7,6 @@
 namespace binvpr {
 namespace {
 
-void stage(const std::int32_t* words, int count, std::uint8_t* staged) {
-  std::memcpy(staged, words, static_cast<std::size_t>(count) * sizeof(*words));
-}
-
 // [run][channel][word]
 void pack(const std::int32_t* const* filters, const std::vector<Run>& runs, std::vector<std::uint8_t>& packed) {
   int first = 0;
@@ -118,7 +114,7 @@ const QuantizedKernel kPortableQuantized = {
 };
 
 const Kernel kPortableKernel = {
-    "portable", kPortableQuantized, [] { return true; }, sizeof(std::int32_t), stage, pack, count, reach, loop_add_doubled, loop_to_float, loop_to_int8,
+    "portable", kPortableQuantized, [] { return true; }, sizeof(std::int32_t), loop_stage, pack, count, reach, loop_add_doubled, loop_to_float, loop_to_int8,
     loop_pack_float, loop_pack_int8, peak,
 };
 

@@ -25,17 +25,13 @@ void require_one_to_one(const NodeFacts& node) {
           "the input and output of " + node.name + " must have the same rank; convert the model again");
 }
 
-void require_no_options(const NodeFacts& node) {
-  const auto options = read_options(node.custom_options, node.custom_options_size);
-  require(options.empty(), options.empty() ? "" : node.name + " has the unknown option " + options.begin()->first +
-                                                      "; use a newer version of this package");
-}
+OptionTaker options_of(const NodeFacts& node) { return {node.name, node.custom_options, node.custom_options_size}; }
 
 // LceQuantize: the sign of each value, 32 along the last dimension to a word; bit 1 where value < zero point.
 class Quantize : public Operator {
  public:
   Quantize(const NodeFacts& node, const Kernel& kernel) : kernel_(kernel) {
-    require_no_options(node);
+    options_of(node).require_none_left();
     require_one_to_one(node);
     type_ = node.inputs[0].type;
     zero_point_ = node.inputs[0].zero_point;
@@ -106,7 +102,7 @@ class Quantize : public Operator {
 class Dequantize : public Operator {
  public:
   explicit Dequantize(const NodeFacts& node) {
-    require_no_options(node);
+    options_of(node).require_none_left();
     require_one_to_one(node);
     const TensorFacts& output = node.outputs[0];
     type_ = output.type;
@@ -218,25 +214,15 @@ class Pool : public Operator {
 class MaxPool : public Pool {
  public:
   static std::unique_ptr<Operator> make(const NodeFacts& node) {
-    auto options = read_options(node.custom_options, node.custom_options_size);
-    const auto take = [&options](const char* name) {
-      const auto found = options.find(name);
-      require(found != options.end(),
-              std::string("LceBMaxPool2d lacks the option ") + name + "; convert the model again");
-      const std::int32_t value = found->second;
-      options.erase(found);
-      return value;
-    };
-    const int filter_height = take("filter_height"), filter_width = take("filter_width");
-    const int stride_height = take("stride_height"), stride_width = take("stride_width");
-    const int padding = take("padding");
-    require(options.empty(), options.empty() ? "" : "LceBMaxPool2d has the unknown option " + options.begin()->first +
-                                                        "; use a newer version of this package");
-    require(padding == 0 || padding == 1, "the option padding of LceBMaxPool2d must be 0 or 1; convert the model again");
+    OptionTaker options = options_of(node);
+    const int filter_height = options.take("filter_height"), filter_width = options.take("filter_width");
+    const int stride_height = options.take("stride_height"), stride_width = options.take("stride_width");
+    const bool same_padding = options.take_same_padding();
+    options.require_none_left();
     require_one_to_one(node);
     require(node.inputs[0].type == kInt32 && node.outputs[0].type == kInt32 && node.inputs[0].dims.size() == 4,
             "the input and output of LceBMaxPool2d must be int32 in 4 dimensions; convert the model again");
-    return std::make_unique<MaxPool>(filter_height, filter_width, stride_height, stride_width, padding == 0);
+    return std::make_unique<MaxPool>(filter_height, filter_width, stride_height, stride_width, same_padding);
   }
 
   using Pool::Pool;

@@ -127,4 +127,23 @@ std::map<std::string, std::int32_t> read_options(const std::uint8_t* bytes, std:
   return options;
 }
 
+std::int32_t OptionTaker::take(const char* name) {
+  const auto found = options_.find(name);
+  require(found != options_.end(), owner_ + " lacks the option " + name + "; convert the model again");
+  const std::int32_t value = found->second;
+  options_.erase(found);
+  return value;
+}
+
+bool OptionTaker::take_same_padding() {
+  const std::int32_t padding = take("padding");
+  require(padding == 0 || padding == 1, "the option padding of " + owner_ + " must be 0 or 1; convert the model again");
+  return padding == 0;
+}
+
+void OptionTaker::require_none_left() const {
+  if (options_.empty()) return;
+  throw Refusal(owner_ + " has the unknown option " + options_.begin()->first + "; use a newer version of this package");
+}
+
 }  // namespace binvpr

@@ -55,7 +55,7 @@ class AlignedBuffer {
  public:
   AlignedBuffer() = default;
 
-  explicit AlignedBuffer(std::size_t size) : size_(size) {
+  explicit AlignedBuffer(std::size_t size) {
     const std::size_t whole = (size + kAlignment) / kAlignment * kAlignment;
     data_.reset(static_cast<std::uint8_t*>(std::aligned_alloc(kAlignment, whole)));
     require(data_ != nullptr, "there is not enough memory for a Larq operator; use a smaller input");
@@ -63,7 +63,6 @@ class AlignedBuffer {
   }
 
   std::uint8_t* data() const { return data_.get(); }
-  std::size_t size() const { return size_; }
 
  private:
   static constexpr std::size_t kAlignment = 64;
@@ -71,7 +70,6 @@ class AlignedBuffer {
     void operator()(std::uint8_t* data) const { std::free(data); }
   };
   std::unique_ptr<std::uint8_t, Free> data_;
-  std::size_t size_ = 0;
 };
 
 // Where a window slides along one axis; SAME and VALID as TensorFlow defines them.

@@ -61,6 +61,7 @@ class TiledConvolution : public Operator {
   // Counts one chunk of a tile.
   using Count = decltype(Kernel::count);
   void count_tile(Count count, std::size_t chunk, const Block& block, int first_pixel, std::uint16_t* counts) const;
+  int pixels() const { return pixels_; }  // of the output
   int pixels_of_tile(int first_pixel) const { return std::min(kTilePixels, pixels_ - first_pixel); }
 
   int group_words() const { return geometry_.pixel_words / geometry_.groups; }
