@@ -149,16 +149,22 @@ class DescriptorNetwork:
 
     def describe(self, image: Image) -> Description:
         """Return the descriptor and the contrast of a uint8 image, [H,W,3] RGB or [H,W] grey, of any size."""
-        shrinks = image.shape[1] >= self._size[0] and image.shape[0] >= self._size[1]
-        small = cv2.resize(image, self._size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        small = resize(image, self._size)
         grey = small if small.ndim == 2 else small[..., 1]
         contrast = float(grey.std())
         if small.ndim == 2:
             small = cv2.cvtColor(small, cv2.COLOR_GRAY2RGB)
-        batch = small[np.newaxis]
+        batch: NDArray[Any] = small[np.newaxis]
         if self.backend.input_dtype == np.float32:
             batch = batch.astype(np.float32) * np.float32(1 / 255)
         return Description(pack(self.backend.run(batch)), contrast)
+
+
+def resize(image: Image, size: tuple[int, int]) -> Image:
+    """Return `image` in another size (width, height): by area where it shrinks, else linearly."""
+    shrinks = image.shape[1] >= size[0] and image.shape[0] >= size[1]
+    resized: Image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return resized
 
 
 def pack(output: NDArray[Any]) -> Descriptor:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from binvpr_ros.config import Config, model_path
 from binvpr_ros.database import DatabaseError, KeyframeDatabase
-from binvpr_ros.descriptor import DescriptorNetwork, Image
+from binvpr_ros.descriptor import Description, DescriptorNetwork, Image
 from binvpr_ros.keyframes import NANOSECONDS, Keyframe, KeyframePolicy
 from binvpr_ros.loop_closure import LoopCloser, Refusal, Refused, Verdict
 
@@ -35,12 +35,13 @@ class Recognition:
 class PlaceRecognizer:
     """Recognises places in a stream of images. One thread processes; the other methods may be called from any.
 
-    Raises ModelCardError, DescriptorError, DatabaseError or ConfigError when it cannot start.
+    `network` takes the place of the model that `config` names. Raises ModelCardError, DescriptorError, DatabaseError or
+    ConfigError when it cannot start.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, network: DescriptorNetwork | None = None) -> None:
         self.config = config
-        self.network = DescriptorNetwork(model_path(config), config.backend, config.threads)
+        self.network = network or DescriptorNetwork(model_path(config), config.backend, config.threads)
         path = Path(config.database) if config.database else None
         self.database = KeyframeDatabase(path, self.network.card.sha256, self.network.words)
         self._policy = KeyframePolicy()
@@ -52,11 +53,18 @@ class PlaceRecognizer:
     def process(self, image: Image, stamp: int) -> Recognition:
         """Recognise the place in `image` (uint8, [H,W,3] RGB or [H,W] grey), taken at `stamp` (nanoseconds).
 
+        Raises StampError, as `recognize` does.
+        """
+        return self.recognize(self.network.describe(image), stamp)
+
+    def recognize(self, description: Description, stamp: int) -> Recognition:
+        """Recognise the place of an image that the network has described, taken at `stamp` (nanoseconds).
+
         Raises StampError for an image whose stamp does not advance, or leaps by more than the exclusion window: that
         the time has leapt is believed when a second image says so. A leap back (a bag that loops) begins a session.
         """
         config = self.config
-        descriptor, contrast = self.network.describe(image)
+        descriptor, contrast = description
         with self._lock:
             new_session = self._advance_to(stamp, config)
             if contrast < config.min_contrast:

@@ -18,13 +18,12 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 from tqdm import tqdm
 
+from binvpr_ros.evaluation.datasets.bag import BAG_SUFFIXES, choose_topic, open_bag
+from binvpr_ros.evaluation.datasets.dataset import IMAGE_SUFFIXES, DatasetError, image_paths
 from binvpr_ros.messages import decode, from_nanoseconds
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
 JPEG_AND_PNG = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png"}
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg")
-BAG_SUFFIXES = (".bag", ".db3", ".mcap")
-IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 
 ImageMessage: TypeAlias = Image | CompressedImage
 
@@ -72,9 +71,7 @@ class Folder(Source):
     has_stamps = False
 
     def __init__(self, path: Path) -> None:
-        self._files = sorted(
-            file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and not file.is_dir()
-        )
+        self._files = image_paths(path)
         if not self._files:
             raise SourceError(f"{path} holds no images ({', '.join(IMAGE_SUFFIXES)}) and is no ROS 2 bag")
 
@@ -156,31 +153,15 @@ class Bag(Source):
     """One image topic of a ROS 1 or ROS 2 bag, read without a ROS installation."""
 
     def __init__(self, path: Path, topic: str) -> None:
+        self._path = path
         try:
-            from rosbags.highlevel import AnyReader, AnyReaderError
-            from rosbags.typesys import Stores, get_typestore
-        except ImportError:
-            raise SourceError("reading bags needs rosbags; run: pip install rosbags") from None
-        # A ROS 2 bag before Iron does not say what its types are; those of Humble are then taken.
-        self._reader = AnyReader([path], default_typestore=get_typestore(Stores.ROS2_HUMBLE))
-        try:
-            with self._reader as reader:
-                found = [c for c in reader.connections if c.msgtype in IMAGE_TYPES and topic in ("", c.topic)]
-                self.rate = 0.0
-                if found:
-                    self._topic = found[0].topic
-                    self._count = sum(c.msgcount for c in found if c.topic == self._topic)
-                    self.rate = self._count / max(reader.duration / 1e9, 1e-9)
-        except AnyReaderError as error:
-            raise SourceError(f"{path} cannot be read as a bag ({error}); check it with `ros2 bag info`") from None
-        if not found:
-            asked = f"the image topic {topic}" if topic else "an image topic"
-            raise SourceError(f"{path} does not hold {asked}; list its topics with `ros2 bag info`")
-        topics = sorted({c.topic for c in found})
-        if len(topics) > 1:
-            raise SourceError(f"{path} holds several image topics, name one of them: {', '.join(topics)}")
-        if not self._count:
-            raise SourceError(f"{path} holds no images on {self._topic}; list its topics with `ros2 bag info`")
+            with open_bag(path) as reader:
+                connections = choose_topic(reader, path, "image", topic)
+                self._topic = connections[0].topic
+                self._count = sum(c.msgcount for c in connections)
+                self.rate = self._count / max(reader.duration / 1e9, 1e-9)
+        except DatasetError as error:
+            raise SourceError(str(error)) from None
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -188,10 +169,12 @@ class Bag(Source):
 
     def __iter__(self) -> Iterator[ImageMessage]:
         """Yield the images with their recorded stamps."""
-        with self._reader as reader:
-            connections = [c for c in reader.connections if c.topic == self._topic]
-            for connection, _, raw in reader.messages(connections):
-                yield _from_rosbags(reader.deserialize(raw, connection.msgtype))
+        try:
+            with open_bag(self._path) as reader:
+                for connection, _, raw in reader.messages(choose_topic(reader, self._path, "image", self._topic)):
+                    yield _from_rosbags(reader.deserialize(raw, connection.msgtype))
+        except DatasetError as error:
+            raise SourceError(str(error)) from None
 
 
 def _from_rosbags(message: Any) -> ImageMessage:

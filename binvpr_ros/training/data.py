@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from binvpr_ros.evaluation.datasets.dataset import IMAGE_SUFFIXES
 from binvpr_ros.evaluation.world import World, drive
 
 Image = NDArray[np.uint8]
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
 
 class TrainingDataError(ValueError):

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Data sets of images of places: their layouts, one class each, and which of them a folder has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from binvpr_ros.evaluation.datasets.bag import PosedBag, is_bag
+from binvpr_ros.evaluation.datasets.dataset import Dataset, DatasetError, Layout, Options, PosedSequence
+from binvpr_ros.evaluation.datasets.euroc import EurocFolder
+from binvpr_ros.evaluation.datasets.folders import FolderPair
+from binvpr_ros.evaluation.datasets.kitti import KittiOdometry
+from binvpr_ros.evaluation.datasets.posed_folder import PosedFolder
+from binvpr_ros.evaluation.datasets.traverses import Traverses
+from binvpr_ros.evaluation.datasets.tum import TumFolder
+from binvpr_ros.evaluation.datasets.vpr_bench import VprBench
+
+__all__ = ["LAYOUTS", "Dataset", "DatasetError", "Options", "PosedSequence", "find_datasets", "open_dataset"]
+
+LAYOUTS: tuple[type[Layout], ...] = (
+    FolderPair,
+    VprBench,
+    PosedFolder,
+    TumFolder,
+    EurocFolder,
+    KittiOdometry,
+    PosedBag,
+    # Last, because many a data set with a ground truth of its own is folders of equally many images too.
+    Traverses,
+)
+"""All layouts, in the order in which they are asked."""
+
+
+def open_dataset(path: Path, options: Options) -> Dataset:
+    """Read the data set at `path` with the first layout that fits; raises DatasetError where none does."""
+    if not path.exists():
+        raise DatasetError(f"{path} does not exist; name a folder or a bag")
+    try:
+        layout = _layout(path)
+        if layout is not None:
+            return layout.read(path, options)
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read ({error.strerror}); change its permissions") from None
+    known = "; ".join(layout.layout for layout in LAYOUTS)
+    raise DatasetError(f"{path} is none of the data sets that can be read: {known}")
+
+
+def find_datasets(root: Path) -> list[Path]:
+    """Return `root`, or every folder or bag below it, that fits a layout, sorted; none below one of them.
+
+    Folders that may not be read are passed by.
+    """
+    found, seen, waiting = [], set(), [root]
+    while waiting:
+        path = waiting.pop()
+        if path.resolve() in seen:  # links may lead round in a circle
+            continue
+        seen.add(path.resolve())
+        try:
+            if _layout(path) is not None:
+                found.append(path)
+            elif path.is_dir():
+                waiting += [below for below in path.iterdir() if below.is_dir() or is_bag(below)]
+        except OSError:
+            continue
+    return sorted(found)
+
+
+def _layout(path: Path) -> type[Layout] | None:
+    return next((layout for layout in LAYOUTS if layout.fits(path)), None)
