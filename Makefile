@@ -47,7 +47,7 @@ $(VENV)/.installed: $(PACKAGING)
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(RUN)/python -m pip install --quiet --editable '.[ros,tools,training,test]'
+	$(RUN)/python -m pip install --quiet --editable '.[ros,tools,training,baselines,test]'
 	@touch $@
 
 $(ORACLE)/.installed: Makefile

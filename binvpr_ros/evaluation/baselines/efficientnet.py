@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""EfficientNet-Lite0 as ImageNet left it, pooled: what a network of real numbers gives that has seen no places."""
+
+from __future__ import annotations
+
+import os
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from binvpr_ros.descriptor import Image, resize
+from binvpr_ros.evaluation.methods import FLOAT_BITS, Method, MethodError
+
+
+class EfficientNetLite0(Method):
+    """The last feature map of EfficientNet-Lite0 at 224x224, pooled by GeM (Radenovic et al., TPAMI 2019, equation 3).
+
+    Needs Keras and the weights; raises MethodError where they are not installed.
+    """
+
+    name = "efficientnet-lite0"
+    SIDE = 224  # pixels, as in training
+    POWER = 3.0  # of the mean; the paper's, untrained
+    descriptor_bits = 1280 * FLOAT_BITS
+
+    def __init__(self) -> None:
+        os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        try:
+            import keras  # noqa: F401
+        except ImportError:
+            raise MethodError(
+                f"{self.name} needs Keras and its weights; run: pip install 'binvpr_ros[training,baselines]'"
+            ) from None
+        from binvpr_ros.training.efficientnet_lite0 import WeightsError, efficientnet_lite0
+
+        try:
+            self._network = efficientnet_lite0(self.SIDE)
+        except WeightsError as error:
+            raise MethodError(str(error)) from None
+
+    def describe(self, image: Image) -> NDArray[np.float32]:
+        """Return the pooled features [1280] float32 of a uint8 image, [H,W,3] RGB or [H,W] grey."""
+        small = resize(image, (self.SIDE, self.SIDE))
+        if small.ndim == 2:
+            small = cv2.cvtColor(small, cv2.COLOR_GRAY2RGB)
+        features = self._network.predict_on_batch(small[np.newaxis].astype(np.float32))
+        pooled: NDArray[np.float32] = np.mean(features**self.POWER, axis=(0, 1, 2)) ** (1 / self.POWER)
+        return pooled

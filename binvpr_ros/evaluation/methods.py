@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is compared: ways to describe images, and to tell how similar two descriptions are."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from binvpr_ros.descriptor import DescriptorNetwork, Image, hamming, load_backend, resize
+from binvpr_ros.evaluation.datasets.dataset import DatasetError, Images
+from binvpr_ros.evaluation.datasets.object_array import load_objects
+from binvpr_ros.model_card import ModelCard
+
+FLOAT_BITS = 32
+
+Similarities = NDArray[np.float32]
+"""float32, [Q,R]: how similar each query is to each reference; larger is more similar."""
+
+
+class MethodError(RuntimeError):
+    """A method cannot be run here; the message says what to install or change."""
+
+
+class Method(ABC):
+    """A way to describe an image as a row of numbers."""
+
+    name: str
+    descriptor_bits: int
+    """Size of the description of one image, as it is compared."""
+
+    def fit(self, references: Images) -> None:  # noqa: B027 - most have nothing to do here
+        """Learn from the references what has to be learnt (a vocabulary); most learn nothing."""
+
+    @abstractmethod
+    def describe(self, image: Image) -> NDArray[Any]:
+        """Return the description [D] of a uint8 image, [H,W,3] RGB or [H,W] grey, of any size."""
+
+    def similarities(self, queries: NDArray[Any], references: NDArray[Any]) -> Similarities:
+        """Return how similar descriptions [Q,D] are to descriptions [R,D]: the cosine, unless a method has its own."""
+        return unit_rows(queries) @ unit_rows(references).T
+
+
+def unit_rows(rows: NDArray[Any]) -> NDArray[np.float32]:
+    """Return rows [N,D] as float32 of length one; a row of zeros stays one."""
+    rows = rows.astype(np.float32)
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.maximum(lengths, np.float32(1e-12))
+
+
+class BinaryNetwork(Method):
+    """A model with its card, as the node runs it: packed bits, compared by Hamming distance."""
+
+    def __init__(self, model: Path, threads: int) -> None:
+        self.network = DescriptorNetwork(model, threads=threads)
+        self.name = self.network.card.name
+        self.descriptor_bits = self.network.card.descriptor_bits
+
+    def describe(self, image: Image) -> NDArray[Any]:
+        """Return the descriptor of an image, packed into words, uint64 [W]."""
+        return self.network.describe(image).descriptor
+
+    def similarities(self, queries: NDArray[Any], references: NDArray[Any]) -> Similarities:
+        """Return 1 - 2 d / N for the Hamming distance d of N bits, which is the cosine of the signs."""
+        distances = np.stack([hamming(references, query) for query in queries])
+        return 1 - np.float32(2 / self.descriptor_bits) * distances.astype(np.float32)
+
+
+class FloatNetwork(Method):
+    """Any other model: RGB between 0 and 1, its output flattened and compared by cosine."""
+
+    def __init__(self, model: Path, threads: int = 1) -> None:
+        self.name = model.stem
+        self._backend = load_backend("auto", model.read_bytes(), threads)
+        shape, kind = self._backend.input_shape, self._backend.input_dtype
+        if len(shape) != 4 or shape[0] != 1 or shape[3] != 3 or kind not in (np.float32, np.uint8):
+            raise MethodError(
+                f"{model} takes an input of shape {shape} and type {kind}; name a model that takes one RGB image"
+            )
+        self._size = (shape[2], shape[1])
+        self.descriptor_bits = self.describe(np.zeros((1, 1), np.uint8)).size * FLOAT_BITS
+
+    def describe(self, image: Image) -> NDArray[Any]:
+        """Return the output for an image, float32 [D]."""
+        small = resize(image, self._size)
+        batch: NDArray[Any] = np.atleast_3d(small)[np.newaxis].repeat(3 if small.ndim == 2 else 1, axis=3)
+        if self._backend.input_dtype == np.float32:
+            batch = batch.astype(np.float32) / np.float32(255)
+        return self._backend.run(batch).astype(np.float32).reshape(-1)
+
+
+def load_model(model: Path, threads: int = 1) -> BinaryNetwork | FloatNetwork:
+    """Return a model file as a method: by its card where it has one.
+
+    Raises MethodError, ModelCardError or DescriptorError where it cannot be run here.
+    """
+    if not model.is_file():
+        raise MethodError(f"the model file {model} does not exist; name another")
+    kind = BinaryNetwork if ModelCard.path_for(model).exists() else FloatNetwork
+    return kind(model, threads)
+
+
+def read_similarities(path: Path) -> Similarities:
+    """Return similarities [Q,R] that another program wrote: a .npy file of numbers, or one of VPR-Bench's matches.
+
+    VPR-Bench's `precomputed_data_corrected.npy` holds them as the fourth of its objects, a row for each query. Raises
+    DatasetError where the file is neither.
+    """
+    objects = load_objects(path)
+    if objects.dtype == object and len(objects) > 3:
+        objects = np.stack(list(objects[3]))
+    if objects.ndim != 2 or not np.issubdtype(objects.dtype, np.number) or np.isnan(objects).any():
+        raise DatasetError(
+            f"{path} holds no matrix of similarities; write one of queries by references with numpy.save"
+        )
+    return objects.astype(np.float32)
