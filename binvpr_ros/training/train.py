@@ -16,7 +16,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 try:
     import keras
 except ImportError:
-    sys.exit("train_offline: training needs more packages than the node; run: pip install 'binvpr_ros[training]'")
+    sys.exit("train_offline: training needs more packages; run, in a checkout: pip install '.[training]'")
 import numpy as np
 from numpy.typing import NDArray
 

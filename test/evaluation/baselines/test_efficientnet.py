@@ -39,5 +39,5 @@ def test_without_keras_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) 
         return imports(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without_keras)
-    with pytest.raises(MethodError, match=r"pip install 'binvpr_ros\[training,baselines\]'"):
+    with pytest.raises(MethodError, match=r"pip install '.\[training,baselines\]'"):
         EfficientNetLite0()

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a robot gets: a drive through the whole recognizer, its closures held against the poses."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from binvpr_ros.config import Config
+from binvpr_ros.descriptor import DescriptorNetwork
+from binvpr_ros.evaluation.datasets.dataset import PosedSequence
+from binvpr_ros.evaluation.metrics import PrecisionRecall
+from binvpr_ros.recognizer import PlaceRecognizer, StampError
+
+MIN_SCORES = [round(1 - step / 20, 2) for step in range(21)]
+"""The thresholds over which the curve of the stage is drawn: the parameter `min_score`."""
+
+
+@dataclass(frozen=True)
+class ClosureStage:
+    """The loop closures of a drive; images are named by their index in the data set."""
+
+    keyframes: NDArray[np.int64]  # [K]
+    closures: NDArray[np.int64]  # [C,2], query and match
+    true: NDArray[np.bool_]  # [C]
+    revisits: NDArray[np.int64]  # [V], the keyframes whose place was seen before the exclusion window
+    refusals: dict[str, int]
+    images_refused: int  # for their stamps
+
+    @property
+    def precision(self) -> float:
+        """Return the share of the closures that are true; 1 where there are none."""
+        return float(self.true.mean()) if len(self.true) else 1.0
+
+    @property
+    def recall(self) -> float:
+        """Return the share of the revisits that have a true closure."""
+        found = np.intersect1d(self.revisits, self.closures[self.true, 0])
+        return len(found) / max(len(self.revisits), 1)
+
+    def figures(self) -> dict[str, Any]:
+        """Return what `evaluate` reports, by name."""
+        return {
+            "keyframes": len(self.keyframes),
+            "revisits": len(self.revisits),
+            "closures": len(self.closures),
+            "closures_true": int(self.true.sum()),
+            "closure_precision": self.precision,
+            "closure_recall": self.recall,
+            "refusals": self.refusals,
+        }
+
+
+class Drive:
+    """A sequence whose images `network` has described, to be driven through with the recognizer as often as wanted."""
+
+    def __init__(self, network: DescriptorNetwork, sequence: PosedSequence) -> None:
+        self._network = network
+        self._sequence = sequence
+        images = tqdm(sequence.queries, desc="loop closures", unit="image", leave=False, file=sys.stderr)
+        self._descriptions = [network.describe(image) for image in images]
+        self.config = Config(exclusion_time=sequence.exclude_seconds)
+
+    def through(self, config: Config) -> ClosureStage:
+        """Drive through with the parameters of `config`, and hold the closures against the poses."""
+        sequence = self._sequence
+        recognizer = PlaceRecognizer(config, self._network)
+        index_at = {int(stamp): index for index, stamp in enumerate(sequence.stamps)}
+        keyframes: list[int] = []
+        pairs: list[tuple[int, int]] = []
+        refusals = Counter[str]()
+        images_refused = 0
+        for index, (description, stamp) in enumerate(zip(self._descriptions, sequence.stamps.tolist(), strict=True)):
+            try:
+                recognition = recognizer.recognize(description, stamp)
+            except StampError:
+                images_refused += 1
+                continue
+            if recognition.keyframe is not None:
+                keyframes.append(index)
+            verdict = recognition.verdict
+            pairs += [(index, index_at[closure.match.stamp]) for closure in verdict.closures]
+            refusals.update(refused.reason.value for refused in verdict.refused)
+        closures = np.array(pairs, np.int64).reshape(-1, 2)
+        seen_before = sequence.truth[np.ix_(keyframes, keyframes)].any(axis=1)
+        return ClosureStage(
+            keyframes=np.array(keyframes, np.int64),
+            closures=closures,
+            true=sequence.same_place[closures[:, 0], closures[:, 1]],
+            revisits=np.array(keyframes, np.int64)[seen_before],
+            refusals=dict(refusals),
+            images_refused=images_refused,
+        )
+
+    def precision_recall(self) -> PrecisionRecall:
+        """Return precision and recall over the parameter `min_score`; where nothing is closed there is no point."""
+        scores = tqdm(MIN_SCORES, desc="min_score", leave=False, file=sys.stderr)
+        stages = [(score, self.through(self.config.replace(min_score=score))) for score in scores]
+        points = [(score, stage.precision, stage.recall) for score, stage in stages if len(stage.closures)]
+        return PrecisionRecall(*np.array(points).reshape(-1, 3).T)

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures that answer questions about a measurement."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+
+from binvpr_ros.evaluation.datasets.dataset import Dataset, PosedSequence
+from binvpr_ros.evaluation.methods import Similarities
+from binvpr_ros.evaluation.metrics import PrecisionRecall, Retrieval
+
+TRUE, FALSE, TRUTH = "tab:green", "tab:red", "tab:blue"
+PAIRS = 4
+THUMBNAIL_WIDTH = 320
+MARK_PIXELS = 3  # thickness of the ground truth in the picture of a large matrix
+
+
+def precision_recall(
+    file: Path, title: str, curves: Mapping[str, PrecisionRecall], closures: Mapping[str, PrecisionRecall]
+) -> None:
+    """Draw the curves of all methods on one data set, listed by their area; the dot is the highest recall without error.
+
+    Variants of a method ("hog, sequences of 10") have its colour and are dashed. `closures`, of the loop-closure stage,
+    are black, with the parameter `min_score` at each point.
+    """
+    figure = Figure(figsize=(11, 6), layout="constrained")
+    axes = figure.subplots()
+    colours: dict[str, str] = {}
+    for name, curve in sorted(curves.items(), key=lambda item: -item[1].area()):
+        method, _, variant = name.partition(", ")
+        colour = colours.setdefault(method, f"C{len(colours)}")
+        safe = curve.recall_at_precision(1.0)
+        axes.step(
+            np.concatenate([0 * curve.recall[:1], curve.recall]),
+            np.concatenate([curve.precision[:1], curve.precision]), where="pre", color=colour,
+            linestyle="--" if variant else "-", label=f"{name}: {curve.area():.3f}, {safe:.3f}",
+        )  # fmt: skip
+        if safe > 0:
+            axes.plot(safe, 1.0, "o", color=colour, clip_on=False)
+    for name, curve in closures.items():
+        axes.plot(curve.recall, curve.precision, "k.-", label=f"{name}: loop closures, by min_score")
+        for point in zip(curve.thresholds, curve.recall, curve.precision, strict=True):
+            axes.annotate(f"{point[0]:g}", point[1:], (3, -8), textcoords="offset points", fontsize=7)
+    axes.set(xlim=(0, 1), ylim=(0, 1.01), xlabel="recall", ylabel="precision", title=title)
+    axes.grid(alpha=0.3)
+    axes.legend(
+        loc="upper left",
+        bbox_to_anchor=(1.01, 1),
+        fontsize=8,
+        title="area, recall at 100 % precision",
+        title_fontsize=8,
+    )
+    figure.savefig(file, dpi=120)
+
+
+def similarity_matrix(
+    file: Path, title: str, similarities: Similarities, dataset: Dataset, retrieval: Retrieval
+) -> None:
+    """Draw the similarities [Q,R] in grey, the ground truth in blue, and each query's match in green or red."""
+    figure = Figure(figsize=(9, 8), layout="constrained")
+    axes = figure.subplots()
+    allowed = np.where(dataset.candidates, similarities, np.nan)
+    low, high = np.nanpercentile(allowed, [1, 99.9])
+    axes.set_facecolor("0.9")
+    shown = axes.imshow(allowed, cmap="gray", vmin=low, vmax=high, aspect="auto", interpolation="nearest")
+    figure.colorbar(shown, ax=axes, label="similarity", shrink=0.6)
+    thick = max(1, round(MARK_PIXELS * max(similarities.shape) / 800))
+    truth = cv2.dilate(dataset.truth.astype(np.uint8), np.ones((thick, thick), np.uint8)).astype(bool)
+    axes.imshow(
+        np.where(truth, 1.0, np.nan), cmap="Blues", vmin=0, vmax=1.3, alpha=0.45, aspect="auto", interpolation="nearest"
+    )
+    for correct, colour in ((False, FALSE), (True, TRUE)):
+        chosen = retrieval.correct == correct
+        axes.scatter(retrieval.matches[chosen], retrieval.queries[chosen], s=5, color=colour, linewidths=0)
+    axes.set(xlabel="reference", ylabel="query", title=title)
+    right, wrong = int(retrieval.correct.sum()), int((~retrieval.correct).sum())
+    marks = [
+        Line2D([], [], color=TRUTH, linewidth=4, alpha=0.5, label="ground truth"),
+        Line2D([], [], color=TRUE, marker="o", linestyle="", markersize=4, label=f"right match ({right})"),
+        Line2D([], [], color=FALSE, marker="o", linestyle="", markersize=4, label=f"wrong match ({wrong})"),
+    ]
+    axes.legend(handles=marks, loc="lower center", bbox_to_anchor=(0.5, 1.05), ncols=3, fontsize=8)
+    figure.savefig(file, dpi=120)
+
+
+def match_pairs(file: Path, title: str, dataset: Dataset, similarities: Similarities, retrieval: Retrieval) -> None:
+    """Draw the best right matches, and the worst wrong ones: those of the highest score, with what was right."""
+    figure = Figure(figsize=(13, 2.3 * PAIRS), layout="constrained")
+    figure.suptitle(title)
+    panels: Any = figure.subfigures(1, 2, width_ratios=[2, 3])
+    for panel, correct, heading in zip(panels, (True, False), ("best right", "worst wrong"), strict=True):
+        places = highest_apart(retrieval, correct)
+        panel.suptitle(f"{heading} matches" if places else f"no {heading.partition(' ')[2]} matches")
+        grid = panel.subplots(PAIRS, 2 if correct else 3, squeeze=False)
+        for axes in grid.flat:
+            axes.set_axis_off()
+        for row, place in zip(grid, places, strict=False):
+            query, match = int(retrieval.queries[place]), int(retrieval.matches[place])
+            _show(row[0], dataset.queries[query], f"query {query}")
+            _show(row[1], dataset.references[match], f"match {match}: {retrieval.scores[place]:.3f}")
+            if len(row) == 3:
+                true = np.flatnonzero(dataset.truth[query])
+                if len(true):
+                    right = int(true[similarities[query, true].argmax()])
+                    _show(row[2], dataset.references[right], f"right: {right}, {similarities[query, right]:.3f}")
+                else:
+                    row[2].text(0.5, 0.5, "nothing: a new place", ha="center", va="center", transform=row[2].transAxes)
+    figure.savefig(file, dpi=100)
+
+
+def trajectory(
+    file: Path, title: str, sequence: PosedSequence, pairs: NDArray[np.int64], true: NDArray[np.bool_]
+) -> None:
+    """Draw the way of the camera, seen along the axis it moves least in, and pairs [C,2] of its images as lines.
+
+    Below, the same over time: on the picture of a way many lines hide each other.
+    """
+    figure = Figure(figsize=(8, 10), layout="constrained")
+    above, below = figure.subplots(2, 1, height_ratios=[1.6, 1])
+    spread = np.ptp(sequence.positions, axis=0)
+    first, second = sorted(np.argsort(-spread, kind="stable")[:2])
+    places = sequence.positions[:, [first, second]]
+    above.plot(*places.T, color="0.7", linewidth=1)
+    above.plot(*places[0], "k^", markersize=7, label="start")
+    for correct, colour, name in ((True, TRUE, "true"), (False, FALSE, "false")):
+        chosen = pairs[true == correct]
+        above.add_collection(LineCollection(list(places[chosen]), colors=colour, linewidths=1))
+        above.plot(*places[chosen.reshape(-1)].T, ".", color=colour, markersize=3, label=f"{name} ({len(chosen)})")
+        seconds = (sequence.stamps[chosen] - sequence.stamps[0]) * 1e-9
+        below.plot(*seconds.T, ".", color=colour, markersize=4)
+    above.set_aspect("equal", adjustable="datalim")
+    above.set(xlabel=f"{'xyz'[first]} [m]", ylabel=f"{'xyz'[second]} [m]", title=title)
+    above.legend(fontsize=8)
+    duration = (sequence.stamps[-1] - sequence.stamps[0]) * 1e-9
+    _shade_revisits(below, sequence)
+    below.plot([0, duration], [0, duration], color="0.7", linewidth=1)
+    below.set(xlabel="time of the query [s]", ylabel="time of the match [s]", xlim=(0, duration), ylim=(0, duration))
+    figure.savefig(file, dpi=120)
+
+
+def _shade_revisits(axes: Any, sequence: PosedSequence) -> None:
+    """Shade which matches would be right."""
+    seconds = (sequence.stamps - sequence.stamps[0]) * 1e-9
+    axes.pcolormesh(
+        seconds, seconds, np.where(sequence.truth.T, 1.0, np.nan), cmap="Blues", vmin=0, vmax=2, shading="nearest",
+        rasterized=True,
+    )  # fmt: skip
+
+
+def highest_apart(retrieval: Retrieval, correct: bool) -> Sequence[int]:
+    """Return the places of the queries with the highest scores, apart from each other: neighbours look alike."""
+    places = np.flatnonzero(retrieval.correct == correct)
+    places = places[np.argsort(-retrieval.scores[places], kind="stable")]
+    apart = len(retrieval.queries) / (4 * PAIRS)
+    chosen: list[int] = []
+    for place in places.tolist():
+        if len(chosen) < PAIRS and all(abs(place - other) > apart for other in chosen):
+            chosen.append(place)
+    return chosen
+
+
+def _show(axes: Any, image: NDArray[np.uint8], title: str) -> None:
+    scale = THUMBNAIL_WIDTH / image.shape[1]
+    if scale < 1:
+        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    axes.imshow(image, cmap="gray")
+    axes.set_title(title, fontsize=8)

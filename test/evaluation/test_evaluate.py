@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from binvpr_ros.evaluation import evaluate
+from binvpr_ros.evaluation.baselines.hog import Hog
+
+EVALUATE = Path(sys.executable).with_name("evaluate")
+
+
+@pytest.fixture(scope="module")
+def traverses(world_images: list[NDArray[np.uint8]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty views of the building, and the same twenty darker: query n shows reference n + 10."""
+    folder = tmp_path_factory.mktemp("data") / "hall"
+    for part, images in (("references", world_images[:40]), ("queries", world_images[10:30])):
+        (folder / part).mkdir(parents=True)
+        for number, image in enumerate(images):
+            shown = image if part == "references" else (image * 0.7).astype(np.uint8)
+            cv2.imwrite(str(folder / part / f"{number:03}.png"), shown[..., ::-1])
+    with (folder / "ground_truth.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("query", "references"), *((n, f"{n + 9} {n + 10} {n + 11}") for n in range(20))])
+    return folder
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["evaluate", *map(str, arguments)])
+    return evaluate.main()
+
+
+def test_the_contract_of_the_command(traverses: Path, model: Path, tmp_path: Path) -> None:
+    parts = ["--queries", traverses / "queries", "--references", traverses / "references"]
+    command = [EVALUATE, "--model", model, *parts, "--ground-truth", traverses / "ground_truth.csv"]
+    subprocess.run([*map(str, command), "--json", tmp_path / "out.json"], check=True, timeout=120, cwd=tmp_path, env={})
+    figures = json.loads((tmp_path / "out.json").read_text())
+    assert figures["recall_at_1"] >= 0.9
+    assert figures["recall_at_1"] <= figures["recall_at_5"] <= figures["recall_at_10"] <= 1
+    assert 0 < figures["auc_pr"] <= figures["recall_at_1"]
+    assert 0 <= figures["recall_at_100_precision"] <= figures["recall_at_1"]
+    assert (figures["queries"], figures["references"], figures["descriptor_bits"]) == (20, 40, 2048)
+
+
+def test_several_methods_in_one_run_with_pictures(
+    traverses: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    similarities = np.eye(20, 40, 10)
+    np.save(tmp_path / "oracle.npy", similarities)
+    status = run(
+        monkeypatch, "--dataset", traverses, "--baseline", "hog", "--similarities", tmp_path / "oracle.npy",
+        "--seqslam", 3, "--plots", tmp_path / "plots", "--json", tmp_path / "out.json",
+        "--markdown", tmp_path / "out.md",
+    )  # fmt: skip
+    assert status == 0
+    assert "hog, sequences of 3" in capsys.readouterr().out
+    results = json.loads((tmp_path / "out.json").read_text())["results"]
+    assert [entry["method"] for entry in results] == ["hog", "hog, sequences of 3", "oracle"]
+    assert results[2]["recall_at_100_precision"] == 1.0
+    assert "| oracle |" in (tmp_path / "out.md").read_text()
+    assert sorted(file.name for file in (tmp_path / "plots").iterdir()) == sorted(
+        ["hall_precision_recall.png"]
+        + [f"hall_{method}_{picture}.png" for method in ("hog", "hog_sequences_of_3", "oracle")
+           for picture in ("matches", "similarity")]
+    )  # fmt: skip
+
+
+def test_a_drive_is_measured_before_and_after_the_loop_closure_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared_data: Path
+) -> None:
+    room = shared_data / "loops" / "redkitchen"
+    options = ["--radius", 0.6, "--angle", 40, "--exclude-seconds", 10]
+    status = run(
+        monkeypatch, "--sequence", room, *options, "--json", tmp_path / "out.json", "--plots", tmp_path / "plots"
+    )
+    assert status == 0
+    figures = json.loads((tmp_path / "out.json").read_text())
+    assert figures["answerable_queries"] < figures["queries"] == 500
+    assert figures["closures"] >= 8
+    assert figures["closures_true"] <= figures["closures"]
+    assert (tmp_path / "plots" / "redkitchen_binvpr20_trajectory.png").is_file()
+
+
+def test_the_packaged_card_reports_what_evaluate_measures(
+    model: Path, shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reported = json.loads(model.with_suffix(".json").read_text())["evaluation"]["recall_at_1"]
+    for name, recall in reported.items():
+        run(monkeypatch, "--dataset", shared_data / "eval" / name, "--json", tmp_path / "out.json")
+        assert json.loads((tmp_path / "out.json").read_text())["recall_at_1"] == pytest.approx(recall, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("peer", "expected"),
+    [
+        ("floppyNet", {"corridor": 0.748, "grief_michigan": 0.945}),
+        ("binaryNet", {"corridor": 0.847, "grief_michigan": 0.982}),
+    ],
+)
+def test_published_networks_have_their_known_recall(
+    peer: str, expected: dict[str, float], shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = shared_data / "peers" / f"{peer}_places365.tflite"
+    for name, recall in expected.items():
+        run(monkeypatch, "--model", file, "--dataset", shared_data / "eval" / name, "--json", tmp_path / "out.json")
+        assert json.loads((tmp_path / "out.json").read_text())["recall_at_1"] == pytest.approx(recall, abs=0.02)
+
+
+def test_all_finds_data_sets_and_models(
+    traverses: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    peer = traverses.parent / "peer.tflite"
+    peer.write_bytes(model.read_bytes())
+    monkeypatch.setattr(evaluate, "BASELINES", {"hog": Hog})
+    assert run(monkeypatch, "--all", traverses.parent) == 0
+    table = (tmp_path / "evaluation.md").read_text()
+    assert [line.split(" | ")[0] for line in table.splitlines()[2:8]] == [
+        "| binvpr20", "| binvpr20, sequences of 10", "| peer", "| peer, sequences of 10", "| hog",
+        "| hog, sequences of 10",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--dataset", "{tmp}/none"], "none does not exist"),
+        (["--dataset", "{tmp}"], "is none of the data sets that can be read: "),
+        (["--all", "{tmp}"], "holds no data set; name a folder that does"),
+        (["--model", "{tmp}/none.tflite"], "none.tflite does not exist; name another"),
+        (["--dataset", "{data}", "--similarities", "{tmp}/small.npy"], "name the matrix of this data set"),
+        (["--dataset", "{data}", "--json", "{tmp}"], "Is a directory"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_measured_is_said_in_a_sentence(
+    arguments: list[str],
+    sentence: str,
+    traverses: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    np.save(tmp_path / "small.npy", np.eye(3))
+    filled = [argument.format(tmp=tmp_path, data=traverses) for argument in arguments]
+    assert run(monkeypatch, *filled) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("evaluate: ")
+    assert sentence in error
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--all", "a", "--dataset", "b"],
+        ["--queries", "a", "--ground-truth", "b"],
+        ["--queries", "a", "--references", "b"],
+        ["--dataset", "a", "--ground-truth", "b"],
+        ["--radius", "nan"],
+        ["--seqslam", "-1"],
+        ["--threads", "0"],
+        ["--baseline", "netvlad"],
+        ["--json", "none/out.json"],
+    ],
+)
+def test_a_command_line_that_makes_no_sense_is_refused(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit):
+        evaluate.parse(arguments)
