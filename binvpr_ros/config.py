@@ -111,6 +111,12 @@ class Config:
         """Return the parameters as dataclass fields; `metadata` holds sentence, low, high, unit, choices and live."""
         return dataclasses.fields(cls)
 
+    @classmethod
+    def bounds(cls, name: str) -> tuple[float, float]:
+        """Return the least and the largest value of a parameter that is a number."""
+        metadata = cls.__dataclass_fields__[name].metadata
+        return metadata["low"], metadata["high"]
+
     def replace(self, **changes: Any) -> Config:
         """Return a copy with `changes`; raises ConfigError where one is out of range."""
         return dataclasses.replace(self, **changes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from binvpr_ros.config import Config
-from binvpr_ros.descriptor import DescriptorNetwork
+from binvpr_ros.descriptor import Description, DescriptorNetwork
 from binvpr_ros.evaluation.datasets.dataset import PosedSequence
 from binvpr_ros.evaluation.metrics import PrecisionRecall
 from binvpr_ros.recognizer import PlaceRecognizer, StampError
@@ -34,15 +35,15 @@ class ClosureStage:
     images_refused: int  # for their stamps
 
     @property
-    def precision(self) -> float:
-        """Return the share of the closures that are true; 1 where there are none."""
-        return float(self.true.mean()) if len(self.true) else 1.0
+    def precision(self) -> float | None:
+        """Return the share of the closures that are true; None where there are none."""
+        return float(self.true.mean()) if len(self.true) else None
 
     @property
-    def recall(self) -> float:
-        """Return the share of the revisits that have a true closure."""
+    def recall(self) -> float | None:
+        """Return the share of the revisits that have a true closure; None where there are none."""
         found = np.intersect1d(self.revisits, self.closures[self.true, 0])
-        return len(found) / max(len(self.revisits), 1)
+        return len(found) / len(self.revisits) if len(self.revisits) else None
 
     def figures(self) -> dict[str, Any]:
         """Return what `evaluate` reports, by name."""
@@ -54,17 +55,19 @@ class ClosureStage:
             "closure_precision": self.precision,
             "closure_recall": self.recall,
             "refusals": self.refusals,
+            "images_with_wrong_stamps": self.images_refused,
         }
 
 
 class Drive:
     """A sequence whose images `network` has described, to be driven through with the recognizer as often as wanted."""
 
-    def __init__(self, network: DescriptorNetwork, sequence: PosedSequence) -> None:
+    def __init__(
+        self, network: DescriptorNetwork, sequence: PosedSequence, descriptions: Sequence[Description]
+    ) -> None:
         self._network = network
         self._sequence = sequence
-        images = tqdm(sequence.queries, desc="loop closures", unit="image", leave=False, file=sys.stderr)
-        self._descriptions = [network.describe(image) for image in images]
+        self._descriptions = descriptions
         self.config = Config(exclusion_time=sequence.exclude_seconds)
 
     def through(self, config: Config) -> ClosureStage:
@@ -101,6 +104,9 @@ class Drive:
     def precision_recall(self) -> PrecisionRecall:
         """Return precision and recall over the parameter `min_score`; where nothing is closed there is no point."""
         scores = tqdm(MIN_SCORES, desc="min_score", leave=False, file=sys.stderr)
-        stages = [(score, self.through(self.config.replace(min_score=score))) for score in scores]
-        points = [(score, stage.precision, stage.recall) for score, stage in stages if len(stage.closures)]
-        return PrecisionRecall(*np.array(points).reshape(-1, 3).T)
+        points = []
+        for score in scores:
+            stage = self.through(self.config.replace(min_score=score))
+            if stage.precision is not None and stage.recall is not None:
+                points.append((score, stage.precision, stage.recall))
+        return PrecisionRecall(*np.array(points, np.float64).reshape(-1, 3).T)

@@ -4,15 +4,15 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import dataclasses
+import itertools
 import json
-import re
 import shlex
 import sys
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 try:
     import matplotlib as mpl  # noqa: F401 - plots.py and report.py need these two
@@ -20,167 +20,152 @@ try:
     from tqdm import tqdm
 except ImportError as error:
     sys.exit(f"evaluate: {error.name} is not installed; run, in a checkout: pip install '.[tools]'")
-import numpy as np
-from numpy.typing import NDArray
 
 from binvpr_ros.config import Config, ConfigError, model_path
 from binvpr_ros.descriptor import DescriptorError
-from binvpr_ros.evaluation import plots, report
+from binvpr_ros.evaluation import report
 from binvpr_ros.evaluation.baselines import BASELINES
-from binvpr_ros.evaluation.closure_stage import ClosureStage, Drive
-from binvpr_ros.evaluation.datasets import (
-    Dataset,
-    DatasetError,
-    Options,
-    PosedSequence,
-    find_datasets,
-    open_dataset,
-)
-from binvpr_ros.evaluation.datasets.dataset import Images
+from binvpr_ros.evaluation.datasets import Dataset, DatasetError, Options, find_datasets, open_dataset
 from binvpr_ros.evaluation.datasets.folders import FolderPair
 from binvpr_ros.evaluation.datasets.rendered import RenderedBuilding
+from binvpr_ros.evaluation.measurement import Comparison
 from binvpr_ros.evaluation.methods import (
-    BinaryNetwork,
+    VPR_BENCH_MATCHES,
     Method,
     MethodError,
     Similarities,
     load_model,
     read_similarities,
 )
-from binvpr_ros.evaluation.metrics import PrecisionRecall, Retrieval
 from binvpr_ros.evaluation.report import Result
-from binvpr_ros.evaluation.sequence_matching import match_sequences
 from binvpr_ros.model_card import ModelCardError
 
 SEQUENCE_LENGTH = 10
 """Images in a row that `--all` matches, as SeqSLAM does."""
 
 
-@dataclass
-class Report:
-    """Takes each measurement in turn: keeps the figures and draws the pictures."""
+class Evaluation:
+    """What the command line names, measured one after the other.
 
-    plots: Path | None
-    results: list[Result] = field(default_factory=list)
-    _curves: dict[str, dict[str, PrecisionRecall]] = field(default_factory=dict)
-    _closure_curves: dict[str, dict[str, PrecisionRecall]] = field(default_factory=dict)
+    What cannot be measured is said on standard error and counted in `left_out`, and the rest is measured all the same;
+    the output files are written anew after each data set.
+    """
 
-    def add(
-        self,
-        dataset: Dataset,
-        name: str,
-        similarities: Similarities,
-        *,
-        bits: int | None = None,
-        milliseconds: float | None = None,
-        drive: Drive | None = None,
-    ) -> None:
-        """Take the similarities [Q,R] of one method on one data set, and its drive where it has one."""
-        retrieval = Retrieval.of_similarities(similarities, dataset.truth, dataset.candidates)
-        stage = drive.through(drive.config) if drive else None
-        queries, references = similarities.shape
-        self.results.append(Result(dataset.name, name, queries, references, bits, milliseconds, retrieval, stage))
-        if self.plots is None:
+    def __init__(self, choices: argparse.Namespace) -> None:
+        self.results: list[Result] = []
+        self.left_out = 0
+        self._choices = choices
+
+    def run(self) -> None:
+        """Measure all methods on all data sets; raises DatasetError where there is no data set at all."""
+        choices = self._choices
+        datasets = self._datasets()
+        first = next(datasets, None)  # a wrong path is said before the methods are loaded, which takes a while
+        if first is None:
             return
-        self._curves.setdefault(dataset.name, {})[name] = retrieval.precision_recall()
-        if drive:
-            self._closure_curves.setdefault(dataset.name, {})[name] = drive.precision_recall()
-        title = f"{name} on {dataset.name}"
-        start = f"{_file_name(dataset.name)}_{_file_name(name)}"
-        plots.similarity_matrix(self.plots / f"{start}_similarity.png", title, similarities, dataset, retrieval)
-        plots.match_pairs(self.plots / f"{start}_matches.png", title, dataset, similarities, retrieval)
-        if isinstance(dataset, PosedSequence):
-            pairs, true, what = _closures(stage, retrieval)
-            plots.trajectory(self.plots / f"{start}_trajectory.png", f"{title}: {what}", dataset, pairs, true)
+        matrices = self._matrices(first)
+        methods = self._methods() if not choices.similarities or choices.model or choices.baseline else []
+        if choices.plots:
+            choices.plots.mkdir(parents=True, exist_ok=True)
+        for dataset in itertools.chain([first], datasets):
+            comparison = Comparison(dataset, choices.seqslam, choices.plots)
+            for method in methods:
+                with self._leaving_out(f"{method.name} on {dataset.name}"):
+                    comparison.measure(method)
+            for name, similarities in matrices:
+                comparison.add(name, similarities)
+            comparison.finish()
+            self.results += comparison.results
+            self._write()
 
-    def finish(self) -> None:
-        """Draw what holds all methods."""
-        for dataset, curves in self._curves.items():
-            file = (self.plots or Path()) / f"{_file_name(dataset)}_precision_recall.png"
-            plots.precision_recall(file, dataset, curves, self._closure_curves.get(dataset, {}))
+    def _datasets(self) -> Iterator[Dataset]:
+        """Yield the data sets one at a time, by distinct names; without any choice the rendered building."""
+        choices = self._choices
+        options = Options(
+            queries=choices.queries, references=choices.references, tolerance=choices.tolerance, radius=choices.radius,
+            angle=choices.angle, exclude_seconds=choices.exclude_seconds, image_topic=choices.image_topic,
+            pose_topic=choices.pose_topic,
+        )  # fmt: skip
+        if choices.all:
+            paths = find_datasets(choices.all)
+            if not paths:
+                raise DatasetError(f"{choices.all} holds no data set; name a folder that does")
+            for path, name in zip(paths, distinct([path.name for path in paths], paths), strict=True):
+                with self._leaving_out(str(path)):
+                    yield dataclasses.replace(open_dataset(path, options), name=name)
+        elif choices.dataset:
+            yield open_dataset(choices.dataset, options)
+        elif choices.ground_truth:
+            yield FolderPair.from_parts(Path(choices.queries), Path(choices.references), choices.ground_truth)
+        else:
+            yield RenderedBuilding.make(options)
 
-
-def _closures(stage: ClosureStage | None, retrieval: Retrieval) -> tuple[NDArray[np.int64], NDArray[np.bool_], str]:
-    """Return pairs of images [C,2] to draw, whether they are true [C], and what they are."""
-    if stage is not None:
-        return stage.closures, stage.true, "loop closures"
-    curve = retrieval.precision_recall()
-    accepted = retrieval.scores >= curve.thresholds[curve.f1.argmax()] if len(curve.f1) else retrieval.correct
-    pairs = np.stack([retrieval.queries, retrieval.matches], axis=1)[accepted]
-    return pairs, retrieval.correct[accepted], "matches at the best F1"
-
-
-def _file_name(name: str) -> str:
-    return re.sub(r"[^\w.-]+", "_", name)
-
-
-def describe(method: Method, images: Images, what: str) -> tuple[NDArray[Any], list[float]]:
-    """Return the descriptions [N,D] of all images, and the milliseconds that each took."""
-    rows, times = [], []
-    for image in tqdm(images, desc=what, unit="image", leave=False, file=sys.stderr):
-        start = time.perf_counter()
-        rows.append(method.describe(image))
-        times.append((time.perf_counter() - start) * 1e3)
-    return np.stack(rows), times
-
-
-def measure(method: Method, dataset: Dataset, sequence_length: int, into: Report) -> None:
-    """Measure one method on one data set, also with sequences of images where `sequence_length` is not 0."""
-    where = f"{method.name} on {dataset.name}"
-    method.fit(dataset.references)
-    queries, times = describe(method, dataset.queries, f"{where}: queries")
-    references = queries
-    if dataset.references is not dataset.queries:
-        references, more = describe(method, dataset.references, f"{where}: references")
-        times += more
-    similarities = method.similarities(queries, references)
-    drive = None
-    if isinstance(method, BinaryNetwork) and isinstance(dataset, PosedSequence):
-        drive = Drive(method.network, dataset)
-    bits = method.descriptor_bits
-    into.add(dataset, method.name, similarities, bits=bits, milliseconds=float(np.median(times)), drive=drive)
-    if sequence_length:
-        matched = match_sequences(similarities, dataset.candidates, sequence_length)
-        into.add(dataset, f"{method.name}, sequences of {sequence_length}", matched, bits=bits)
-
-
-def chosen_datasets(choices: argparse.Namespace) -> Iterator[Dataset]:
-    """Yield the data sets that the command line names; without any the rendered building."""
-    options = Options(
-        queries=choices.queries, references=choices.references, tolerance=choices.tolerance, radius=choices.radius,
-        angle=choices.angle, exclude_seconds=choices.exclude_seconds, image_topic=choices.image_topic,
-        pose_topic=choices.pose_topic,
-    )  # fmt: skip
-    if choices.all:
-        paths = find_datasets(choices.all)
-        if not paths:
-            raise DatasetError(f"{choices.all} holds no data set; name a folder that does")
-        for path in paths:
-            yield open_dataset(path, options)
-    elif choices.dataset:
-        yield open_dataset(choices.dataset, options)
-    elif choices.ground_truth:
-        parts = (Path(choices.queries), Path(choices.references), choices.ground_truth)
-        yield FolderPair.from_parts(*parts)
-    else:
-        yield RenderedBuilding.make(options)
-
-
-def chosen_methods(choices: argparse.Namespace) -> list[Method]:
-    """Return the models and baselines that the command line names; without any the packaged model."""
-    methods: list[Method] = [load_model(model, choices.threads) for model in choices.model]
-    methods += [BASELINES[name]() for name in choices.baseline]
-    if methods or choices.similarities:
+    def _methods(self) -> list[Method]:
+        """Return the models and baselines, by distinct names; without any choice the packaged model."""
+        choices = self._choices
+        models, baselines = list(dict.fromkeys(choices.model)), list(dict.fromkeys(choices.baseline))
+        if not models and not baselines:
+            models = [model_path(Config())]
+            if choices.all:
+                models += sorted(choices.all.rglob("*.tflite"))
+                baselines = list(BASELINES)
+        methods: list[Method] = []
+        for model, name in zip(models, distinct([model.stem for model in models], models), strict=True):
+            with self._leaving_out(str(model)):
+                methods.append(load_model(model, choices.threads))
+                methods[-1].name = name
+        for baseline in baselines:
+            with self._leaving_out(baseline, counted=bool(choices.baseline)):
+                methods.append(BASELINES[baseline]())
         return methods
-    methods = [load_model(model_path(Config()), choices.threads)]
-    if choices.all:
-        methods += [load_model(model, choices.threads) for model in sorted(choices.all.rglob("*.tflite"))]
-        for baseline in BASELINES.values():
-            try:
-                methods.append(baseline())
-            except MethodError as error:
-                print(f"evaluate: left out: {error}", file=sys.stderr)
-    return methods
+
+    def _matrices(self, dataset: Dataset) -> list[tuple[str, Similarities]]:
+        """Return the similarities that other programs wrote, by distinct names; raises DatasetError."""
+        matrices = []
+        files = list(dict.fromkeys(self._choices.similarities))
+        names = [file.parent.name if file.name == VPR_BENCH_MATCHES else file.stem for file in files]
+        for file, name in zip(files, distinct(names, files), strict=True):
+            similarities = read_similarities(file)
+            if similarities.shape != dataset.truth.shape:
+                raise DatasetError(
+                    f"{file} holds {similarities.shape} similarities, {dataset.name} has {dataset.truth.shape} queries "
+                    "and references; name the matrix of this data set"
+                )
+            matrices.append((name, similarities))
+        return matrices
+
+    @contextlib.contextmanager
+    def _leaving_out(self, what: str, counted: bool = True) -> Iterator[None]:
+        """Go on where `what` cannot be measured, and say so."""
+        try:
+            yield
+        except (ConfigError, DatasetError, DescriptorError, MethodError, ModelCardError, OSError) as error:
+            tqdm.write(f"evaluate: left out {what}: {error}", file=sys.stderr)
+            self.left_out += counted
+        except MemoryError:
+            tqdm.write(
+                f"evaluate: left out {what}: there is too little memory for it; take fewer images", file=sys.stderr
+            )
+            self.left_out += counted
+
+    def _write(self) -> None:
+        choices = self._choices
+        if choices.json and self.results:
+            choices.json.write_text(json.dumps(report.as_json(self.results), indent=2) + "\n", encoding="utf-8")
+        if choices.markdown and self.results:
+            command = shlex.join(["evaluate", *sys.argv[1:]])
+            choices.markdown.write_text(report.markdown(self.results, command), encoding="utf-8")
+
+
+def distinct(names: Sequence[str], paths: Sequence[Path]) -> list[str]:
+    """Return `names` of things at `paths`, those that come more than once with the folder, or else a number."""
+    found = Counter(names)
+    longer = [
+        name if found[name] == 1 else f"{path.absolute().parent.name}/{name}"
+        for name, path in zip(names, paths, strict=True)
+    ]
+    found = Counter(longer)
+    return [name if found[name] == 1 else f"{name} ({longer[: at + 1].count(name)})" for at, name in enumerate(longer)]
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -206,16 +191,25 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )  # fmt: skip
     data.add_argument("--image-topic", default="", metavar="TOPIC", help="of a bag with several")
     data.add_argument("--pose-topic", default="", metavar="TOPIC", help="of a bag with several")
-    methods = parser.add_argument_group("methods (default: the packaged model)", "Each may be given several times.")
+    methods = parser.add_argument_group("methods (default: the packaged model)")
     methods.add_argument(
-        "--model", type=Path, action="append", default=[], metavar="TFLITE", help="model file, with or without a card"
+        "--model",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="TFLITE",
+        help="model file; may be given again",
     )
-    methods.add_argument("--baseline", choices=BASELINES, action="append", default=[])
+    methods.add_argument(
+        "--baseline", choices=BASELINES, action="append", default=[], help="classical method; may be given again"
+    )
     methods.add_argument(
         "--similarities", type=Path, action="append", default=[], metavar="NPY",
-        help="a matrix, queries by references, that another program wrote (VPR-Bench's files too)",
+        help="matrix, queries by references, that another program wrote, or VPR-Bench's matches; may be given again",
     )  # fmt: skip
-    methods.add_argument("--seqslam", type=int, default=0, metavar="N", help="also match sequences of N images")
+    methods.add_argument(
+        "--seqslam", type=int, metavar="N", help=f"also match sequences of N images (0: none; --all: {SEQUENCE_LENGTH})"
+    )
     methods.add_argument(
         "--threads", type=int, default=Config.threads, metavar="N", help="for models (default %(default)s)"
     )
@@ -230,66 +224,46 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def _check(parser: argparse.ArgumentParser, choices: argparse.Namespace) -> None:
     """End with a sentence where the choices do not go together; fill in what --all implies."""
-    if choices.all and choices.dataset:
-        parser.error("--all and --dataset exclude each other; name one of them")
-    if choices.ground_truth and (choices.all or choices.dataset):
-        parser.error("--ground-truth belongs to --queries and --references; leave out --all and --dataset")
-    if choices.ground_truth and not (choices.queries and choices.references):
-        parser.error("--ground-truth needs --queries and --references")
-    if (choices.queries or choices.references) and not (choices.ground_truth or choices.dataset):
-        parser.error("--queries and --references need --ground-truth, or a --dataset that holds both folders")
+    folders = [bool(choices.queries), bool(choices.references)]
+    wrong = (
+        (choices.all and choices.dataset, "--all and --dataset exclude each other; name one of them"),
+        (choices.all and choices.similarities, "--similarities are of one data set; leave out --all"),
+        (choices.ground_truth and (choices.all or choices.dataset), "--ground-truth is for --queries and --references"),
+        (choices.ground_truth and not all(folders), "--ground-truth needs --queries and --references"),
+        (any(folders) and not (choices.ground_truth or choices.dataset), "--queries and --references need "
+         "--ground-truth, or a --dataset that holds both folders"),
+        (choices.plots and choices.plots.exists() and not choices.plots.is_dir(), "--plots must name a folder"),
+        *((file and (file.is_dir() or not file.absolute().parent.is_dir()), f"{file} is a folder, or in none")
+          for file in (choices.json, choices.markdown)),
+    )  # fmt: skip
+    for condition, sentence in wrong:
+        if condition:
+            parser.error(sentence)
+    most = {"exclude_seconds": Config.bounds("exclusion_time")[1], "threads": Config.bounds("threads")[1]}
     for name in ("tolerance", "radius", "angle", "exclude_seconds", "seqslam", "threads"):
-        value, least = getattr(choices, name), int(name == "threads")
-        if value is not None and not least <= value < float("inf"):
-            parser.error(f"--{name.replace('_', '-')} must be at least {least}, not {value}")
-    for file in (choices.json, choices.markdown):
-        if file and not file.absolute().parent.is_dir():
-            parser.error(f"the folder of {file} does not exist; make it first")
+        value, low, high = getattr(choices, name), int(name == "threads"), most.get(name, sys.maxsize)
+        if value is not None and not low <= value <= high:
+            parser.error(f"--{name.replace('_', '-')} must be between {low} and {high}, not {value}")
+    if choices.seqslam is None:
+        choices.seqslam = SEQUENCE_LENGTH if choices.all else 0
     if choices.all:
         choices.markdown = choices.markdown or Path("evaluation.md")
-        choices.seqslam = choices.seqslam or SEQUENCE_LENGTH
-
-
-def run(choices: argparse.Namespace) -> Report:
-    """Measure all methods on all data sets."""
-    if choices.plots:
-        choices.plots.mkdir(parents=True, exist_ok=True)
-    datasets = list(chosen_datasets(choices))
-    methods = chosen_methods(choices)
-    into = Report(choices.plots)
-    for dataset in datasets:
-        for method in methods:
-            measure(method, dataset, choices.seqslam, into)
-        for file in choices.similarities:
-            similarities = read_similarities(file)
-            if similarities.shape != dataset.truth.shape:
-                raise DatasetError(
-                    f"{file} holds {similarities.shape} similarities, {dataset.name} has {dataset.truth.shape} queries "
-                    "and references; name the matrix of this data set"
-                )
-            into.add(dataset, file.parent.name if file.stem.startswith("precomputed_data") else file.stem, similarities)
-    into.finish()
-    return into
 
 
 def main() -> int:
-    """Evaluate what the command line names; the exit status is 1 where something cannot be read or run."""
-    choices = parse(sys.argv[1:])
+    """Evaluate what the command line names; the exit status is 1 where something of it could not be measured."""
+    evaluation = Evaluation(parse(sys.argv[1:]))
+    status = 0
     try:
-        results = run(choices).results
-        report.print_tables(results)
-        if choices.json:
-            choices.json.write_text(json.dumps(report.as_json(results), indent=2) + "\n", encoding="utf-8")
-        if choices.markdown:
-            command = shlex.join(["evaluate", *sys.argv[1:]])
-            choices.markdown.write_text(report.markdown(results, command), encoding="utf-8")
-    except (ConfigError, DatasetError, DescriptorError, MethodError, ModelCardError, OSError) as error:
+        evaluation.run()
+    except (DatasetError, OSError) as error:
         print(f"evaluate: {error}", file=sys.stderr)
-        return 1
+        status = 1
     except KeyboardInterrupt:
         print("evaluate: interrupted", file=sys.stderr)
-        return 1
-    return 0
+        status = 1
+    report.print_tables(evaluation.results)
+    return status or int(evaluation.left_out > 0)
 
 
 if __name__ == "__main__":

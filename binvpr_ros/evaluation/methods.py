@@ -16,6 +16,7 @@ from binvpr_ros.evaluation.datasets.object_array import load_objects
 from binvpr_ros.model_card import ModelCard
 
 FLOAT_BITS = 32
+VPR_BENCH_MATCHES = "precomputed_data_corrected.npy"
 
 Similarities = NDArray[np.float32]
 """float32, [Q,R]: how similar each query is to each reference; larger is more similar."""
@@ -106,14 +107,14 @@ def load_model(model: Path, threads: int = 1) -> BinaryNetwork | FloatNetwork:
 def read_similarities(path: Path) -> Similarities:
     """Return similarities [Q,R] that another program wrote: a .npy file of numbers, or one of VPR-Bench's matches.
 
-    VPR-Bench's `precomputed_data_corrected.npy` holds them as the fourth of its objects, a row for each query. Raises
+    VPR-Bench's file (VPR_BENCH_MATCHES) holds them as the fourth of its objects, a row for each query. Raises
     DatasetError where the file is neither.
     """
     objects = load_objects(path)
     if objects.dtype == object and len(objects) > 3:
         objects = np.stack(list(objects[3]))
-    if objects.ndim != 2 or not np.issubdtype(objects.dtype, np.number) or np.isnan(objects).any():
-        raise DatasetError(
-            f"{path} holds no matrix of similarities; write one of queries by references with numpy.save"
-        )
+    if objects.ndim != 2 or objects.dtype.kind not in "iuf":
+        raise DatasetError(f"{path} holds no matrix of similarities; save one of queries by references with NumPy")
+    if not np.isfinite(objects).all():
+        raise DatasetError(f"{path} holds what is no finite number; give every pair a similarity")
     return objects.astype(np.float32)

@@ -100,13 +100,14 @@ class Retrieval:
         """Return the curve over the score of the best match."""
         return PrecisionRecall.of_matches(self.scores, self.correct, self.answerable)
 
-    def figures(self, recalls: Sequence[int] = (1, 5, 10)) -> dict[str, float]:
-        """Return what `evaluate` reports, by name; shares between 0 and 1."""
+    def figures(self, recalls: Sequence[int] = (1, 5, 10)) -> dict[str, float | None]:
+        """Return what `evaluate` reports, by name: shares between 0 and 1, or None where no query is answerable."""
         curve = self.precision_recall()
-        return {
+        figures = {
             **{f"recall_at_{n}": self.recall_at(n) for n in recalls},
             "auc_pr": curve.area(),
             "recall_at_100_precision": curve.recall_at_precision(1.0),
             "recall_at_99_precision": curve.recall_at_precision(0.99),
             "f1_max": float(curve.f1.max(initial=0.0)),
         }
+        return {name: value if self.answerable else None for name, value in figures.items()}

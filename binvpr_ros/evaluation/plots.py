@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from binvpr_ros.evaluation.datasets.dataset import Dataset, PosedSequence
+from binvpr_ros.config import Config
+from binvpr_ros.evaluation.datasets.dataset import Dataset, PosedSequence, Truth
 from binvpr_ros.evaluation.methods import Similarities
 from binvpr_ros.evaluation.metrics import PrecisionRecall, Retrieval
 
@@ -22,15 +23,18 @@ TRUE, FALSE, TRUTH = "tab:green", "tab:red", "tab:blue"
 PAIRS = 4
 THUMBNAIL_WIDTH = 320
 MARK_PIXELS = 3  # thickness of the ground truth in the picture of a large matrix
+MOST_CELLS = 1500  # along a side of a matrix that is drawn; of a larger one every second, third... row and column is
+DOT_POINTS = 150.0  # of all dots of a column of matches together
+NEAR = 10  # images
 
 
 def precision_recall(
     file: Path, title: str, curves: Mapping[str, PrecisionRecall], closures: Mapping[str, PrecisionRecall]
 ) -> None:
-    """Draw the curves of all methods on one data set, listed by their area; the dot is the highest recall without error.
+    """Draw the curves of all methods on one data set, by their area; the dot is the highest recall without any error.
 
     Variants of a method ("hog, sequences of 10") have its colour and are dashed. `closures`, of the loop-closure stage,
-    are black, with the parameter `min_score` at each point.
+    are dotted, with the parameter `min_score` at each point; the default's is marked.
     """
     figure = Figure(figsize=(11, 6), layout="constrained")
     axes = figure.subplots()
@@ -47,10 +51,17 @@ def precision_recall(
         if safe > 0:
             axes.plot(safe, 1.0, "o", color=colour, clip_on=False)
     for name, curve in closures.items():
-        axes.plot(curve.recall, curve.precision, "k.-", label=f"{name}: loop closures, by min_score")
-        for point in zip(curve.thresholds, curve.recall, curve.precision, strict=True):
-            axes.annotate(f"{point[0]:g}", point[1:], (3, -8), textcoords="offset points", fontsize=7)
-    axes.set(xlim=(0, 1), ylim=(0, 1.01), xlabel="recall", ylabel="precision", title=title)
+        colour = colours.setdefault(name, f"C{len(colours)}")
+        axes.plot(curve.recall, curve.precision, ".:", color=colour, label=f"{name}: loop closures, by min_score")
+        for score, recall, precision in zip(curve.thresholds, curve.recall, curve.precision, strict=True):
+            default = score == Config.min_score
+            axes.annotate(f"{score:g}", (recall, precision), (4, -9), textcoords="offset points", fontsize=7,
+                          weight="bold" if default else "normal")  # fmt: skip
+            if default:
+                axes.plot(recall, precision, "s", color=colour)
+    axes.set(
+        xlim=(0, 1), ylim=(0, 1.01), xlabel="recall", ylabel="precision", title=f"best match of each query: {title}"
+    )
     axes.grid(alpha=0.3)
     axes.legend(
         loc="upper left",
@@ -68,27 +79,35 @@ def similarity_matrix(
     """Draw the similarities [Q,R] in grey, the ground truth in blue, and each query's match in green or red."""
     figure = Figure(figsize=(9, 8), layout="constrained")
     axes = figure.subplots()
-    allowed = np.where(dataset.candidates, similarities, np.nan)
-    low, high = np.nanpercentile(allowed, [1, 99.9])
+    step = -(-max(similarities.shape) // MOST_CELLS)
+    queries, references = similarities.shape
+    extent = (-0.5, references - 0.5, queries - 0.5, -0.5)
+    allowed = np.where(dataset.candidates[::step, ::step], similarities[::step, ::step], np.nan)
+    low, high = np.nanpercentile(allowed, [1, 99.9]) if np.isfinite(allowed).any() else (0, 1)
     axes.set_facecolor("0.9")
-    shown = axes.imshow(allowed, cmap="gray", vmin=low, vmax=high, aspect="auto", interpolation="nearest")
-    figure.colorbar(shown, ax=axes, label="similarity", shrink=0.6)
-    thick = max(1, round(MARK_PIXELS * max(similarities.shape) / 800))
-    truth = cv2.dilate(dataset.truth.astype(np.uint8), np.ones((thick, thick), np.uint8)).astype(bool)
-    axes.imshow(
-        np.where(truth, 1.0, np.nan), cmap="Blues", vmin=0, vmax=1.3, alpha=0.45, aspect="auto", interpolation="nearest"
+    shown = axes.imshow(
+        allowed, cmap="gray", vmin=low, vmax=high, aspect="auto", interpolation="nearest", extent=extent
     )
+    figure.colorbar(shown, ax=axes, label="similarity", shrink=0.6)
+    thick = max(step, round(MARK_PIXELS * max(similarities.shape) / 800))
+    truth = cv2.dilate(dataset.truth.view(np.uint8), np.ones((thick, thick), np.uint8))[::step, ::step]
+    axes.imshow(
+        np.where(truth, np.float32(1), np.float32(np.nan)), cmap="Blues", vmin=0, vmax=1.3, alpha=0.45, aspect="auto",
+        interpolation="nearest", extent=extent,
+    )  # fmt: skip
+    size = max(5.0, (DOT_POINTS / max(similarities.shape)) ** 2)
     for correct, colour in ((False, FALSE), (True, TRUE)):
         chosen = retrieval.correct == correct
-        axes.scatter(retrieval.matches[chosen], retrieval.queries[chosen], s=5, color=colour, linewidths=0)
+        axes.scatter(retrieval.matches[chosen], retrieval.queries[chosen], s=size, color=colour, linewidths=0)
     axes.set(xlabel="reference", ylabel="query", title=title)
     right, wrong = int(retrieval.correct.sum()), int((~retrieval.correct).sum())
     marks = [
         Line2D([], [], color=TRUTH, linewidth=4, alpha=0.5, label="ground truth"),
         Line2D([], [], color=TRUE, marker="o", linestyle="", markersize=4, label=f"right match ({right})"),
         Line2D([], [], color=FALSE, marker="o", linestyle="", markersize=4, label=f"wrong match ({wrong})"),
+        Line2D([], [], color="0.9", linewidth=8, label="no candidate"),
     ]
-    axes.legend(handles=marks, loc="lower center", bbox_to_anchor=(0.5, 1.05), ncols=3, fontsize=8)
+    axes.legend(handles=marks, loc="lower center", bbox_to_anchor=(0.5, 1.05), ncols=4, fontsize=8)
     figure.savefig(file, dpi=120)
 
 
@@ -98,7 +117,7 @@ def match_pairs(file: Path, title: str, dataset: Dataset, similarities: Similari
     figure.suptitle(title)
     panels: Any = figure.subfigures(1, 2, width_ratios=[2, 3])
     for panel, correct, heading in zip(panels, (True, False), ("best right", "worst wrong"), strict=True):
-        places = highest_apart(retrieval, correct)
+        places = highest_apart(retrieval, correct, dataset.truth)
         panel.suptitle(f"{heading} matches" if places else f"no {heading.partition(' ')[2]} matches")
         grid = panel.subplots(PAIRS, 2 if correct else 3, squeeze=False)
         for axes in grid.flat:
@@ -131,7 +150,7 @@ def trajectory(
     places = sequence.positions[:, [first, second]]
     above.plot(*places.T, color="0.7", linewidth=1)
     above.plot(*places[0], "k^", markersize=7, label="start")
-    for correct, colour, name in ((True, TRUE, "true"), (False, FALSE, "false")):
+    for correct, colour, name in ((False, FALSE, "false"), (True, TRUE, "true")):
         chosen = pairs[true == correct]
         above.add_collection(LineCollection(list(places[chosen]), colors=colour, linewidths=1))
         above.plot(*places[chosen.reshape(-1)].T, ".", color=colour, markersize=3, label=f"{name} ({len(chosen)})")
@@ -143,23 +162,30 @@ def trajectory(
     duration = (sequence.stamps[-1] - sequence.stamps[0]) * 1e-9
     _shade_revisits(below, sequence)
     below.plot([0, duration], [0, duration], color="0.7", linewidth=1)
+    below.set_title("by time; blue: what would be true", fontsize=9)
     below.set(xlabel="time of the query [s]", ylabel="time of the match [s]", xlim=(0, duration), ylim=(0, duration))
     figure.savefig(file, dpi=120)
 
 
 def _shade_revisits(axes: Any, sequence: PosedSequence) -> None:
     """Shade which matches would be right."""
-    seconds = (sequence.stamps - sequence.stamps[0]) * 1e-9
+    step = -(-len(sequence.stamps) // (MOST_CELLS // 3))
+    seconds = (sequence.stamps - sequence.stamps[0])[::step] * 1e-9
     axes.pcolormesh(
-        seconds, seconds, np.where(sequence.truth.T, 1.0, np.nan), cmap="Blues", vmin=0, vmax=2, shading="nearest",
-        rasterized=True,
+        seconds, seconds, np.where(sequence.truth[::step, ::step].T, 1.0, np.nan), cmap="Blues", vmin=0, vmax=2,
+        shading="nearest", rasterized=True,
     )  # fmt: skip
 
 
-def highest_apart(retrieval: Retrieval, correct: bool) -> Sequence[int]:
-    """Return the places of the queries with the highest scores, apart from each other: neighbours look alike."""
+def highest_apart(retrieval: Retrieval, correct: bool, truth: Truth) -> Sequence[int]:
+    """Return the places of the queries with the highest scores, apart from each other: neighbours look alike.
+
+    Wrong matches next to a right reference come last: they say more about where a place ends than about the method.
+    """
     places = np.flatnonzero(retrieval.correct == correct)
-    places = places[np.argsort(-retrieval.scores[places], kind="stable")]
+    around = [truth[query, max(match - NEAR, 0) : match + NEAR + 1].any()
+              for query, match in zip(retrieval.queries[places], retrieval.matches[places], strict=True)]  # fmt: skip
+    places = places[np.lexsort((-retrieval.scores[places], np.array(around, bool) & (not correct)))]
     apart = len(retrieval.queries) / (4 * PAIRS)
     chosen: list[int] = []
     for place in places.tolist():

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from binvpr_ros.evaluation.methods import Similarities
 
@@ -40,7 +43,7 @@ def match_sequences(similarities: Similarities, candidates: NDArray[np.bool_] | 
     best = np.full(evidence.shape, -np.inf, np.float32)
     # Lines of speeds that are close pass the same references.
     lines = {tuple(_round(sign * speed * step) for step in range(length)) for speed in SPEEDS for sign in (1, -1)}
-    for line in lines:
+    for line in tqdm(lines, desc="sequences", unit="line", leave=False, file=sys.stderr):
         total = np.zeros_like(best)
         for step, moved in enumerate(line):
             row, column = length - 1 - step, reach - moved

@@ -23,7 +23,8 @@ def building() -> RenderedBuilding:
 
 @pytest.fixture(scope="module")
 def drive(building: RenderedBuilding, model: Path) -> Drive:
-    return Drive(DescriptorNetwork(model), building)
+    network = DescriptorNetwork(model)
+    return Drive(network, building, [network.describe(image) for image in building.queries])
 
 
 def test_the_figures_of_a_case_worked_by_hand() -> None:
@@ -40,10 +41,10 @@ def test_the_figures_of_a_case_worked_by_hand() -> None:
     assert stage.figures()["closures_true"] == 2
 
 
-def test_a_stage_without_closures_has_no_recall_and_made_no_mistake() -> None:
+def test_a_stage_without_closures_has_no_recall_and_no_precision() -> None:
     none = np.empty((0, 2), np.int64)
     stage = ClosureStage(np.arange(3), none, np.empty(0, bool), np.array([2]), {"no_history": 3}, 0)
-    assert (stage.precision, stage.recall) == (1.0, 0.0)
+    assert (stage.precision, stage.recall) == (None, 0.0)
 
 
 def test_the_closures_are_those_of_the_node(building: RenderedBuilding, drive: Drive) -> None:

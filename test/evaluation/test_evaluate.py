@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -60,14 +61,14 @@ def test_several_methods_in_one_run_with_pictures(
         "--markdown", tmp_path / "out.md",
     )  # fmt: skip
     assert status == 0
-    assert "hog, sequences of 3" in capsys.readouterr().out
+    assert "oracle" in capsys.readouterr().out
     results = json.loads((tmp_path / "out.json").read_text())["results"]
-    assert [entry["method"] for entry in results] == ["hog", "hog, sequences of 3", "oracle"]
+    assert [entry["method"] for entry in results] == ["hog", "hog, sequences of 3", "oracle", "oracle, sequences of 3"]
     assert results[2]["recall_at_100_precision"] == 1.0
     assert "| oracle |" in (tmp_path / "out.md").read_text()
     assert sorted(file.name for file in (tmp_path / "plots").iterdir()) == sorted(
         ["hall_precision_recall.png"]
-        + [f"hall_{method}_{picture}.png" for method in ("hog", "hog_sequences_of_3", "oracle")
+        + [f"hall_{method}_{picture}.png" for method in ("hog", "hog_sequences_of_3", "oracle", "oracle_sequences_of_3")
            for picture in ("matches", "similarity")]
     )  # fmt: skip
 
@@ -128,6 +129,49 @@ def test_all_finds_data_sets_and_models(
     ]  # fmt: skip
 
 
+def test_what_cannot_be_measured_does_not_keep_the_rest_from_it(
+    traverses: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(traverses, data / "whole")
+    shutil.copytree(traverses, data / "broken")
+    (data / "broken" / "queries" / "000.png").write_bytes(b"rubbish")
+    shutil.copytree(traverses, data / "mistaken")
+    (data / "mistaken" / "ground_truth.csv").write_text("query,references\n0,1,2\n")
+    (data / "rubbish.tflite").write_bytes(b"rubbish")
+    monkeypatch.setattr(evaluate, "BASELINES", {"hog": Hog})
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, "--all", data, "--seqslam", 0, "--json", "out.json") == 1
+    results = json.loads((tmp_path / "out.json").read_text())["results"]
+    assert [(entry["dataset"], entry["method"]) for entry in results] == [("whole", "binvpr20"), ("whole", "hog")]
+    error = capsys.readouterr().err
+    assert "left out hog on broken: " in error
+    assert "000.png cannot be decoded" in error
+    assert "it has 3 fields, the head 2; correct the line" in error
+    assert "rubbish.tflite: " in error
+
+
+def test_what_has_one_name_is_told_apart(
+    traverses: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "data"
+    for day in ("monday", "tuesday"):
+        shutil.copytree(traverses, data / day / "hall")
+        (tmp_path / day).mkdir()
+        shutil.copy(model, tmp_path / day / "net.tflite")
+    models = [argument for day in ("monday", "tuesday") for argument in ("--model", tmp_path / day / "net.tflite")]
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, "--all", data, *models, "--seqslam", 0) == 0
+    table = (tmp_path / "evaluation.md").read_text().splitlines()
+    assert table[0] == "| method | bits | monday/hall | tuesday/hall |"
+    assert [line.split(" | ")[0] for line in table[2:4]] == ["| monday/net", "| tuesday/net"]
+
+
+def test_names_are_distinct() -> None:
+    paths = [Path(path) for path in ("/a/x", "/b/x", "/c/a/x", "/d/y")]
+    assert evaluate.distinct([path.name for path in paths], paths) == ["a/x (1)", "b/x", "a/x (2)", "y"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -136,7 +180,7 @@ def test_all_finds_data_sets_and_models(
         (["--all", "{tmp}"], "holds no data set; name a folder that does"),
         (["--model", "{tmp}/none.tflite"], "none.tflite does not exist; name another"),
         (["--dataset", "{data}", "--similarities", "{tmp}/small.npy"], "name the matrix of this data set"),
-        (["--dataset", "{data}", "--json", "{tmp}"], "Is a directory"),
+        (["--dataset", "{data}/.."], "is no data set but holds some; name one of them: hall"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_measured_is_said_in_a_sentence(
@@ -167,6 +211,10 @@ def test_what_cannot_be_measured_is_said_in_a_sentence(
         ["--threads", "0"],
         ["--baseline", "netvlad"],
         ["--json", "none/out.json"],
+        ["--json", "."],
+        ["--threads", "100000"],
+        ["--exclude-seconds", "1e9"],
+        ["--all", "a", "--similarities", "b.npy"],
     ],
 )
 def test_a_command_line_that_makes_no_sense_is_refused(arguments: list[str]) -> None:

@@ -80,7 +80,13 @@ def test_similarities_of_another_program_are_read(tmp_path: Path) -> None:
     np.testing.assert_allclose(read_similarities(tmp_path / "vpr_bench.npy"), expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("content", [np.arange(3), np.full((2, 2), np.nan), np.array([["a", "b"]])])
+def test_similarities_have_to_be_finite(tmp_path: Path) -> None:
+    np.save(tmp_path / "other.npy", np.array([[0.5, np.nan], [0.5, -np.inf]]))
+    with pytest.raises(DatasetError, match="holds what is no finite number"):
+        read_similarities(tmp_path / "other.npy")
+
+
+@pytest.mark.parametrize("content", [np.arange(3), np.ones((2, 2), complex), np.array([["a", "b"]])])
 def test_a_file_that_holds_no_similarities_is_refused(content: NDArray[np.generic], tmp_path: Path) -> None:
     np.save(tmp_path / "other.npy", content)
     with pytest.raises(DatasetError, match="holds no matrix of similarities"):

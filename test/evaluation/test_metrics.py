@@ -120,6 +120,12 @@ def test_the_figures_of_perfect_similarities_are_all_one() -> None:
     assert set(figures.values()) == {1.0}
 
 
+def test_figures_of_queries_without_any_true_reference_are_none() -> None:
+    nothing = truth([], [], of=3)
+    figures = Retrieval.of_similarities(np.ones((2, 3)), nothing, everything(nothing)).figures()
+    assert set(figures.values()) == {None}
+
+
 def test_similarities_that_are_no_numbers_or_of_another_shape_are_refused() -> None:
     true = truth([0], of=1)
     with pytest.raises(ValueError, match="not a number"):

@@ -76,14 +76,24 @@ def test_the_pairs_are_the_images_of_the_data_set(
     assert np.mean(np.asarray(picture).min(axis=2) < 250) > 0.2
 
 
-def test_matches_that_are_shown_are_the_highest_of_their_kind_and_apart(retrieval: Retrieval) -> None:
-    for correct in (True, False):
-        shown = plots.highest_apart(retrieval, correct)
-        scores = retrieval.scores[shown]
-        assert (retrieval.correct[shown] == correct).all()
-        assert scores[0] == retrieval.scores[retrieval.correct == correct].max()
-        assert (np.diff(scores) <= 0).all()
-        assert np.diff(sorted(shown)).min(initial=99) > 1
+def test_matches_that_are_shown_are_the_highest_of_their_kind_and_apart(
+    building: RenderedBuilding, retrieval: Retrieval
+) -> None:
+    shown = plots.highest_apart(retrieval, True, building.truth)
+    scores = retrieval.scores[shown]
+    assert retrieval.correct[shown].all()
+    assert scores[0] == retrieval.scores[retrieval.correct].max()
+    assert (np.diff(scores) <= 0).all()
+    assert np.diff(sorted(shown)).min(initial=99) > 1
+
+
+def test_wrong_matches_beside_a_right_one_are_shown_last() -> None:
+    truth = np.zeros((3, 100), bool)
+    truth[[0, 1, 2], 50] = True
+    similarities = np.zeros((3, 100))
+    similarities[0, 52], similarities[1, 5], similarities[2, 90] = 0.9, 0.7, 0.8
+    wrong = Retrieval.of_similarities(similarities, truth, np.ones_like(truth))
+    assert plots.highest_apart(wrong, False, truth) == [2, 1, 0]
 
 
 def test_the_way_shows_true_and_false_closures(tmp_path: Path, building: RenderedBuilding) -> None:

@@ -20,7 +20,7 @@ STAGE = ClosureStage(
 
 def result(dataset: str, method: str, similarities: np.ndarray, stage: ClosureStage | None = None) -> Result:
     retrieval = Retrieval.of_similarities(similarities, TRUTH, np.ones_like(TRUTH))
-    return Result(dataset, method, 4, 4, 2048, 1.26, retrieval, stage)
+    return Result(dataset, "within 2 m", method, 4, 4, 2048, 1.26, retrieval, stage)
 
 
 RESULTS = [
@@ -56,8 +56,45 @@ def test_the_markdown_is_one_table_of_methods_by_data_sets() -> None:
 def test_the_tables_show_each_figure(capsys: pytest.CaptureFixture[str]) -> None:
     report.print_tables(RESULTS)
     shown = capsys.readouterr().out
-    assert "hall: 4 queries (4 with a true reference), 4 references" in shown
-    row = next(line for line in shown.splitlines() if " hog " in line)
-    assert [cell.strip() for cell in row.strip("│").split("│")][1:4] == ["0.500", "1.000", "1.000"]
+    assert "hall: 4 queries, 4 of them with a true reference, 4 references" in shown
+    assert "within 2 m" in shown
+    row = next(line for line in shown.splitlines() if "hog" in line).split()
+    assert row[:4] == ["hog", "0.500", "1.000", "1.000"]
+    assert row[-2:] == ["2048", "1.3"]
     assert "after the loop-closure stage" in shown
     assert "low_score 2" in shown
+
+
+def test_no_figure_is_cut_in_a_narrow_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    report.print_tables([result("hall", "a method of a long name, sequences of 10", HALF_RIGHT)])
+    shown = capsys.readouterr().out
+    assert "\N{HORIZONTAL ELLIPSIS}" not in shown
+    assert max(map(len, shown.splitlines())) <= 80
+    for figure in ("0.500", "1.000", "2048", "1.3"):
+        assert figure in shown
+
+
+def test_what_cannot_be_measured_is_no_zero(capsys: pytest.CaptureFixture[str]) -> None:
+    nothing = np.zeros((4, 4), bool)
+    retrieval = Retrieval.of_similarities(HALF_RIGHT, nothing, ~nothing)
+    stage = ClosureStage(np.arange(4), np.empty((0, 2), np.int64), np.empty(0, bool), np.empty(0, np.int64), {}, 0)
+    unmeasured = Result("hall", "", "hog", 4, 4, None, None, retrieval, stage)
+    content = report.as_json([unmeasured])
+    assert (
+        content["recall_at_1"] is content["auc_pr"] is content["closure_precision"] is content["closure_recall"] is None
+    )
+    assert "| hog |  | - | 0 of 0 |" in report.markdown([unmeasured], "evaluate")
+    report.print_tables([unmeasured])
+    assert "0.000" not in capsys.readouterr().out
+
+
+def test_names_are_text(capsys: pytest.CaptureFixture[str]) -> None:
+    named = [result("run[day]", "a|b[red]", HALF_RIGHT)]
+    report.print_tables(named)
+    shown = capsys.readouterr().out
+    assert "run[day]" in shown
+    assert "a|b[red]" in shown
+    assert "| a\\|b[red] |" in report.markdown(named, "evaluate")

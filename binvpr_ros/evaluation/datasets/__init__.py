@@ -41,6 +41,9 @@ def open_dataset(path: Path, options: Options) -> Dataset:
             return layout.read(path, options)
     except OSError as error:
         raise DatasetError(f"{path} cannot be read ({error.strerror}); change its permissions") from None
+    inside = [str(found.relative_to(path)) for found in find_datasets(path)]
+    if inside:
+        raise DatasetError(f"{path} is no data set but holds some; name one of them: {', '.join(inside)}")
     known = "; ".join(layout.layout for layout in LAYOUTS)
     raise DatasetError(f"{path} is none of the data sets that can be read: {known}")
 

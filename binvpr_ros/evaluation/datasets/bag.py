@@ -120,7 +120,8 @@ class PosedBag(PosedSequence):
             np.array([_pose(message) for message in track]), POSE_TOLERANCE,
         )  # fmt: skip
         images = BagImages(path, image_connections[0].topic, [entries[at] for at in found])
-        return cls.from_poses(name, images, image_stamps[found], positions, rotations, options)
+        left_out = len(entries) - len(found)
+        return cls.from_poses(name, images, image_stamps[found], positions, rotations, options, left_out)
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Protocol, TypeVar
 
@@ -51,11 +54,23 @@ class ImageFiles(Images):
     paths: list[Path]
 
     @classmethod
-    def of_folder(cls, folder: Path) -> ImageFiles:
-        """Return the images of `folder`, in file-name order; raises DatasetError where there are none."""
+    def of_folder(cls, folder: Path, numeric: bool = False) -> ImageFiles:
+        """Return the images of `folder`, in file-name order; raises DatasetError where there are none.
+
+        With `numeric` 10.jpg comes after 2.jpg; without, it is said on standard error that it does not.
+        """
         paths = image_paths(folder)
         if not paths:
             raise DatasetError(f"{folder} holds no images ({', '.join(IMAGE_SUFFIXES)}); name a folder that does")
+        by_number = sorted(paths, key=_number_order)
+        if numeric or by_number == paths:
+            return cls(by_number)
+        first = next(path for path, other in zip(paths, by_number, strict=True) if path != other)
+        print(
+            f"{folder}: {first.name} is taken as image {paths.index(first)}, its number would make it image "
+            f"{by_number.index(first)}; if numbers are the order, fill them up with zeros",
+            file=sys.stderr,
+        )
         return cls(paths)
 
     def __len__(self) -> int:
@@ -67,11 +82,20 @@ class ImageFiles(Images):
         return read_image(self.paths[index])
 
 
+def _number_order(path: Path) -> list[str | int]:
+    """Return a key that sorts file names by the numbers in them."""
+    return [int(part) if at % 2 else part for at, part in enumerate(re.split(r"([0-9]+)", path.name))]
+
+
 def image_paths(folder: Path) -> list[Path]:
     """Return the image files of `folder`, in file-name order; none where it is no folder."""
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir())
+    return sorted(
+        path for path in folder.iterdir()
+        # A dot begins what is no image but some system's note about one.
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and not path.is_dir()
+    )  # fmt: skip
 
 
 def read_image(path: Path) -> Image:
@@ -118,8 +142,9 @@ class Dataset:
     queries: Images
     references: Images
     truth: Truth  # [Q,R]
+    conditions: str = field(default="", kw_only=True)  # what was taken as the same place, and which images, for people
 
-    @property
+    @cached_property
     def candidates(self) -> Truth:
         """Which references [Q,R] a query may match: all."""
         return np.broadcast_to(np.True_, self.truth.shape)
@@ -170,10 +195,12 @@ class PosedSequence(Dataset):
         positions: NDArray[np.float64],
         rotations: NDArray[np.float64],
         options: Options,
+        left_out: int = 0,
     ) -> PosedKind:
         """Make a sequence of N images from stamps [N] (nanoseconds), positions [N,3] (metres) and rotations [N,3,3].
 
-        The rotations are those of the camera, or of anything fixed to it. Raises DatasetError for fewer than two
+        The rotations are those of the camera, or of anything fixed to it; `left_out` images had no pose. Raises
+        DatasetError for fewer than two
         images, stamps that do not ascend, and poses that are none.
         """
         if not len(images) == len(stamps) == len(positions) == len(rotations):
@@ -196,12 +223,17 @@ class PosedSequence(Dataset):
         angle = cls.usual_angle if options.angle is None else options.angle
         same_place = within(positions, rotations, radius, angle)
         past = in_the_past(stamps, options.exclude_seconds)
+        conditions = (
+            f"one place: within {radius:g} m and {angle:g}\N{DEGREE SIGN}; {options.exclude_seconds:g} s earlier"
+        )
+        if left_out:
+            conditions += f"; {left_out} images without a pose left out"
         return cls(
             name, images, images, same_place & past, stamps, positions, same_place, options.exclude_seconds, radius,
-            angle,
+            angle, conditions=conditions,
         )  # fmt: skip
 
-    @property
+    @cached_property
     def candidates(self) -> Truth:
         """Which images [N,N] an image may match: those older by at least `exclude_seconds`."""
         return in_the_past(self.stamps, self.exclude_seconds)

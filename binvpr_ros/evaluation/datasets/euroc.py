@@ -43,8 +43,9 @@ class EurocFolder(PosedSequence):
             np.array([row.numbers((1, 2, 3, 5, 6, 7, 4)) for row in track]),
         )  # fmt: skip
         return cls.from_poses(
-            name, ImageFiles([files[at] for at in found]), stamps[found], positions, rotations, options
-        )
+            name, ImageFiles([files[at] for at in found]), stamps[found], positions, rotations, options,
+            left_out=len(files) - len(found),
+        )  # fmt: skip
 
 
 def _mav0(path: Path) -> Path:

@@ -98,10 +98,13 @@ def read_rows(path: Path, separator: str | None = None) -> list[Row]:
 def read_columns(path: Path, names: Sequence[str]) -> tuple[list[Row], list[int]]:
     """Return the rows of a comma-separated table below its head, and where the columns `names` stand in them.
 
-    Raises DatasetError where a column is missing.
+    Raises DatasetError where a column is missing, or a field too few or too many.
     """
     head, *rows = read_rows(path, ",")
     missing = [name for name in names if name not in head.fields]
     if missing:
         raise head.wrong(f"the columns {', '.join(missing)} are missing (needed: {', '.join(names)})")
+    for row in rows:
+        if len(row.fields) != len(head.fields):
+            raise row.wrong(f"it has {len(row.fields)} fields, the head {len(head.fields)}")
     return rows, [head.fields.index(name) for name in names]

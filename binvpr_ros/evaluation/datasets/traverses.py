@@ -62,7 +62,10 @@ class Traverses(Dataset):
             )
         frames = np.arange(len(query_files))
         truth = np.abs(frames[:, None] - frames) <= options.tolerance
-        return cls(path.absolute().name, ImageFiles(query_files), ImageFiles(reference_files), truth)
+        conditions = f"{queries} on {references}, aligned frame by frame, within {options.tolerance} frames"
+        return cls(
+            path.absolute().name, ImageFiles(query_files), ImageFiles(reference_files), truth, conditions=conditions
+        )
 
 
 def _folders(path: Path) -> dict[str, list[Path]]:

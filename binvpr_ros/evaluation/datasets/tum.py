@@ -37,5 +37,6 @@ class TumFolder(PosedSequence):
             np.array([row.numbers(range(1, 8)) for row in track]),
         )  # fmt: skip
         return cls.from_poses(
-            name, ImageFiles([files[at] for at in found]), stamps[found], positions, rotations, options
-        )
+            name, ImageFiles([files[at] for at in found]), stamps[found], positions, rotations, options,
+            left_out=len(files) - len(found),
+        )  # fmt: skip

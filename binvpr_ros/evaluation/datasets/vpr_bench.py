@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -32,18 +31,10 @@ class VprBench(Dataset):
     @classmethod
     def read(cls, path: Path, options: Options) -> VprBench:  # noqa: ARG003 - the files say it all
         """Read the folder; raises DatasetError."""
-        queries, references = (
-            ImageFiles(sorted(ImageFiles.of_folder(path / folder).paths, key=natural_order))
-            for folder in ("query", "ref")
-        )
+        queries, references = (ImageFiles.of_folder(path / folder, numeric=True) for folder in ("query", "ref"))
         table = load_objects(path / GROUND_TRUTH)
         truth = _truth(path / GROUND_TRUTH, table, len(queries), len(references))
         return cls(path.absolute().name, queries, references, truth)
-
-
-def natural_order(path: Path) -> list[str | int]:
-    """Return a key that sorts file names by the numbers in them."""
-    return [int(part) if at % 2 else part for at, part in enumerate(re.split(r"([0-9]+)", path.name))]
 
 
 def _truth(path: Path, table: NDArray[Any], queries: int, references: int) -> Truth:

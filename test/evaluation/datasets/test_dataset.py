@@ -150,3 +150,15 @@ def test_images_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     for folder in (tmp_path / "away", tmp_path / "hollow"):
         with pytest.raises(DatasetError, match="holds no images"):
             ImageFiles.of_folder(folder)
+
+
+def test_numbers_without_zeros_are_taken_by_name_and_it_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("0", "1", "2", "10"):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), np.zeros((4, 4), np.uint8))
+    (tmp_path / "._0.png").write_bytes(b"a note of some system")
+    assert [path.stem for path in ImageFiles.of_folder(tmp_path).paths] == ["0", "1", "10", "2"]
+    assert "10.png is taken as image 2, its number would make it image 3" in capsys.readouterr().err
+    assert [path.stem for path in ImageFiles.of_folder(tmp_path, numeric=True).paths] == ["0", "1", "2", "10"]
+    assert capsys.readouterr().err == ""

@@ -71,9 +71,15 @@ def test_bags_are_found_by_name(tmp_path: Path) -> None:
     assert find_datasets(tmp_path) == [tmp_path / "one.bag", tmp_path / "two"]
 
 
-def test_what_is_no_data_set_is_told_what_is(root: Path) -> None:
-    with pytest.raises(DatasetError, match="pictures is none of the data sets that can be read: queries/") as refused:
-        open_dataset(root / "pictures", Options())
+def test_a_folder_of_data_sets_is_told_what_it_holds(root: Path) -> None:
+    with pytest.raises(DatasetError, match=r"is no data set but holds some; name one of them: .*kitti/sequences/00"):
+        open_dataset(root, Options())
+
+
+def test_what_is_no_data_set_is_told_what_is(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DatasetError, match="is none of the data sets that can be read: queries/") as refused:
+        open_dataset(tmp_path / "empty", Options())
     assert all(layout.layout in str(refused.value) for layout in LAYOUTS)
     assert "\n" not in str(refused.value)
     with pytest.raises(DatasetError, match="away does not exist; name a folder or a bag"):

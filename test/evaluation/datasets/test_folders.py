@@ -44,7 +44,7 @@ def test_a_pair_named_in_parts(tmp_path: Path, write_images: WriteImages) -> Non
         ("query,references\n0,0\n1,0 3\n", "line 3: the index 3 is out of range: there are 3 images"),
         ("query,references\n0,one\n", "line 2: 'one' is no index"),
         ("query,references\n,1\n", "line 2: '' is no index"),
-        ("query,references\n0\n", "line 2: it has 1 fields, not 2 or more"),
+        ("query,references\n0\n", "line 2: it has 1 fields, the head 2"),
         ("query,references\n0,1\n\n0,2\n", "line 4: query 0 is named a second time"),
         ("", "ground_truth.csv is empty"),
     ],

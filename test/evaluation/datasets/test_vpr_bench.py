@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from binvpr_ros.evaluation.datasets.dataset import DatasetError, Options
-from binvpr_ros.evaluation.datasets.vpr_bench import VprBench, natural_order
+from binvpr_ros.evaluation.datasets.vpr_bench import VprBench
 
 from .conftest import WriteImages, same_images
 
@@ -39,13 +39,6 @@ def test_a_folder_in_the_order_of_its_numbers(tmp_path: Path, write_images: Writ
     assert same_images(bench.references, references)
     # References 2 and 3 are past the end, as in the published files.
     assert bench.truth.tolist() == [[1, 0], [0, 0], [1, 1], [0, 1]]
-
-
-def test_natural_order() -> None:
-    names = ["a2b10", "a2b9", "a10", "2", "10", "0002", "b"]
-    assert sorted(map(Path, names), key=natural_order) == list(
-        map(Path, ["2", "0002", "10", "a2b9", "a2b10", "a10", "b"])
-    )
 
 
 @pytest.mark.parametrize(
