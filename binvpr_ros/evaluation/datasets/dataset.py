@@ -224,7 +224,7 @@ class PosedSequence(Dataset):
         same_place = within(positions, rotations, radius, angle)
         past = in_the_past(stamps, options.exclude_seconds)
         conditions = (
-            f"one place: within {radius:g} m and {angle:g}\N{DEGREE SIGN}; {options.exclude_seconds:g} s earlier"
+            f"same place: within {radius:g} m and {angle:g} degrees; only what is {options.exclude_seconds:g} s older"
         )
         if left_out:
             conditions += f"; {left_out} images without a pose left out"
