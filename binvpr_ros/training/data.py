@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training images: a folder of class folders, and two randomly distorted views of each image in a batch."""
+"""Training images: folders of classes or of places, and randomly distorted views of them in batches."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,68 +26,121 @@ class TrainingDataError(ValueError):
 
 
 @dataclass(frozen=True)
-class ClassFolder:
-    """Images [N,S,S,3] uint8 RGB with their class numbers [N] int32, from DIR/<class>/<image>."""
+class TrainingImages:
+    """Images [N,S,S,3] uint8 RGB with the numbers of their places [N] and of their classes [N], int32.
+
+    In a folder of classes each image is a place of its own; in a folder of places there are no `classes`.
+    """
 
     images: NDArray[np.uint8]
+    places: NDArray[np.int32]
     labels: NDArray[np.int32]
     classes: list[str]
 
     @classmethod
-    def read(cls, directory: Path, size: int) -> ClassFolder:
-        """Read all images of `directory`, resized to `size` squared; unreadable ones are named and skipped."""
-        if not directory.is_dir():
-            raise TrainingDataError(f"{directory} is no folder; give one that holds a folder of images for each class")
-        classes = sorted(path.name for path in directory.iterdir() if path.is_dir())
-        files = [
-            (path, label)
-            for label, name in enumerate(classes)
-            for path in sorted((directory / name).rglob("*"))
-            if path.suffix.lower() in IMAGE_SUFFIXES
-        ]
-        if not files:
-            raise TrainingDataError(
-                f"{directory} has no images in class folders; expected {directory}/<class>/<image>.jpg"
-            )
-        images, labels = [], []
-        for path, label in tqdm(files, desc=f"read {directory.name}", file=sys.stderr):
-            image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-            if image is None:
-                print(f"skipped {path}: it cannot be decoded", file=sys.stderr)
-                continue
-            image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
-            images.append(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
-            labels.append(label)
-        return cls(np.stack(images), np.asarray(labels, np.int32), classes)
+    def of_classes(cls, directory: Path, size: int, per_class: int = 0, names: Sequence[str] = ()) -> TrainingImages:
+        """Read DIR/<class>/<image>, resized to `size` squared; of each class at most `per_class` images, 0: all.
+
+        With `names` these classes alone are read. Unreadable images are named, counted and left out. Raises
+        TrainingDataError.
+        """
+        names, images, labels = _read(directory, size, "class", per_class, names)
+        return cls(images, np.arange(len(images), dtype=np.int32), labels, names)
+
+    @classmethod
+    def of_places(cls, directory: Path, size: int) -> TrainingImages:
+        """Read DIR/<place>/<image>, resized to `size` squared; likewise."""
+        _, images, labels = _read(directory, size, "place")
+        return cls(images, labels, np.zeros(len(images), np.int32), [])
+
+    def of(self, places: NDArray[np.int32]) -> TrainingImages:
+        """Return the images of some places alone."""
+        chosen = np.isin(self.places, places)
+        return TrainingImages(self.images[chosen], self.places[chosen], self.labels[chosen], self.classes)
+
+    def hold_out(self, one_in: int) -> tuple[TrainingImages, TrainingImages]:
+        """Return the images for training, and those of every `one_in`-th place (one at least), which are held out."""
+        places = np.unique(self.places)
+        held_out = places[min(one_in // 2, len(places) - 1) :: one_in]
+        return self.of(np.setdiff1d(places, held_out)), self.of(held_out)
 
 
-def rendered_buildings(size: int, buildings: int = 4, images: int = 24) -> ClassFolder:
+def _read(
+    directory: Path, size: int, kind: str, limit: int = 0, wanted: Sequence[str] = ()
+) -> tuple[list[str], Image, NDArray[np.int32]]:
+    """Return the names of the sub-folders, their images, and for each the number of its sub-folder."""
+    names, files = _list(directory, kind, limit, wanted)
+    try:
+        images = np.empty((len(files), size, size, 3), np.uint8)
+    except MemoryError:
+        need = len(files) * size * size * 3 / 2**30
+        raise TrainingDataError(
+            f"{len(files)} images at {size} pixels need {need:.0f} GiB; take fewer (--per-class) or smaller ones"
+        ) from None
+    labels: list[int] = []
+    for path, number in tqdm(files, desc=f"read {directory.name}", unit="image", file=sys.stderr, leave=False):
+        image = _decode(path)
+        if image is None:
+            tqdm.write(f"left out {path}: it cannot be decoded", file=sys.stderr)
+            continue
+        images[len(labels)] = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)[..., ::-1]
+        labels.append(number)
+    if len(labels) < len(files):
+        print(f"{len(files) - len(labels)} of {len(files)} images of {directory} were left out", file=sys.stderr)
+    if not labels:
+        raise TrainingDataError(f"no image of {directory} can be decoded; check the files")
+    return names, images[: len(labels)], np.array(labels, np.int32)
+
+
+def _list(directory: Path, kind: str, limit: int, wanted: Sequence[str]) -> tuple[list[str], list[tuple[Path, int]]]:
+    """Return the names of the sub-folders, and their image files with the number of the sub-folder."""
+    if not directory.is_dir():
+        raise TrainingDataError(f"{directory} is no folder; give one that holds a folder of images for each {kind}")
+    names = sorted(path.name for path in directory.iterdir() if path.is_dir())
+    missing = sorted(set(wanted) - set(names))
+    if missing:
+        raise TrainingDataError(f"{directory} lacks {len(missing)} classes, {missing[0]} among them; add their folders")
+    names = list(wanted) or names
+    files: list[tuple[Path, int]] = []
+    for number, name in enumerate(names):
+        found = sorted(path for path in (directory / name).rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+        if not found:
+            raise TrainingDataError(f"the {kind} {directory / name} holds no images; remove the folder, or fill it")
+        files += [(path, number) for path in found[: limit or None]]
+    if not files:
+        raise TrainingDataError(f"{directory} holds no folder of images; give one for each {kind}")
+    return names, files
+
+
+def _decode(path: Path) -> Image | None:
+    """Return an image file, [H,W,3] BGR, or None where it cannot be read."""
+    try:
+        data = np.fromfile(path, np.uint8)
+        image: Image | None = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    except (OSError, cv2.error):
+        return None
+    return image
+
+
+def rendered_buildings(size: int, buildings: int = 4, images: int = 24) -> TrainingImages:
     """Return views of the demo's rendered world, a class a building: for trying things without any data."""
     worlds = [World(seed=seed, width=size, height=size) for seed in range(buildings)]
     views = [world.render(*stop) for world in worlds for stop in drive(images)]
     labels = np.repeat(np.arange(buildings, dtype=np.int32), images)
-    return ClassFolder(np.stack(views), labels, [f"building{number}" for number in range(buildings)])
+    names = [f"building{number}" for number in range(buildings)]
+    return TrainingImages(np.stack(views), np.arange(len(views), dtype=np.int32), labels, names)
 
 
 def distort(image: Image, size: int, rng: np.random.Generator) -> Image:
-    """Return another view [size,size,3] of the place that `image` shows: moved, turned, relit, blurred, noisy.
+    """Return another view [size,size,3] of the place that `image` shows: moved, turned, in other light and weather.
 
-    The four corners move inwards by up to a quarter (as CALC does), so two views share about half of the scene.
+    The four corners move inwards by up to a quarter (as CALC does), so two views share about half of the scene. It is
+    never mirrored: a mirrored image is another place.
     """
-    source = image.shape[0]
-    inwards = rng.uniform(0, 0.25, (4, 2)) * source
-    corners = np.array([[0, 0], [source, 0], [source, source], [0, source]], np.float32)
-    corners += (inwards * [[1, 1], [-1, 1], [-1, -1], [1, -1]]).astype(np.float32)
-    angle = np.deg2rad(rng.uniform(-8, 8))
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]], np.float32)
-    corners = (corners - source / 2) @ turn + np.float32(source / 2)
-    target = np.array([[0, 0], [size, 0], [size, size], [0, size]], np.float32)
-    view = cv2.warpPerspective(
-        image, cv2.getPerspectiveTransform(corners.astype(np.float32), target), (size, size),
-        flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REFLECT_101,
-    ).astype(np.float32)  # fmt: skip
-
+    view = _move(image, size, rng).astype(np.float32)
     view = 255 * (view / 255) ** np.exp(rng.uniform(-0.6, 0.6))
+    if rng.random() < 0.25:
+        view = _change_season(view, rng)
     grey = view.mean(axis=2, keepdims=True)
     view = grey + (view - grey) * rng.uniform(0.2, 1.5)
     mean = view.mean()
@@ -96,6 +150,9 @@ def distort(image: Image, size: int, rng: np.random.Generator) -> Image:
         direction = rng.uniform(-0.4, 0.4, 2)
         ramp = np.linspace(-1, 1, size, dtype=np.float32)
         view *= (1 + direction[0] * ramp[:, None] + direction[1] * ramp[None, :])[..., None].astype(np.float32)
+    if rng.random() < 0.15:  # Fog is thickest at the horizon, and clears towards the ground.
+        density = rng.uniform(0.2, 0.7) * np.linspace(1, 0.3, size, dtype=np.float32)[:, None, None]
+        view += (np.float32(rng.uniform(140, 230)) - view) * density
     if rng.random() < 0.2:
         view = cv2.GaussianBlur(view, (3, 3), 0)
     if rng.random() < 0.3:
@@ -103,43 +160,103 @@ def distort(image: Image, size: int, rng: np.random.Generator) -> Image:
     return np.clip(view, 0, 255).astype(np.uint8)
 
 
-class ViewPairs(keras.utils.PyDataset):
-    """Batches of two views of each of `places` images; images of one class come together, as hard negatives.
+def _move(image: Image, size: int, rng: np.random.Generator) -> Image:
+    """Return the view of a camera that stands a little elsewhere and is turned: a homography and a crop."""
+    source = image.shape[0]
+    inwards = rng.uniform(0, 0.25, (4, 2)) * source
+    corners = np.array([[0, 0], [source, 0], [source, source], [0, source]], np.float32)
+    corners += (inwards * [[1, 1], [-1, 1], [-1, -1], [1, -1]]).astype(np.float32)
+    angle = np.deg2rad(rng.uniform(-8, 8))
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]], np.float32)
+    corners = (corners - source / 2) @ turn + np.float32(source / 2)
+    target = np.array([[0, 0], [size, 0], [size, size], [0, size]], np.float32)
+    moved: Image = cv2.warpPerspective(
+        image, cv2.getPerspectiveTransform(corners.astype(np.float32), target), (size, size),
+        flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REFLECT_101,
+    )  # fmt: skip
+    return moved
 
-    Yields float32 images [2*places, size, size, 3] and {"descriptor": place numbers [2*places], "logits": classes}.
+
+def _change_season(view: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Return [S,S,3] with what is green turned to another colour, brown to white: leaves that fall, or snow."""
+    greenness = np.clip((view[..., 1] - np.maximum(view[..., 0], view[..., 2])) / 40, 0, 1)[..., None]
+    brightness = rng.uniform(0.5, 1.6)
+    colour = np.array([1.0, rng.uniform(0.6, 1.0), rng.uniform(0.3, 1.0)], np.float32)
+    other = view.mean(axis=2, keepdims=True) * colour * np.float32(brightness)
+    return np.asarray(view + greenness * (other - view), np.float32)
+
+
+class ViewPairs(keras.utils.PyDataset):
+    """Batches `first` to `last` of an endless series, each of `views` (1 or 2) views of each of `places` places.
+
+    A view is an image of the place, distorted where there are two; the second one is of another image where there is
+    one. Places of one class come together, as hard negatives. A batch depends on the seed and its number alone, so that
+    a run that was stopped goes on with the same ones. Yields float32 images [views*places, size, size, 3] and the
+    targets by output: `descriptor` (numbers [views*places] of the places), `logits` (of the classes), `teacher` where
+    there are `taught` descriptors [N,T].
     """
 
     CLASSMATES = 4
 
-    def __init__(self, data: ClassFolder, size: int, places: int, seed: int, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        data: TrainingImages,
+        size: int,
+        places: int,
+        seed: int,
+        first: int = 0,
+        last: int | None = None,
+        views: int = 2,
+        taught: NDArray[np.float16] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.data, self.size, self.places, self.seed = data, size, places, seed
-        self.epoch = 0
-        self._arrange()
+        self.views, self.taught = views, taught
+        order = np.argsort(data.places, kind="stable")
+        _, starts = np.unique(data.places[order], return_index=True)
+        self._images_of = np.split(order, starts[1:])
+        self._label_of = data.labels[order[starts]]
+        self._order: tuple[int, NDArray[np.int64]] = (-1, order[:0])  # of the epoch that was asked for last
+        if len(self._images_of) < places:
+            raise TrainingDataError(
+                f"there are {len(self._images_of)} places, a batch needs {places}; add images, or use a smaller --batch"
+            )
+        self.per_epoch = len(self._images_of) // places
+        self.first, self.last = first, self.per_epoch if last is None else last
 
     def __len__(self) -> int:
-        return len(self.data.images) // self.places
+        """Return the number of batches."""
+        return self.last - self.first
 
-    def __getitem__(self, index: int) -> tuple[NDArray[np.float32], dict[str, NDArray[np.int32]]]:
-        rng = np.random.default_rng((self.seed, self.epoch, index))
-        chosen = self.order[index * self.places : (index + 1) * self.places]
-        images = [distort(self.data.images[i], self.size, rng) for _ in range(2) for i in chosen]
-        places = np.tile(np.arange(len(chosen), dtype=np.int32), 2)
-        return np.stack(images).astype(np.float32), {
-            "descriptor": places,
-            "logits": np.tile(self.data.labels[chosen], 2),
-        }
+    def __getitem__(self, index: int) -> tuple[NDArray[np.float32], dict[str, NDArray[Any]]]:
+        """Return one batch."""
+        epoch, place_in_epoch = divmod(self.first + index, self.per_epoch)
+        rng = np.random.default_rng((self.seed, epoch, place_in_epoch))
+        chosen = self.order(epoch)[place_in_epoch * self.places : (place_in_epoch + 1) * self.places]
+        pairs = [rng.permutation(self._images_of[place])[[0, -1]] for place in chosen]
+        shown = np.array(pairs).T[: self.views].reshape(-1)  # all first views, then all second ones
+        images = np.stack([self._view(self.data.images[image], rng) for image in shown])
+        targets: dict[str, NDArray[Any]] = {"descriptor": np.tile(np.arange(len(chosen), dtype=np.int32), self.views)}
+        if self.data.classes:
+            targets["logits"] = self.data.labels[shown]
+        if self.taught is not None:
+            targets["teacher"] = self.taught[shown].astype(np.float32)
+        return images.astype(np.float32), targets
 
-    def on_epoch_end(self) -> None:
-        """Shuffle anew."""
-        self.epoch += 1
-        self._arrange()
+    def order(self, epoch: int) -> NDArray[np.int64]:
+        """Return all places, shuffled so that `CLASSMATES` of one class stay neighbours."""
+        if self._order[0] != epoch:
+            rng = np.random.default_rng((self.seed, epoch))
+            shuffled = rng.permutation(len(self._images_of))
+            by_class = shuffled[np.argsort(self._label_of[shuffled], kind="stable")]
+            whole = len(by_class) // self.CLASSMATES * self.CLASSMATES
+            groups = by_class[:whole].reshape(-1, self.CLASSMATES)
+            self._order = (epoch, np.concatenate([rng.permutation(groups).reshape(-1), by_class[whole:]]))
+        return self._order[1]
 
-    def _arrange(self) -> None:
-        """Shuffle so that `CLASSMATES` images of one class stay neighbours."""
-        rng = np.random.default_rng((self.seed, self.epoch))
-        shuffled = rng.permutation(len(self.data.labels))
-        by_class = shuffled[np.argsort(self.data.labels[shuffled], kind="stable")]
-        whole = len(by_class) // self.CLASSMATES * self.CLASSMATES
-        groups = by_class[:whole].reshape(-1, self.CLASSMATES)
-        self.order = np.concatenate([rng.permutation(groups).reshape(-1), by_class[whole:]])
+    def _view(self, image: Image, rng: np.random.Generator) -> Image:
+        if self.views > 1:
+            return distort(image, self.size, rng)
+        plain: Image = cv2.resize(image, (self.size, self.size), interpolation=cv2.INTER_AREA)
+        return plain

@@ -12,14 +12,16 @@ import keras
 import numpy as np
 
 from binvpr_ros.model_card import ModelCard, checksum
-from binvpr_ros.training.networks import NETWORKS, BinaryConv2D
+from binvpr_ros.training.networks import BinaryConv2D, build
 
 
 class ExportError(RuntimeError):
     """The model cannot be converted here; the message says what to do."""
 
 
-def export(trained: keras.Model, network: str, input_size: int, output: Path, facts: dict[str, Any]) -> ModelCard:
+def export(
+    trained: keras.Model, network: str, recipe: str, input_size: int, output: Path, facts: dict[str, Any]
+) -> ModelCard:
     """Convert `trained` to `output` (.tflite) with its card beside it, and return the card.
 
     `facts` fills the card: recipe, training_data, command, evaluation. Raises ExportError.
@@ -34,7 +36,7 @@ def export(trained: keras.Model, network: str, input_size: int, output: Path, fa
     except ImportError:
         raise ExportError("the converter is missing; run: pip install larq-compute-engine (x86-64)") from None
     revision = _git_revision()
-    model = NETWORKS[network](input_size, for_export=True)
+    model = build(network, recipe, input_size, for_export=True)
     by_name = {layer.name: layer for layer in trained.layers}
     for layer in model.layers:
         if layer.weights:

@@ -38,3 +38,15 @@ def multi_similarity(
     push = ops.log1p(ops.sum(other * ops.exp(beta * (s - base)), axis=1)) / beta
     spread = ops.mean(ops.abs(ops.abs(descriptor) - 1.0) ** 3, axis=1)
     return pull + push + 0.05 * spread
+
+
+def cosine_distance(taught: Tensor, said: Tensor) -> Tensor:
+    """Return 1 - the cosine of each row of `said` [N,D] and of `taught` [N,D], [N]."""
+    said = said / (ops.norm(said, axis=-1, keepdims=True) + 1e-6)
+    taught = taught / (ops.norm(taught, axis=-1, keepdims=True) + 1e-6)
+    return 1.0 - ops.sum(said * taught, axis=-1)
+
+
+def no_loss(_places: Tensor, descriptor: Tensor) -> Tensor:
+    """Return 0 for each row [N], for an output that is not trained."""
+    return ops.zeros_like(descriptor[:, 0])

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("keras", reason="the extra `training` is not installed")
 
-from binvpr_ros.training.data import ClassFolder, TrainingDataError, ViewPairs, distort, rendered_buildings
+from binvpr_ros.training.data import TrainingDataError, TrainingImages, ViewPairs, distort, rendered_buildings
 
 
 @pytest.fixture
@@ -24,20 +24,64 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_folder_of_classes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "barn" / "broken.jpg").write_text("rubbish")
-    data = ClassFolder.read(folder, 64)
+    data = TrainingImages.of_classes(folder, 64)
     assert data.images.shape == (11, 64, 64, 3)
     assert data.classes == ["attic", "barn"]
     np.testing.assert_array_equal(data.labels, [0] * 6 + [1] * 5)
-    assert "broken.jpg: it cannot be decoded" in capsys.readouterr().err
+    np.testing.assert_array_equal(data.places, np.arange(11))
+    error = capsys.readouterr().err
+    assert "broken.jpg: it cannot be decoded" in error
+    assert f"1 of 12 images of {folder} were left out" in error
+
+
+def test_images_are_rgb(tmp_path: Path) -> None:
+    (tmp_path / "sky").mkdir()
+    cv2.imwrite(str(tmp_path / "sky" / "blue.png"), np.full((8, 8, 3), (255, 0, 0), np.uint8))  # OpenCV's order
+    assert TrainingImages.of_classes(tmp_path, 4).images[0, 0, 0].tolist() == [0, 0, 255]
+
+
+def test_a_folder_of_places(folder: Path) -> None:
+    data = TrainingImages.of_places(folder, 64)
+    assert data.classes == []
+    np.testing.assert_array_equal(data.places, [0] * 6 + [1] * 5)
+
+
+def test_some_images_of_each_class(folder: Path) -> None:
+    np.testing.assert_array_equal(TrainingImages.of_classes(folder, 64, per_class=2).labels, [0, 0, 1, 1])
+
+
+def test_some_classes_alone(folder: Path) -> None:
+    data = TrainingImages.of_classes(folder, 64, names=["barn"])
+    assert data.classes == ["barn"]
+    np.testing.assert_array_equal(data.labels, [0] * 5)
+    with pytest.raises(TrainingDataError, match="lacks 1 classes, cellar among them"):
+        TrainingImages.of_classes(folder, 64, names=["barn", "cellar"])
+
+
+def test_places_that_are_held_out_are_not_trained_on(folder: Path) -> None:
+    data = TrainingImages.of_classes(folder, 64)
+    train, held_out = data.hold_out(4)
+    assert held_out.places.tolist() == [2, 6, 10]
+    assert sorted([*train.places, *held_out.places]) == list(range(11))
+    np.testing.assert_array_equal(held_out.images[1], data.images[6])
 
 
 @pytest.mark.parametrize(
-    ("name", "sentence"), [("nowhere", "is no folder"), ("empty", "has no images in class folders")]
+    ("name", "sentence"),
+    [
+        ("nowhere", "is no folder; give one that holds a folder of images for each class"),
+        ("empty", "holds no folder of images; give one for each class"),
+        ("with_an_empty_class", "with_an_empty_class/attic holds no images; remove the folder, or fill it"),
+        ("with_rubbish", "no image of .* can be decoded"),
+    ],
 )
 def test_a_folder_that_cannot_be_used(tmp_path: Path, name: str, sentence: str) -> None:
     (tmp_path / "empty").mkdir()
+    (tmp_path / "with_an_empty_class" / "attic").mkdir(parents=True)
+    (tmp_path / "with_rubbish" / "attic").mkdir(parents=True)
+    (tmp_path / "with_rubbish" / "attic" / "0.jpg").write_text("rubbish")
     with pytest.raises(TrainingDataError, match=sentence):
-        ClassFolder.read(tmp_path / name, 64)
+        TrainingImages.of_classes(tmp_path / name, 64)
 
 
 def test_views_differ_but_show_the_same_place() -> None:
@@ -49,21 +93,68 @@ def test_views_differ_but_show_the_same_place() -> None:
     assert (first != second).mean() > 0.5
 
 
+def test_distortion_never_fails_on_extreme_images() -> None:
+    rng = np.random.default_rng(0)
+    for value in (0, 255):
+        for _ in range(50):
+            assert distort(np.full((64, 64, 3), value, np.uint8), 32, rng).shape == (32, 32, 3)
+
+
 def test_batches_hold_two_views_of_each_place_and_come_again() -> None:
     data = rendered_buildings(64, buildings=2, images=8)
     batches = ViewPairs(data, 64, places=8, seed=3)
-    assert len(batches) == 2
+    assert len(batches) == batches.per_epoch == 2
     images, targets = batches[0]
     assert images.shape == (16, 64, 64, 3)
     np.testing.assert_array_equal(targets["descriptor"], np.tile(np.arange(8), 2))
     np.testing.assert_array_equal(targets["logits"][:8], targets["logits"][8:])
     again, _ = ViewPairs(data, 64, places=8, seed=3)[0]
     np.testing.assert_array_equal(images, again)
-    batches.on_epoch_end()
-    assert (batches[0][0] != images).any()
+
+
+def test_a_batch_depends_on_its_number_alone() -> None:
+    data = rendered_buildings(64, buildings=2, images=8)
+    whole = ViewPairs(data, 64, places=8, seed=3, first=0, last=6)
+    rest = ViewPairs(data, 64, places=8, seed=3, first=3, last=6)
+    assert len(rest) == 3
+    for index in range(3):
+        np.testing.assert_array_equal(whole[index + 3][0], rest[index][0])
+    assert (whole[0][0] != whole[2][0]).any()  # the same places in another epoch
+
+
+def test_each_place_is_shown_once_an_epoch() -> None:
+    data = rendered_buildings(64, buildings=4, images=8)
+    pairs = ViewPairs(data, 64, places=8, seed=0)
+    for epoch in range(2):
+        assert sorted(pairs.order(epoch)) == list(range(32))
+    assert (pairs.order(0) != pairs.order(1)).any()
 
 
 def test_classmates_stay_together() -> None:
     data = rendered_buildings(64, buildings=4, images=8)
-    labels = data.labels[ViewPairs(data, 64, places=8, seed=0).order].reshape(-1, 4)
+    labels = data.labels[ViewPairs(data, 64, places=8, seed=0).order(0)].reshape(-1, 4)
     assert (labels == labels[:, :1]).all()
+
+
+def test_both_views_of_a_place_are_of_different_images_where_there_are_some() -> None:
+    colours = np.array([10, 60, 110, 160], np.uint8)
+    images = np.tile(colours[:, None, None, None], (1, 32, 32, 3))
+    data = TrainingImages(images, np.array([5, 5, 9, 9], np.int32), np.zeros(4, np.int32), [])
+    shown, targets = ViewPairs(data, 32, places=2, seed=0, views=1, last=20)[0]
+    assert "logits" not in targets
+    assert set(shown[:, 0, 0, 0] // 100) == {0, 1}  # one of the dark place, one of the light one
+    taught = np.arange(4, dtype=np.float16)[:, None]
+    pairs = ViewPairs(data, 32, places=2, seed=0, taught=taught)[0][1]["teacher"][:, 0]
+    assert sorted(pairs) == [0, 1, 2, 3]
+
+
+def test_one_view_is_the_image_itself() -> None:
+    data = rendered_buildings(64, buildings=1, images=4)
+    shown, targets = ViewPairs(data, 64, places=4, seed=0, views=1)[0]
+    assert targets["descriptor"].tolist() == [0, 1, 2, 3]
+    assert sorted(map(np.ndarray.tobytes, shown.astype(np.uint8))) == sorted(map(np.ndarray.tobytes, data.images))
+
+
+def test_too_few_places_for_a_batch() -> None:
+    with pytest.raises(TrainingDataError, match="there are 4 places, a batch needs 8; add images, or use a smaller"):
+        ViewPairs(rendered_buildings(64, buildings=1, images=4), 64, places=8, seed=0)

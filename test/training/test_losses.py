@@ -8,7 +8,7 @@ pytest.importorskip("keras", reason="the extra `training` is not installed")
 
 import tensorflow as tf
 
-from binvpr_ros.training.losses import multi_similarity, similarities
+from binvpr_ros.training.losses import cosine_distance, multi_similarity, no_loss, similarities
 
 
 def test_similarity_is_the_cosine_of_the_signs() -> None:
@@ -32,3 +32,13 @@ def test_descriptors_that_agree_on_their_places_lose_less() -> None:
     good = tf.reduce_mean(multi_similarity(places, tf.constant(np.tile(views, (2, 1)))))
     bad = tf.reduce_mean(multi_similarity(places, tf.constant(np.vstack([views, views[::-1]]))))
     assert good < bad
+
+
+def test_the_cosine_distance_is_0_for_what_points_the_same_way_and_2_for_the_opposite() -> None:
+    said = np.array([[2.0, 0], [0, 3], [1, 1]], np.float32)
+    taught = np.array([[1.0, 0], [0, -1], [1, -1]], np.float32)
+    np.testing.assert_allclose(cosine_distance(taught, said), [0, 2, 1], atol=1e-5)
+
+
+def test_no_loss_is_0_whatever_the_descriptor() -> None:
+    np.testing.assert_array_equal(no_loss(np.arange(3), np.full((3, 4), 7, np.float32)), [0, 0, 0])

@@ -16,7 +16,17 @@ from tensorflow.lite.python import schema_py_generated as schema
 from binvpr_ros.config import DEFAULT_MODEL, share_directory
 from binvpr_ros.descriptor import DescriptorNetwork
 from binvpr_ros.training.export import export
-from binvpr_ros.training.networks import BinaryConv2D, QuantizedConv2D, binvpr20
+from binvpr_ros.training.networks import BinaryConv2D, QuantizedConv2D, binvpr, build
+from binvpr_ros.training.networks.binvpr import LEAKY, paper
+from binvpr_ros.training.networks.restoration import (
+    Restoration,
+    basic_and_inter,
+    basic_and_intra,
+    basic_multiple,
+    basic_single,
+    inter_block,
+    intra_block,
+)
 
 
 def read(model: Path) -> Any:
@@ -49,7 +59,7 @@ def test_the_packaged_model_has_sixteen_binary_convolutions() -> None:
 
 
 def test_the_layout_is_the_papers() -> None:
-    model = binvpr20(128, classes=48)
+    model = build("binvpr20", "deploy", 128, classes=48)
     binary = [layer for layer in model.layers if isinstance(layer, BinaryConv2D)]
     assert [layer.filters for layer in binary] == [128] * 4 + [256] * 4 + [384] * 4 + [512] * 4
     assert [layer.stride for layer in binary] == [2, 1, 1, 1] * 4
@@ -63,33 +73,54 @@ def test_the_layout_is_the_papers() -> None:
     assert model.count_params() == pytest.approx(16.63e6, rel=0.02)
 
 
-def test_no_relu_stands_before_a_sign() -> None:
-    model = binvpr20(64)
-    for layer in model.layers:
-        if isinstance(layer, BinaryConv2D):
-            assert not isinstance(layer.input._keras_history.operation, keras.layers.ReLU)
+@pytest.mark.usefixtures("shapes_alone")
+@pytest.mark.parametrize("network", ["binvpr20", "binvpr36", "binvpr20r", "binvpr36r", "baseline20", "baseline36"])
+def test_no_relu_stands_before_a_sign(network: str) -> None:
+    model = build(network, "deploy", 64)
+    binary = [layer for layer in model.layers if isinstance(layer, BinaryConv2D)]
+    assert len(binary) == (32 if "36" in network else 16)
+    for layer in binary:
+        assert not isinstance(layer.input._keras_history.operation, keras.layers.ReLU)
+
+
+@pytest.mark.usefixtures("shapes_alone")
+@pytest.mark.parametrize(("depth", "count"), [(20, 16_632_240), (36, 34_694_064)])
+def test_the_papers_exact_number_of_parameters_but_for_a_convolution_that_its_code_throws_away(
+    depth: int, count: int
+) -> None:
+    model = build(f"binvpr{depth}", "paper", 224, classes=48)
+    unused = 9 * 128 * 128 + 4 * 128
+    assert model.count_params() - model.get_layer("descriptor").count_params() == count + unused
+
+
+@pytest.mark.usefixtures("shapes_alone")
+@pytest.mark.parametrize(
+    ("depth", "way"),
+    [(20, ways[-1]) for ways in (basic_single(20), basic_multiple(20), inter_block(), intra_block())]
+    + [(depth, way) for depth in (20, 36) for way in (basic_and_inter(depth)[-1], basic_and_intra(depth)[-1])],
+    ids=lambda value: value.name if isinstance(value, Restoration) else value,
+)  # fmt: skip
+def test_a_network_of_any_way_of_restoration(depth: int, way: Restoration) -> None:
+    model = paper("way", depth, way, LEAKY, 32)
+    assert len([layer for layer in model.layers if isinstance(layer, keras.layers.Add)]) == len(way.pairs)
+
+
+def test_a_sign_behind_a_relu_leaves_the_main_part_blind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(binvpr, "WIDTHS", (32, 64, 96, 128))
+    monkeypatch.setattr(binvpr, "BASIC_WIDTH", 32)
+    model = build("binvpr20ste", "paper", 32)
+    main_part = keras.Model(model.input, model.get_layer("block4_norm3").output)
+    black, noise = np.zeros((1, 32, 32, 3)), np.random.default_rng(0).uniform(0, 255, (1, 32, 32, 3))
+    np.testing.assert_array_equal(main_part(black), main_part(noise))
 
 
 def test_an_input_size_that_does_not_divide() -> None:
     with pytest.raises(ValueError, match="give a multiple of 64"):
-        binvpr20(100)
-
-
-@pytest.mark.parametrize(("size", "stride"), [(8, 1), (8, 2), (7, 1), (7, 2)])
-def test_padding_is_with_ones_as_same_pads(size: int, stride: int) -> None:
-    layer = BinaryConv2D(4, stride, for_export=True)
-    x = np.random.default_rng(0).normal(size=(2, size, size, 3)).astype(np.float32)
-    y = layer(x)
-    shifted = (
-        np.where(x >= 0, 1.0, -1.0).astype(np.float32) - 1
-    )  # SAME pads with zeros; shift so that zero stands for one
-    kernel = np.where(layer.kernel.numpy() >= 0, 1.0, -1.0).astype(np.float32)
-    expected = tf.nn.conv2d(shifted, kernel, stride, "SAME") + kernel.sum(axis=(0, 1, 2))
-    np.testing.assert_allclose(y, expected, atol=1e-5)
+        build("binvpr20", "deploy", 100)
 
 
 def test_every_weight_learns() -> None:
-    model = binvpr20(64, classes=3)
+    model = build("binvpr20", "deploy", 64, classes=3)
     images = np.random.default_rng(0).uniform(0, 255, (4, 64, 64, 3)).astype(np.float32)
     with tf.GradientTape() as tape:
         output = model(images, training=True)
@@ -103,11 +134,11 @@ def test_every_weight_learns() -> None:
 
 
 def test_the_exported_file_computes_what_was_trained(tmp_path: Path) -> None:
-    model = binvpr20(64, classes=3)
+    model = build("binvpr20", "deploy", 64, classes=3)
     rng = np.random.default_rng(0)
     set_norms(model, rng)
     output = tmp_path / "model.tflite"
-    card = export(model, "binvpr20", 64, output, {"recipe": "deploy", "training_data": "none"})
+    card = export(model, "binvpr20", "deploy", 64, output, {"recipe": "deploy", "training_data": "none"})
     assert card.descriptor_bits == 2048
     assert operators(output).count("LceBconv2d") == 16
     network = DescriptorNetwork(output)
@@ -120,10 +151,10 @@ def test_the_exported_file_computes_what_was_trained(tmp_path: Path) -> None:
 
 
 def test_the_exported_basic_block_is_int8_with_weights_of_one_bit_and_inputs_of_four(tmp_path: Path) -> None:
-    model = binvpr20(64)
+    model = build("binvpr20", "deploy", 64)
     set_norms(model, np.random.default_rng(0))
     output = tmp_path / "model.tflite"
-    export(model, "binvpr20", 64, output, {"recipe": "deploy", "training_data": "none"})
+    export(model, "binvpr20", "deploy", 64, output, {"recipe": "deploy", "training_data": "none"})
     content = read(output)
     graph = content.subgraphs[0]
     image, *convolutions = graph.operators[:4]

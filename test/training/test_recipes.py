@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import pytest
+
+from binvpr_ros.training.recipes import DEPLOY, Stage, recipe_of
+
+
+def test_stages_of_the_user_share_the_recipes_learning_rates() -> None:
+    recipe = DEPLOY.with_stages("64:4,96:2,128:1")
+    assert recipe.stages == (Stage(64, 4, 2e-3, 5e-4), Stage(96, 2, 5e-4, 5e-4), Stage(128, 1, 5e-4, 0.0))
+    assert recipe.batch == DEPLOY.batch
+    assert DEPLOY.with_stages("64:1").stages == (Stage(64, 1, 2e-3, 0.0),)
+
+
+@pytest.mark.parametrize("text", ["", "64", "64:0", "64:1,", "64:-1", "64:1;128:1", "a:b"])
+def test_stages_that_are_none(text: str) -> None:
+    with pytest.raises(ValueError, match="is no list of stages; write SIZE:EPOCHS"):
+        DEPLOY.with_stages(text)
+
+
+def test_the_paper_recipe_has_the_authors_presets() -> None:
+    recipe = recipe_of("paper", "binvpr20")
+    assert recipe.stages == (Stage(224, 400, 1e-5, 1e-5),)
+    assert (recipe.batch, recipe.views, recipe.descriptor_weight, recipe.class_weight) == (16, 1, 0.0, 1.0)
+
+
+def test_a_recipe_that_a_network_does_not_have() -> None:
+    with pytest.raises(ValueError, match="there is no recipe paper for binvpr20r; use deploy"):
+        recipe_of("paper", "binvpr20r")
