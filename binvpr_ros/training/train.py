@@ -105,7 +105,10 @@ class Trainer:
     def _model(self, number: int, stage: Stage, steps: int) -> keras.Model:
         """Return the network with its heads for training, compiled."""
         recipe = self.recipe
-        model = build(self.network, self.recipe_name, stage.size, classes=len(self.images.classes) or None)
+        try:
+            model = build(self.network, self.recipe_name, stage.size, classes=len(self.images.classes) or None)
+        except ValueError as error:
+            raise TrainingDataError(f"{self.network} does not take {stage.size} pixels: {error}") from None
         outputs = model.output if isinstance(model.output, dict) else {"descriptor": model.output}
         losses: dict[str, Any] = {"descriptor": multi_similarity if recipe.descriptor_weight else no_loss}
         weights = {"descriptor": recipe.descriptor_weight}
@@ -244,7 +247,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--group", choices=GROUPS, help="the classes of one of the paper's groups of Places365 alone")
     parser.add_argument("--per-class", type=int, default=0, metavar="N", help="images of each class, at most")
     parser.add_argument("--network", choices=sorted(NETWORKS), default="binvpr20", help="(default %(default)s)")
-    parser.add_argument("--recipe", choices=RECIPES, default="deploy", help="(default %(default)s)")
+    parser.add_argument("--recipe", choices=RECIPES, help="(default: deploy, where the network has it)")
     parser.add_argument("--stages", metavar="SIZE:EPOCHS,...", help="image sizes and epochs (default: the recipe's)")
     parser.add_argument("--batch", type=int, metavar="N", help="places in a batch (default: the recipe's)")
     parser.add_argument(
@@ -265,19 +268,33 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="seed of all that is random (default %(default)s)")
     parser.add_argument("--smoke", action="store_true", help="a run of a minute on images it renders itself")
     choices = parser.parse_args(arguments)
-    if choices.output.suffix != ".tflite":
-        parser.error(f"--output must end in .tflite, not {choices.output.name}")
-    if (choices.data is None) != choices.smoke:
-        parser.error("give the folder of training images, or --smoke, not both")
-    if choices.batch is not None and choices.batch < 2:
-        parser.error(f"--batch must be at least 2, not {choices.batch}")
+    _check(parser, choices)
+    return choices
+
+
+def _check(parser: argparse.ArgumentParser, choices: argparse.Namespace) -> None:
+    """End with a sentence where the choices do not go together; fill in the recipe and its plan."""
+    recipes = NETWORKS[choices.network]
+    if choices.recipe is None:
+        choices.recipe = next(recipe for recipe in RECIPES if recipe in recipes)
+    wrong = (
+        (choices.output.suffix != ".tflite", f"--output must end in .tflite, not {choices.output.name}"),
+        ((choices.data is None) != choices.smoke, "give the folder of training images, or --smoke, not both"),
+        (choices.batch is not None and choices.batch < 2, f"--batch must be at least 2, not {choices.batch}"),
+        (choices.recipe not in recipes, f"{choices.network} has no recipe {choices.recipe}, only {' '.join(recipes)}"),
+        (choices.places and choices.recipe == "paper", "the recipe paper learns classes; leave out --places"),
+        (choices.places and choices.group, "--group is of classes; leave out --places"),
+        (choices.distill and choices.recipe == "paper", "--distill is for the recipe deploy"),
+    )
+    for condition, sentence in wrong:
+        if condition:
+            parser.error(sentence)
     try:
         choices.plan = SMOKE if choices.smoke else recipe_of(choices.recipe, choices.network)
         if choices.stages:
             choices.plan = choices.plan.with_stages(choices.stages)
     except ValueError as error:
         parser.error(str(error))
-    return choices
 
 
 def read_images(choices: argparse.Namespace, size: int) -> tuple[TrainingImages, TrainingImages, str]:

@@ -17,6 +17,7 @@ pytest.importorskip("keras", reason="the extra `training` is not installed")
 from binvpr_ros.descriptor import DescriptorNetwork
 from binvpr_ros.model_card import ModelCard
 from binvpr_ros.training.data import rendered_buildings
+from binvpr_ros.training.networks import NETWORKS
 from binvpr_ros.training.train import WarmUp, parse
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -89,6 +90,10 @@ def test_a_run_that_is_killed_goes_on_to_the_same_weights(tmp_path: Path) -> Non
         (["/nowhere"], "/nowhere is no folder"),
         (["{data}", "--batch", "64"], "there are 3 places, a batch needs 64; add images, or use a smaller --batch"),
         (["{data}", "--places", "--batch", "2"], "there are 1 places, a batch needs 2"),
+        (
+            ["{data}", "--batch", "2", "--stages", "50:1"],
+            "binvpr20 does not take 50 pixels: input_size is 50; give a",
+        ),
     ],
 )
 def test_images_that_cannot_be_trained_on(tmp_path: Path, arguments: list[str], sentence: str) -> None:
@@ -105,11 +110,22 @@ def test_images_that_cannot_be_trained_on(tmp_path: Path, arguments: list[str], 
     [["--output", "x.tflite"], ["data", "--smoke", "--output", "x.tflite"], ["data", "--output", "x.onnx"],
      ["data", "--output", "x.tflite", "--network", "vgg"], ["data", "--output", "x.tflite", "--stages", "64"],
      ["data", "--output", "x.tflite", "--batch", "1"],
+     ["data", "--output", "x.tflite", "--network", "alexnet", "--recipe", "deploy"],
+     ["data", "--output", "x.tflite", "--network", "alexnet", "--places"],
+     ["data", "--output", "x.tflite", "--network", "alexnet", "--distill"],
+     ["data", "--output", "x.tflite", "--places", "--group", "forest"],
      ["data", "--output", "x.tflite", "--network", "binvpr20r", "--recipe", "paper"]],
 )  # fmt: skip
 def test_a_command_line_that_makes_no_sense(arguments: list[str]) -> None:
     with pytest.raises(SystemExit):
         parse(arguments)
+
+
+@pytest.mark.parametrize("network", sorted(NETWORKS))
+def test_every_network_has_a_recipe_without_being_asked(network: str) -> None:
+    choices = parse(["data", "--output", "x.tflite", "--network", network])
+    assert choices.recipe == ("deploy" if "deploy" in NETWORKS[network] else "paper")
+    assert choices.plan.stages
 
 
 def test_the_learning_rate_warms_up_and_falls() -> None:
