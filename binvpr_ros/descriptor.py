@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Image -> binary descriptor: preprocessing, the model's interpreter, bit packing, Hamming distance."""
+"""Image -> binary descriptor: decoding, preprocessing, the model's interpreter, bit packing, Hamming distance."""
 
 from __future__ import annotations
 
@@ -152,9 +152,7 @@ class DescriptorNetwork:
         small = resize(image, self._size)
         grey = small if small.ndim == 2 else small[..., 1]
         contrast = float(grey.std())
-        if small.ndim == 2:
-            small = cv2.cvtColor(small, cv2.COLOR_GRAY2RGB)
-        batch: NDArray[Any] = small[np.newaxis]
+        batch: NDArray[Any] = as_rgb(small)[np.newaxis]
         if self.backend.input_dtype == np.float32:
             batch = batch.astype(np.float32) * np.float32(1 / 255)
         return Description(pack(self.backend.run(batch)), contrast)
@@ -165,6 +163,22 @@ def resize(image: Image, size: tuple[int, int]) -> Image:
     shrinks = image.shape[1] >= size[0] and image.shape[0] >= size[1]
     resized: Image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
     return resized
+
+
+def as_rgb(image: Image) -> Image:
+    """Return `image`, where it is grey with its values in three channels, [H,W,3]."""
+    rgb: Image = image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
+    return rgb
+
+
+def decode_image(data: NDArray[np.uint8]) -> Image | None:
+    """Return the bytes of an image file as uint8, [H,W,3] RGB or [H,W] grey; None where they are no image."""
+    try:
+        # The pixels as the camera gave them: a viewer's rotation flag (EXIF) is not the robot's.
+        image = cv2.imdecode(data, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_IGNORE_ORIENTATION) if data.size else None
+    except cv2.error:
+        return None
+    return image if image is None or image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def pack(output: NDArray[Any]) -> Descriptor:

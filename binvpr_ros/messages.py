@@ -16,7 +16,7 @@ from sensor_msgs.msg import CompressedImage, PointCloud2, PointField
 from sensor_msgs.msg import Image as ImageMessage
 from std_msgs.msg import Header
 
-from binvpr_ros.descriptor import Image
+from binvpr_ros.descriptor import Image, decode_image
 from binvpr_ros.keyframes import NANOSECONDS
 from binvpr_ros.loop_closure import LoopClosure
 
@@ -96,14 +96,10 @@ def image_from_compressed(message: CompressedImage) -> Image:
     if "compressedDepth" in message.format:
         raise ImageMessageError("it holds depth (compressedDepth); subscribe to the colour or grey image")
     data = np.frombuffer(message.data, np.uint8)
-    try:
-        # The pixels as the camera gave them: a viewer's rotation flag (EXIF) is not the robot's.
-        image = cv2.imdecode(data, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_IGNORE_ORIENTATION) if data.size else None
-    except cv2.error:
-        image = None
+    image = decode_image(data)
     if image is None:
         raise ImageMessageError(f"its {data.size} bytes (format {message.format[:40]!r}) cannot be decoded")
-    return image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return image
 
 
 def supported_encodings() -> list[str]:

@@ -139,13 +139,10 @@ class Evaluation:
         """Go on where `what` cannot be measured, and say so."""
         try:
             yield
-        except (ConfigError, DatasetError, DescriptorError, MethodError, ModelCardError, OSError) as error:
-            tqdm.write(f"evaluate: left out {what}: {error}", file=sys.stderr)
-            self.left_out += counted
-        except MemoryError:
-            tqdm.write(
-                f"evaluate: left out {what}: there is too little memory for it; take fewer images", file=sys.stderr
-            )
+        except (ConfigError, DatasetError, DescriptorError, MethodError, ModelCardError, OSError, MemoryError) as error:
+            short = "there is too little memory for it; take fewer images"
+            reason = short if isinstance(error, MemoryError) else error
+            tqdm.write(f"evaluate: left out {what}: {reason}", file=sys.stderr)
             self.left_out += counted
 
     def _write(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from binvpr_ros.descriptor import DescriptorNetwork, Image, hamming, load_backend, resize
+from binvpr_ros.descriptor import DescriptorNetwork, Image, as_rgb, hamming, load_backend, resize
 from binvpr_ros.evaluation.datasets.dataset import DatasetError, Images
 from binvpr_ros.evaluation.datasets.object_array import load_objects
 from binvpr_ros.model_card import ModelCard
@@ -86,8 +86,7 @@ class FloatNetwork(Method):
 
     def describe(self, image: Image) -> NDArray[Any]:
         """Return the output for an image, float32 [D]."""
-        small = resize(image, self._size)
-        batch: NDArray[Any] = np.atleast_3d(small)[np.newaxis].repeat(3 if small.ndim == 2 else 1, axis=3)
+        batch: NDArray[Any] = as_rgb(resize(image, self._size))[np.newaxis]
         if self._backend.input_dtype == np.float32:
             batch = batch.astype(np.float32) / np.float32(255)
         return self._backend.run(batch).astype(np.float32).reshape(-1)

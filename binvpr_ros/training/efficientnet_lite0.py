@@ -21,6 +21,9 @@ from numpy.typing import NDArray
 
 Tensor = Any
 
+SIDE = 224
+"""Pixels of the images that the weights were trained on."""
+GEM_POWER = 3.0
 CLASSES = 1000
 FEATURES = 1280
 STEM_WIDTH = 32
@@ -72,6 +75,16 @@ def efficientnet_lite0(input_size: int, logits: bool = False) -> keras.Model:
     model = keras.Model(image, outputs, name="efficientnet_lite0")
     _set_weights(model, read_state(weights_file()))
     return model
+
+
+def pooled_features(network: keras.Model, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return the feature maps of `images` [N,SIDE,SIDE,3] RGB by `network`, pooled by GeM, [N,1280] float32.
+
+    Radenovic et al., TPAMI 2019, equation 3, with the paper's power, untrained.
+    """
+    features = network.predict_on_batch(images.astype(np.float32))
+    pooled: NDArray[np.float32] = np.mean(features**GEM_POWER, axis=(1, 2)) ** (1 / GEM_POWER)
+    return pooled
 
 
 def _block(x: Tensor, prefix: str, width: int, kernel: int, stride: int, expansion: int) -> Tensor:

@@ -24,7 +24,7 @@ def export(
 ) -> ModelCard:
     """Convert `trained` to `output` (.tflite) with its card beside it, and return the card.
 
-    `facts` fills the card: recipe, training_data, command, evaluation. Raises ExportError.
+    `facts` fills the rest of the card: training_data, command, evaluation. Raises ExportError.
     """
     if keras.backend.backend() != "tensorflow":
         raise ExportError("export needs TensorFlow underneath Keras; run it with KERAS_BACKEND=tensorflow")
@@ -52,6 +52,7 @@ def export(
     card = ModelCard(
         name=output.stem,
         network=network,
+        recipe=recipe,
         git_revision=revision,
         input_size=[input_size, input_size],
         descriptor_bits=model.output_shape[-1],

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from dataclasses import dataclass
 
@@ -44,7 +45,7 @@ class Recipe:
             Stage(size, epochs, start if number == 0 else last, end if number == len(pairs) - 1 else last)
             for number, (size, epochs) in enumerate(pairs)
         )
-        return Recipe(stages, *(getattr(self, name) for name in list(self.__dataclass_fields__)[1:]))
+        return dataclasses.replace(self, stages=stages)
 
 
 DEPLOY = Recipe(

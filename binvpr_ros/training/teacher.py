@@ -12,11 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from binvpr_ros.training.efficientnet_lite0 import WeightsError, efficientnet_lite0
+from binvpr_ros.training.efficientnet_lite0 import SIDE, WeightsError, efficientnet_lite0, pooled_features
 
-SIDE = 224  # pixels, as the teacher was trained
 BATCH = 32
-POWER = 3.0  # of the generalised mean
 
 
 class TeacherError(RuntimeError):
@@ -45,8 +43,7 @@ def teach(images: NDArray[np.uint8], cache: Path) -> NDArray[np.float16]:
     taught = np.zeros((len(images) + 1, network.output_shape[-1]), np.float16)
     for start in tqdm(range(0, len(images), BATCH), desc="teacher", unit="batch", file=sys.stderr, leave=False):
         batch = np.stack([cv2.resize(image, (SIDE, SIDE)) for image in images[start : start + BATCH]])
-        features = network.predict_on_batch(batch.astype(np.float32))
-        pooled = np.mean(features**POWER, axis=(1, 2)) ** (1 / POWER)
+        pooled = pooled_features(network, batch)
         taught[start : start + len(batch)] = pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
     taught[-1, : len(key)] = key
     part = cache.with_suffix(".part.npy")

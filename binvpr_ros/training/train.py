@@ -88,12 +88,11 @@ class Trainer:
     def validate(self, model: keras.Model, size: int) -> dict[str, float]:
         """Return R@1 of second views among first views of validation images, and top-1 accuracy of classes."""
         places = np.unique(self.validation.places)
-        some = self.validation.of(places[:: -(-len(places) // VALIDATION_IMAGES)])
-        batch = ViewPairs(some, size, places=len(np.unique(some.places)), seed=1)
-        views, targets = batch[0]
+        places = places[:: -(-len(places) // VALIDATION_IMAGES)]
+        some, half = self.validation.of(places), len(places)
+        views, targets = ViewPairs(some, size, places=half, seed=1)[0]
         outputs = model.predict(views, batch_size=self.recipe.batch, verbose=0)
         bits = np.where(outputs["descriptor"] >= 0, 1.0, -1.0).astype(np.float32)
-        half = len(bits) // 2
         found = np.argmax(bits[half:] @ bits[:half].T, axis=1) == np.arange(half)
         figures = {"val_recall_at_1": float(found.mean())}
         if "logits" in targets and "logits" in outputs:
@@ -329,7 +328,6 @@ def facts_for_card(
     arguments += ["--seed", str(choices.seed), "--output", choices.output.name]
     what = f"{len(images.classes)} classes" if images.classes else f"{len(np.unique(images.places))} places"
     return {
-        "recipe": choices.recipe,
         "training_data": f"{data_name}: {len(images.images)} images of {what}",
         "command": " ".join(["train_offline", *arguments]),
         "evaluation": {

@@ -5,11 +5,10 @@ from __future__ import annotations
 
 import os
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from binvpr_ros.descriptor import Image, resize
+from binvpr_ros.descriptor import Image, as_rgb, resize
 from binvpr_ros.evaluation.methods import FLOAT_BITS, Method, MethodError
 
 
@@ -20,8 +19,6 @@ class EfficientNetLite0(Method):
     """
 
     name = "efficientnet-lite0"
-    SIDE = 224  # pixels, as in training
-    POWER = 3.0  # of the mean; the paper's, untrained
     descriptor_bits = 1280 * FLOAT_BITS
 
     def __init__(self) -> None:
@@ -33,18 +30,15 @@ class EfficientNetLite0(Method):
             raise MethodError(
                 f"{self.name} needs Keras and its weights; run, in a checkout: pip install '.[training,baselines]'"
             ) from None
-        from binvpr_ros.training.efficientnet_lite0 import WeightsError, efficientnet_lite0
+        from binvpr_ros.training import efficientnet_lite0
 
+        self._lite0 = efficientnet_lite0
         try:
-            self._network = efficientnet_lite0(self.SIDE)
-        except WeightsError as error:
+            self._network = efficientnet_lite0.efficientnet_lite0(efficientnet_lite0.SIDE)
+        except efficientnet_lite0.WeightsError as error:
             raise MethodError(str(error)) from None
 
     def describe(self, image: Image) -> NDArray[np.float32]:
         """Return the pooled features [1280] float32 of a uint8 image, [H,W,3] RGB or [H,W] grey."""
-        small = resize(image, (self.SIDE, self.SIDE))
-        if small.ndim == 2:
-            small = cv2.cvtColor(small, cv2.COLOR_GRAY2RGB)
-        features = self._network.predict_on_batch(small[np.newaxis].astype(np.float32))
-        pooled: NDArray[np.float32] = np.mean(features**self.POWER, axis=(0, 1, 2)) ** (1 / self.POWER)
-        return pooled
+        small = as_rgb(resize(image, (self._lite0.SIDE, self._lite0.SIDE)))
+        return self._lite0.pooled_features(self._network, small[np.newaxis])[0]

@@ -14,13 +14,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from binvpr_ros.descriptor import Image
+from binvpr_ros.descriptor import Image, decode_image
 from binvpr_ros.evaluation.datasets.dataset import (
     DatasetError,
     Images,
     Options,
     PosedSequence,
-    decode_image,
     poses_of_images,
 )
 from binvpr_ros.keyframes import NANOSECONDS

@@ -11,12 +11,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Protocol, TypeVar
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from binvpr_ros.config import Config
-from binvpr_ros.descriptor import Image
+from binvpr_ros.descriptor import Image, decode_image
 from binvpr_ros.keyframes import NANOSECONDS
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
@@ -110,16 +109,6 @@ def read_image(path: Path) -> Image:
     return image
 
 
-def decode_image(data: NDArray[np.uint8]) -> Image | None:
-    """Return the bytes of an image file as uint8, [H,W,3] RGB or [H,W] grey; None where they are no image."""
-    try:
-        # The pixels as the camera gave them: a viewer's rotation flag (EXIF) is not the robot's.
-        image = cv2.imdecode(data, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_IGNORE_ORIENTATION) if data.size else None
-    except cv2.error:
-        return None
-    return image if image is None or image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-
-
 @dataclass(frozen=True)
 class Options:
     """What the user says about a data set; each layout reads what concerns it."""
@@ -200,8 +189,7 @@ class PosedSequence(Dataset):
         """Make a sequence of N images from stamps [N] (nanoseconds), positions [N,3] (metres) and rotations [N,3,3].
 
         The rotations are those of the camera, or of anything fixed to it; `left_out` images had no pose. Raises
-        DatasetError for fewer than two
-        images, stamps that do not ascend, and poses that are none.
+        DatasetError for fewer than two images, stamps that do not ascend, and poses that are none.
         """
         if not len(images) == len(stamps) == len(positions) == len(rotations):
             raise DatasetError(

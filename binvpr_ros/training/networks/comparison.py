@@ -19,6 +19,7 @@ from functools import partial
 import keras
 from keras import layers
 
+from binvpr_ros.training.networks.binvpr import STE
 from binvpr_ros.training.networks.layers import (
     PairConv2D,
     Tensor,
@@ -29,7 +30,6 @@ from binvpr_ros.training.networks.layers import (
     unit_images,
 )
 
-STE = ("ste_sign", "ste_sign")
 RESNET_WIDTHS = (64, 128, 256, 512)
 RESNET_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 REAL_TO_BINARY_REDUCTION = 8

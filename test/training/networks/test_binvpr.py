@@ -138,7 +138,7 @@ def test_the_exported_file_computes_what_was_trained(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     set_norms(model, rng)
     output = tmp_path / "model.tflite"
-    card = export(model, "binvpr20", "deploy", 64, output, {"recipe": "deploy", "training_data": "none"})
+    card = export(model, "binvpr20", "deploy", 64, output, {"training_data": "none"})
     assert card.descriptor_bits == 2048
     assert operators(output).count("LceBconv2d") == 16
     network = DescriptorNetwork(output)
@@ -154,7 +154,7 @@ def test_the_exported_basic_block_is_int8_with_weights_of_one_bit_and_inputs_of_
     model = build("binvpr20", "deploy", 64)
     set_norms(model, np.random.default_rng(0))
     output = tmp_path / "model.tflite"
-    export(model, "binvpr20", "deploy", 64, output, {"recipe": "deploy", "training_data": "none"})
+    export(model, "binvpr20", "deploy", 64, output, {"training_data": "none"})
     content = read(output)
     graph = content.subgraphs[0]
     image, *convolutions = graph.operators[:4]

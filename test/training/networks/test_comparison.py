@@ -67,7 +67,7 @@ def test_the_exported_file_computes_what_was_trained(network: str, tmp_path: Pat
     images = np.random.default_rng(0).integers(0, 256, (8, 64, 64, 3), np.uint8)
     model(images, training=True)  # sets the means, without which every bit is the same
     output = tmp_path / "model.tflite"
-    card = export(model, network, "paper", 64, output, {"recipe": "paper", "training_data": "none"})
+    card = export(model, network, "paper", 64, output, {"training_data": "none"})
     assert card.descriptor_bits == model.output_shape[-1]
     exported = DescriptorNetwork(output)
     ours = np.stack([exported.backend.run(image[None])[0] for image in images])
