@@ -142,7 +142,8 @@ def distort(image: Image, size: int, rng: np.random.Generator) -> Image:
     if rng.random() < 0.25:
         view = _change_season(view, rng)
     grey = view.mean(axis=2, keepdims=True)
-    view = grey + (view - grey) * rng.uniform(0.2, 1.5)
+    saturation = rng.uniform(0.2, 1.5) if rng.random() > 0.15 else 0.0  # of a grey camera
+    view = grey + (view - grey) * np.float32(saturation)
     mean = view.mean()
     view = (view - mean) * rng.uniform(0.5, 1.5) + mean * rng.uniform(0.6, 1.4)
     view *= rng.uniform(0.85, 1.15, 3).astype(np.float32)

@@ -7,13 +7,15 @@ import dataclasses
 import re
 from dataclasses import dataclass
 
+_NO_STAGES = "{!r} is no list of stages; write SIZE:EPOCHS,SIZE:EPOCHS, as in 64:8,128:0.5"
+
 
 @dataclass(frozen=True)
 class Stage:
     """A stretch of training at one image size; the learning rate falls linearly from `start` to `end`."""
 
     size: int  # pixels
-    epochs: int
+    epochs: float
     start: float
     end: float
 
@@ -36,9 +38,11 @@ class Recipe:
 
         Raises ValueError where the text is no such list.
         """
-        if not re.fullmatch(r"\d+:\d+(,\d+:\d+)*", text) or "0" in re.split("[:,]", text):
-            raise ValueError(f"{text!r} is no list of stages; write SIZE:EPOCHS,SIZE:EPOCHS, as in 64:8,128:3")
-        pairs = [tuple(map(int, stage.split(":"))) for stage in text.split(",")]
+        if not re.fullmatch(r"\d+:\d+(\.\d+)?(,\d+:\d+(\.\d+)?)*", text):
+            raise ValueError(_NO_STAGES.format(text))
+        pairs = [(int(size), float(epochs)) for size, epochs in (part.split(":") for part in text.split(","))]
+        if not all(size and epochs for size, epochs in pairs):
+            raise ValueError(_NO_STAGES.format(text))
         start, end = self.stages[0].start, self.stages[-1].end
         last = self.stages[-1].start
         stages = tuple(

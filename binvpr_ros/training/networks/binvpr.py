@@ -44,9 +44,9 @@ RECTIFIED_RANGE = (0.0, RECTIFIED_TOP / 15 * 255)
 """Range of the 256 levels of which a ReLU that ends at RECTIFIED_TOP leaves 16: 4 bits, within an int8 tensor."""
 BASIC_RANGE = (-4.0, 4 * 127 / 128)
 """Range of the 256 levels of the basic features."""
-LAYOUT_GRID = 4
-LAYOUT_CHANNELS = 96
-DESCRIPTOR_BITS = LAYOUT_GRID**2 * LAYOUT_CHANNELS + WIDTHS[-1]
+PYRAMID = ((4, 80, 2), (2, 128, 3), (1, 256, 4))
+"""Cells a side, bits of each cell, and the block whose features they are made of: what is where, coarse to fine."""
+DESCRIPTOR_BITS = sum(grid**2 * bits for grid, bits, _ in PYRAMID)
 
 LEAKY = ("leaky_tanh", "dorefa")
 """Quantizers of inputs and of weights of BinVPR-Leaky (table 6)."""
@@ -66,10 +66,9 @@ def deploy(
 ) -> keras.Model:
     """Build a truly binary network for RGB images [N, input_size, input_size, 3] float32 from 0 to 255.
 
-    `input_size` is a multiple of 64; of `way`, basic features alone can be restored. Outputs: `descriptor` float32
-    [N, 2048], whose signs are the bits (the first 1,536 keep a 4x4 layout of the image, the last 512 are global); with
-    `classes` also `logits` [N, classes], for training. With `for_export` the input is scaled to IMAGE_RANGE already: as
-    the converter's uint8 input will be. With `shortcuts` an identity goes over every binary convolution.
+    `input_size` is a multiple of 64. Outputs: `descriptor` float32 [N, 2048], whose signs are the bits; with `classes`
+    also `logits` [N, classes], for training. With `for_export` the input is scaled to IMAGE_RANGE already: as the
+    converter's uint8 input will be. With `shortcuts` an identity goes over every binary convolution.
     """
     if input_size % 64:
         raise ValueError(f"input_size is {input_size}; give a multiple of 64")
@@ -93,19 +92,29 @@ def deploy(
     x, maps = _main_part(
         x, basic_features, depth, way, partial(BinaryConv2D, for_export=for_export), restore, shortcuts=shortcuts
     )
-    layout = layers.Conv2D(LAYOUT_CHANNELS, 1, use_bias=False, name="layout_trunk")(pool_to(maps[2], LAYOUT_GRID))
-    if way.pairs:
-        basic = layers.Conv2D(LAYOUT_CHANNELS, 1, use_bias=False, name="layout_basic")
-        layout = layers.Add(name="layout")([layout, basic(pool_to(basic_features, LAYOUT_GRID))])
-    # Without scale and shift each bit's threshold is its mean, so the bits stay balanced.
-    layout = layers.Flatten()(batch_norm("layout_norm", affine=False)(layout))
-    overall = batch_norm("global_norm", affine=False)(layers.GlobalAveragePooling2D()(x))
-    descriptor = layers.Concatenate(name="descriptor")([layout, overall])
+    descriptor = _pyramid(maps | {len(WIDTHS): x}, basic_features if BASIC in way.all_sources else None)
     logits = None
     if classes is not None:
         pooled = layers.GlobalAveragePooling2D()(layers.ReLU(name="last_relu")(x))
         logits = layers.Dense(classes, name="logits")(pooled)
     return model(name, image, descriptor, logits)
+
+
+def _pyramid(maps: dict[int, Tensor], basic_features: Tensor | None) -> Tensor:
+    """Return the descriptor [N, 2048] of the blocks' features [N,S,S,C], and of the basic ones where there are some.
+
+    A spatial pyramid (Lazebnik et al., CVPR 2006): fine cells tell places apart where the viewpoint is the same, coarse
+    ones still fit where it is another.
+    """
+    scales = []
+    for grid, bits, block in PYRAMID:
+        cells = layers.Conv2D(bits, 1, use_bias=False, name=f"pyramid{grid}_trunk")(pool_to(maps[block], grid))
+        if basic_features is not None:
+            basic = layers.Conv2D(bits, 1, use_bias=False, name=f"pyramid{grid}_basic")(pool_to(basic_features, grid))
+            cells = layers.Add(name=f"pyramid{grid}")([cells, basic])
+        # Without scale and shift each bit's threshold is its mean, so the bits stay balanced.
+        scales.append(layers.Flatten()(batch_norm(f"pyramid{grid}_norm", affine=False)(cells)))
+    return layers.Concatenate(name="descriptor")(scales)
 
 
 def paper(

@@ -38,6 +38,11 @@ class Restoration:
     name: str
     pairs: frozenset[tuple[Place, Place]] = field(default_factory=frozenset)
 
+    @property
+    def all_sources(self) -> frozenset[Place]:
+        """Return what is added anywhere."""
+        return frozenset(source for source, _ in self.pairs)
+
     def sources(self, target: Place) -> list[Place]:
         """Return what is added to the input of `target`."""
         return sorted(source for source, to in self.pairs if to == target)
