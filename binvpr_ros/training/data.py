@@ -83,7 +83,7 @@ def _read(
         if image is None:
             tqdm.write(f"left out {path}: it cannot be decoded", file=sys.stderr)
             continue
-        images[len(labels)] = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)[..., ::-1]
+        images[len(labels)] = shrink(image, size)[..., ::-1]
         labels.append(number)
     if len(labels) < len(files):
         print(f"{len(files) - len(labels)} of {len(files)} images of {directory} were left out", file=sys.stderr)
@@ -120,6 +120,12 @@ def _decode(path: Path) -> Image | None:
     except (OSError, cv2.error):
         return None
     return image
+
+
+def shrink(image: Image, size: int) -> Image:
+    """Return `image` in `size` squared."""
+    small: Image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
+    return small
 
 
 def rendered_buildings(size: int, buildings: int = 4, images: int = 24) -> TrainingImages:
@@ -257,7 +263,4 @@ class ViewPairs(keras.utils.PyDataset):
         return self._order[1]
 
     def _view(self, image: Image, rng: np.random.Generator) -> Image:
-        if self.views > 1:
-            return distort(image, self.size, rng)
-        plain: Image = cv2.resize(image, (self.size, self.size), interpolation=cv2.INTER_AREA)
-        return plain
+        return distort(image, self.size, rng) if self.views > 1 else shrink(image, self.size)

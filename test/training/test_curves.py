@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("keras", reason="the extra `training` is not installed")
 
 from binvpr_ros.training.curves import draw_curves
-from binvpr_ros.training.train import COLUMNS
+from binvpr_ros.training.trainer import COLUMNS
 
 
 def test_a_log_of_two_stages_becomes_a_picture(tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from binvpr_ros.descriptor import DescriptorNetwork
 from binvpr_ros.model_card import ModelCard
 from binvpr_ros.training.data import rendered_buildings
 from binvpr_ros.training.networks import NETWORKS
-from binvpr_ros.training.train import WarmUp, parse
+from binvpr_ros.training.train import parse
+from binvpr_ros.training.trainer import WarmUp
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -92,7 +93,7 @@ def test_a_run_that_is_killed_goes_on_to_the_same_weights(tmp_path: Path) -> Non
         (["{data}", "--places", "--batch", "2"], "there are 1 places, a batch needs 2"),
         (
             ["{data}", "--batch", "2", "--stages", "50:1"],
-            "binvpr20 does not take 50 pixels: input_size is 50; give a",
+            "binvpr20, recipe deploy does not take 50 pixels: input_size is 50; give a",
         ),
     ],
 )

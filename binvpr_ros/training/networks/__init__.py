@@ -21,16 +21,31 @@ __all__ = [
     "NETWORKS",
     "RECIPES",
     "BinaryConv2D",
+    "Network",
     "PairConv2D",
     "QuantizedConv2D",
     "binvpr20",
     "build",
+    "find",
 ]
 
 RECIPES = ("deploy", "paper")
 
-NETWORKS: dict[str, dict[str, Callable[..., keras.Model]]] = {**binvpr.NETWORKS, **comparison.NETWORKS}
-"""Every network by its name, and in it by its recipe: a function of (input_size, classes, for_export)."""
+Network = Callable[..., keras.Model]
+"""What makes a network: a function of (input_size, classes, for_export)."""
+
+NETWORKS: dict[str, dict[str, Network]] = {**binvpr.NETWORKS, **comparison.NETWORKS}
+"""Every network by its name, and in it by its recipe."""
+
+
+def find(network: str, recipe: str) -> Network:
+    """Return what makes `network` after `recipe`; raises ValueError where either is not known."""
+    if network not in NETWORKS:
+        raise ValueError(f"no network is called {network!r}; known are {', '.join(sorted(NETWORKS))}")
+    recipes = NETWORKS[network]
+    if recipe not in recipes:
+        raise ValueError(f"{network} has no recipe {recipe!r}; known are {', '.join(sorted(recipes))}")
+    return recipes[recipe]
 
 
 def build(
@@ -42,12 +57,7 @@ def build(
     With `for_export` the input is scaled to `layers.IMAGE_RANGE` already, as the converter's uint8 input will be.
     Raises ValueError for what is not known, or an input size that does not fit.
     """
-    if network not in NETWORKS:
-        raise ValueError(f"no network is called {network!r}; known are {', '.join(sorted(NETWORKS))}")
-    recipes = NETWORKS[network]
-    if recipe not in recipes:
-        raise ValueError(f"{network} has no recipe {recipe!r}; known are {', '.join(sorted(recipes))}")
-    return recipes[recipe](input_size, classes, for_export)
+    return find(network, recipe)(input_size, classes, for_export)
 
 
 binvpr20 = partial(build, "binvpr20", "deploy")

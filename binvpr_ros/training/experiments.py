@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The paper's experiments (Sensors 2024, 24, 4130, section 4) as data: which networks each table and figure trains.
+
+Every cell is a network on one of the paper's groups of classes, with what was published for it. `published.csv` holds
+the figures of tables 4 to 6, and what the text says of the figures; in tables 2 and 3 nothing trained.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+
+from binvpr_ros.training.networks import Network, binvpr, comparison, find
+from binvpr_ros.training.networks.restoration import (
+    Restoration,
+    basic_and_inter,
+    basic_and_intra,
+    basic_multiple,
+    basic_single,
+    best,
+    inter_block,
+    intra_block,
+)
+
+PUBLISHED = Path(__file__).with_name("published.csv")
+VANISHED = "N/A"
+"""Stands, as in the paper, for a network that does not learn ("gradient vanishing")."""
+VANISHING_FACTOR = 1.5
+"""The paper calls so what stays below 30% with the five classes of Forest: one and a half times chance."""
+
+QUANTIZERS = {
+    "Approx": "approx_sign",
+    "STE": "ste_sign",
+    "STE-tern": "ste_tern",
+    "Swish": "swish_sign",
+    "DoReFa": "dorefa",
+    "Magn": "magnitude_aware_sign",
+    "hard tanh": "hard_tanh",
+    "leaky tanh": "leaky_tanh",
+}
+"""Larq's names of the functions in tables 4 and 5, by the paper's; the first six are for weights too."""
+WEIGHTS = list(QUANTIZERS)[:6]
+
+SYSTEMS = {
+    "BinaryNet": "binarynet",
+    "XNOR-Net": "xnornet",
+    "FloppyNet": "floppynet",
+    "ShallowNet": "shallownet",
+    "DoReFaNet": "dorefanet",
+    "RealToBinNet-34": "realtobinnet34",
+    "BiRealNet-34": "birealnet34",
+    "BiResNet-18": "biresnet18",
+    "BiResNet-34": "biresnet34",
+    "AlexNet": "alexnet",
+    "ResNet-18": "resnet18",
+    "ResNet-34": "resnet34",
+    "BinVPR-STE-20": "binvpr20ste",
+    "BinVPR-STE-36": "binvpr36ste",
+    "BinVPR-Leaky-20": "binvpr20",
+    "BinVPR-Leaky-36": "binvpr36",
+}
+"""Our names of the networks of table 6, by the paper's."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One figure of the paper: a network on a group of classes."""
+
+    row: str
+    column: str
+    group: str  # of Places365's classes
+    preset: str  # the network whose presets of the recipe `paper` are taken
+    network: Network
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A table or a figure. `cells` makes its cells, row by row, with networks after a recipe, one of `recipes`."""
+
+    title: str
+    cells: Callable[[str], list[Cell]]
+    recipes: tuple[str, ...] = ("paper",)
+
+
+def published(experiment: str, row: str, column: str) -> float | str | None:
+    """Return the accuracy in percent that the paper gives, VANISHED, or None where it gives none in numbers."""
+    if experiment in ("table2", "table3"):
+        return VANISHED
+    figure = _published().get((experiment, row, column))
+    return figure if figure in (None, VANISHED) else float(figure)
+
+
+@cache
+def _published() -> dict[tuple[str, str, str], str]:
+    with PUBLISHED.open(newline="", encoding="utf-8") as table:
+        return {(row["experiment"], row["row"], row["column"]): row["accuracy"] for row in csv.DictReader(table)}
+
+
+def _ways(*columns: tuple[int, Iterable[Restoration]]) -> Callable[[str], list[Cell]]:
+    """Return what makes a column of cells for each depth and its ways of restoration."""
+
+    def cells(recipe: str) -> list[Cell]:
+        return [
+            Cell(way.name, f"Baseline-{depth}", "forest", f"baseline{depth}", _restored(depth, way, recipe))
+            for depth, ways in columns
+            for way in ways
+        ]
+
+    return cells
+
+
+def _restored(depth: int, way: Restoration, recipe: str) -> Network:
+    name = f"baseline{depth}"
+    if recipe == "deploy":
+        return partial(binvpr.deploy, name, depth, way)
+    return partial(binvpr.paper, name, depth, way, binvpr.LEAKY)
+
+
+def _pairs(depth: int) -> Callable[[str], list[Cell]]:
+    """Return what makes the cells of tables 4 and 5: BiResNet with every pair of quantizers."""
+
+    def cells(_recipe: str) -> list[Cell]:
+        name = f"biresnet{depth}"
+        return [
+            Cell(weights, activations, "forest", name, partial(
+                comparison.resnet_like, name, depth, (QUANTIZERS[activations], QUANTIZERS[weights]),
+                comparison.residual_block,
+            ))
+            for weights in WEIGHTS
+            for activations in QUANTIZERS
+        ]  # fmt: skip
+
+    return cells
+
+
+def _systems(_recipe: str) -> list[Cell]:
+    return [
+        Cell(row, group.capitalize(), group, name, find(name, "paper"))
+        for row, name in SYSTEMS.items()
+        for group in ("forest", "natural", "indoor", "outdoor")
+    ]
+
+
+BOTH = ("paper", "deploy")
+EXPERIMENTS = {
+    "single": Experiment("Basic features restored in one place", _ways((20, basic_single(20))), BOTH),
+    "figure6": Experiment(
+        "Basic features restored from the top down", _ways((20, basic_multiple(20)), (36, basic_multiple(36))), BOTH
+    ),
+    "table2": Experiment("Inter-block restoration", _ways((20, inter_block())), BOTH),
+    "table3": Experiment("Intra-block restoration", _ways((20, intra_block())), BOTH),
+    "figure7": Experiment(
+        "Basic and inter-block restoration",
+        _ways(*((depth, [best(depth), *basic_and_inter(depth)]) for depth in (20, 36))), BOTH,
+    ),
+    "figure8": Experiment(
+        "Basic and intra-block restoration",
+        _ways(*((depth, [best(depth), *basic_and_intra(depth)]) for depth in (20, 36))), BOTH,
+    ),
+    "table4": Experiment("Pairs of binarization functions, BiResNet-18: rows weights, columns activations", _pairs(18)),
+    "table5": Experiment("Pairs of binarization functions, BiResNet-34: rows weights, columns activations", _pairs(34)),
+    "table6": Experiment("Networks", _systems),
+}  # fmt: skip
+"""What can be reproduced, by its name; `single` is what the text of section 4.3 says of restoration in one layer."""

@@ -1,0 +1,338 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`train_offline reproduce`: run an experiment of the paper, and show each figure beside the published one.
+
+Every cell of a table is one run of training or more. What is done is kept in `results.csv`: the same command goes on
+with the next run, and with one that was killed where its last state is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import dataclasses
+import json
+import math
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import keras
+import numpy as np
+from matplotlib.figure import Figure
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from tqdm import tqdm
+
+from binvpr_ros.training.data import TrainingDataError, TrainingImages
+from binvpr_ros.training.experiments import EXPERIMENTS, VANISHED, VANISHING_FACTOR, Cell, published
+from binvpr_ros.training.places365 import categories, stand_ins
+from binvpr_ros.training.recipes import Recipe, Stage, recipe_of
+from binvpr_ros.training.state import StateError
+from binvpr_ros.training.trainer import Trainer, use_all_devices
+
+NOT_RUN = "-"
+PANELS_A_ROW = 4
+
+
+class ReproduceError(RuntimeError):
+    """The results cannot be read, or are of something else; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training of a cell that is done; `accuracy` is a share of the validation images, of so many classes."""
+
+    row: str
+    column: str
+    rate: float
+    seed: int
+    accuracy: float
+    images: int
+    classes: int
+    steps: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the runs of a cell came to: the mean over the seeds at the best learning rate, in percent."""
+
+    accuracy: float
+    standard_error: float  # of a share of so many validation images; what seeds differ by is not in it
+    vanished: bool
+
+    @classmethod
+    def of(cls, runs: Sequence[Run]) -> Outcome | None:
+        """Return the outcome of one cell's runs; None where there are none."""
+        if not runs:
+            return None
+        rates = {run.rate for run in runs}
+        share = max(float(np.mean([run.accuracy for run in runs if run.rate == rate])) for rate in rates)
+        error = math.sqrt(share * (1 - share) / runs[0].images)
+        return cls(100 * share, 100 * error, share < VANISHING_FACTOR / runs[0].classes)
+
+    def __str__(self) -> str:
+        figure = f"{self.accuracy:.1f} ± {self.standard_error:.1f}"
+        return f"{VANISHED} [{figure}]" if self.vanished else figure
+
+
+class Results:
+    """The folder of an experiment: what was asked for, and a line for each run that is done; raises ReproduceError."""
+
+    COLUMNS = tuple(field.name for field in dataclasses.fields(Run))
+
+    def __init__(self, work: Path, settings: dict[str, object]) -> None:
+        self.work = work
+        self._path = work / "results.csv"
+        asked, settings = work / "settings.json", json.loads(json.dumps(settings))
+        work.mkdir(parents=True, exist_ok=True)
+        if not asked.exists():
+            asked.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        try:
+            before = json.loads(asked.read_text(encoding="utf-8"))
+            self.runs = self._read()
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ReproduceError(f"{work} cannot be read ({error}); name another --work, or remove it") from None
+        if before != settings:
+            changed = [name for name, value in settings.items() if before.get(name) != value]
+            raise ReproduceError(
+                f"{work} holds results of other settings ({', '.join(changed)}); name another --work, or remove it"
+            )
+
+    def _read(self) -> list[Run]:
+        if not self._path.exists():
+            return []
+        kinds = (str, str, float, int, float, int, int, int, float)
+        with self._path.open(encoding="utf-8", newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row["seconds"]]  # a line may have been cut by a kill
+        return [Run(*(kind(row[name]) for kind, name in zip(kinds, self.COLUMNS, strict=True))) for row in rows]
+
+    def of(self, cell: Cell) -> list[Run]:
+        """Return the runs of a cell."""
+        return [run for run in self.runs if (run.row, run.column) == (cell.row, cell.column)]
+
+    def add(self, run: Run) -> None:
+        """Keep a run. The file is replaced as a whole, so there is always one that is complete."""
+        self.runs.append(run)
+        part = self._path.with_suffix(".part")
+        with part.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(self.COLUMNS)
+            writer.writerows(dataclasses.astuple(one) for one in self.runs)
+        part.replace(self._path)
+
+
+class Groups:
+    """The images of the paper's groups of classes, each read when it is first asked for."""
+
+    def __init__(self, data: Path, size: int, per_class: int, with_stand_ins: bool) -> None:
+        for part in ("train", "val"):
+            if not (data / part).is_dir():
+                raise TrainingDataError(
+                    f"{data} has no folder {part}; give one that holds train/<class>/ and val/<class>/"
+                )
+        self._data, self._size, self._per_class, self._with_stand_ins = data, size, per_class, with_stand_ins
+        self.images = cache(self._images)
+
+    def _images(self, group: str) -> tuple[TrainingImages, TrainingImages]:
+        """Return the images of a group for training, and all for validation."""
+        names = categories(group)
+        if self._with_stand_ins:
+            there = {path.name for path in (self._data / "train").iterdir()}
+            names = [name for name in stand_ins(group) if name in there]
+            if len(names) < 2:
+                raise TrainingDataError(f"{self._data} has {len(names)} classes of {group}; two are needed")
+        train = TrainingImages.of_classes(self._data / "train", self._size, self._per_class, names)
+        return train, TrainingImages.of_classes(self._data / "val", self._size, 0, names)
+
+
+def recipe_for(cell: Cell, rate: float | None, choices: argparse.Namespace) -> Recipe:
+    """Return the authors' preset for a cell, with what of it was chosen otherwise."""
+    preset = recipe_of("paper", cell.preset)
+    rate = preset.stages[0].start if rate is None else rate
+    stage = Stage(choices.size, choices.epochs or preset.stages[0].epochs, rate, rate)
+    return dataclasses.replace(preset, stages=(stage,), batch=choices.batch or preset.batch)
+
+
+def train(cell: Cell, recipe: Recipe, seed: int, groups: Groups, work: Path) -> Run:
+    """Train a cell's network, and return what came out; its state is removed, its log and curves stay."""
+    rate = recipe.stages[0].start
+    name = f"{cell.row}, {cell.column}"
+    folder = work / "runs" / re.sub(r"[^\w.+-]+", "_", f"{cell.row}_{cell.column}_{rate:g}_{seed}")
+    folder.mkdir(parents=True, exist_ok=True)
+    images, validation = groups.images(cell.group)
+    keras.backend.clear_session()
+    trainer = Trainer(name, cell.network, recipe, images, validation, folder, seed=seed)
+    accuracy = trainer.validate(trainer.run(), recipe.stages[0].size)["val_accuracy"]
+    with (folder / "log.csv").open(encoding="utf-8", newline="") as file:
+        log = list(csv.DictReader(file))
+    (folder / "state.npz").unlink()
+    return Run(
+        cell.row, cell.column, rate, seed, accuracy, len(validation.images), len(validation.classes),
+        steps=int(log[-1]["step"]), seconds=round(sum(float(line["seconds"]) for line in log), 1),
+    )  # fmt: skip
+
+
+class Report:
+    """An experiment's figures, each beside the published one."""
+
+    def __init__(self, name: str, title: str, conditions: str, cells: Sequence[Cell]) -> None:
+        self.name, self.title, self.conditions = name, title, conditions
+        self.rows = list(dict.fromkeys(cell.row for cell in cells))
+        self.columns = list(dict.fromkeys(cell.column for cell in cells))
+        self._cells = {(cell.row, cell.column): cell for cell in cells}
+
+    def text(self, results: Results, row: str, column: str) -> str:
+        """Return ours and, in brackets, the paper's."""
+        cell = self._cells.get((row, column))
+        if cell is None:
+            return ""
+        outcome, paper = Outcome.of(results.of(cell)), published(self.name, row, column)
+        shown = f"{paper:.2f}" if isinstance(paper, float) else paper or "not stated"
+        return f"{outcome or NOT_RUN} ({shown})"
+
+    def print(self, results: Results) -> None:
+        """Print the table."""
+        table = Table(title=escape(f"{self.name}: {self.title}"), caption=escape(self._caption()), box=box.SIMPLE_HEAD,
+                      title_justify="left", caption_justify="left")  # fmt: skip
+        for heading in ("", *self.columns):
+            table.add_column(heading, no_wrap=True)
+        for row in self.rows:
+            table.add_row(row, *(escape(self.text(results, row, column)) for column in self.columns))
+        width = max(100, 20 + 28 * len(self.columns))
+        Console(width=width).print(table)
+
+    def write(self, results: Results) -> None:
+        """Write the table as Markdown and as a picture into the folder of the results."""
+        lines = [f"**{self.name}.** {self.title}.", "", f"| | {' | '.join(self.columns)} |"]
+        lines += ["| --- |" + " --- |" * len(self.columns)]
+        for row in self.rows:
+            lines.append(f"| {row} | {' | '.join(self.text(results, row, column) for column in self.columns)} |")
+        page = "\n".join([*lines, "", self._caption()]) + "\n"
+        (results.work / f"{self.name}.md").write_text(page, encoding="utf-8")
+        self._draw(results, results.work / f"{self.name}.png")
+
+    def _caption(self) -> str:
+        return f"Top-1 accuracy, %, ± one standard error, and in brackets the paper's. {self.conditions}"
+
+    def _draw(self, results: Results, file: Path) -> None:
+        """Draw a panel a column: a dot is ours, a ring the paper's; a cross is what does not learn."""
+        across = min(len(self.columns), PANELS_A_ROW)
+        down = -(-len(self.columns) // across)
+        width, height = max(1.8 + 2.4 * across, 6.0), down * (0.9 + 0.24 * len(self.rows)) + 0.8
+        figure = Figure(figsize=(width, height), layout="constrained")
+        panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
+        for axes, column in zip(panels.flat, self.columns, strict=False):
+            for place, row in enumerate(self.rows):
+                cell = self._cells.get((row, column))
+                outcome = Outcome.of(results.of(cell)) if cell else None
+                paper = published(self.name, row, column) if cell else None
+                if isinstance(paper, float):
+                    axes.plot(paper, place, "o", color="tab:blue", fillstyle="none")
+                elif paper == VANISHED:
+                    axes.plot(0, place, "x", color="tab:blue", clip_on=False)
+                if outcome is not None:
+                    axes.errorbar(
+                        outcome.accuracy, place, xerr=outcome.standard_error,
+                        fmt="x" if outcome.vanished else "o", color="tab:red", markersize=4,
+                    )  # fmt: skip
+            axes.set_title(column, fontsize=9)
+            axes.grid(alpha=0.3)
+        for axes in panels.flat[len(self.columns) :]:
+            axes.set_axis_off()
+        panels[0, 0].set_yticks(range(len(self.rows)), self.rows, fontsize=8)
+        panels[0, 0].set_ylim(len(self.rows) - 0.5, -0.5)
+        panels[0, 0].set_xlim(0, 100)
+        figure.suptitle(f"{self.name}: {self.title}\nred: here, blue: the paper, crosses: no learning", fontsize=9)
+        figure.supxlabel(f"top-1 accuracy, %\n{self.conditions}", fontsize=8)
+        figure.savefig(file, dpi=110)
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Return the command line's choices."""
+    parser = argparse.ArgumentParser(prog="train_offline reproduce", description=__doc__)
+    parser.add_argument("experiment", choices=EXPERIMENTS, metavar="EXPERIMENT", help=", ".join(EXPERIMENTS))
+    parser.add_argument("--data", type=Path, required=True, help="Places365: train/<class>/ and val/<class>/ images")
+    parser.add_argument(
+        "--stand-ins", action="store_true", help="take what classes DATA has, others instead of Forest's"
+    )
+    parser.add_argument("--recipe", choices=("paper", "deploy"), default="paper", help="(default %(default)s)")
+    parser.add_argument(
+        "--size", type=int, default=224, help="pixels of the images (default %(default)s, the authors')"
+    )
+    parser.add_argument("--epochs", type=float, help="(default: the authors' of each network)")
+    parser.add_argument("--batch", type=int, help="images in a batch (default: the authors' of each network)")
+    parser.add_argument("--per-class", type=int, default=0, metavar="N", help="training images of each class, at most")
+    parser.add_argument("--rates", default="", metavar="R,R,...", help="learning rates, of which the best counts "
+                        "(default: the authors' of each network)")  # fmt: skip
+    parser.add_argument("--seeds", default="0", metavar="S,S,...", help="(default %(default)s)")
+    parser.add_argument("--rows", default="", metavar="NAME,NAME,...", help="these rows alone")
+    parser.add_argument("--columns", default="", metavar="NAME,NAME,...", help="these columns alone")
+    parser.add_argument("--work", type=Path, help="folder for the results (default: reproduce-EXPERIMENT)")
+    choices = parser.parse_args(arguments)
+    if choices.recipe not in EXPERIMENTS[choices.experiment].recipes:
+        parser.error(f"{choices.experiment} is of the recipe paper alone")
+    try:
+        choices.rates = [float(rate) for rate in choices.rates.split(",")] if choices.rates else [None]
+        choices.seeds = [int(seed) for seed in choices.seeds.split(",")]
+    except ValueError:
+        parser.error("--rates and --seeds are numbers, apart by commas, as in 1e-3,1e-4 and 0,1,2")
+    for name in ("size", "epochs", "batch"):
+        value = getattr(choices, name)
+        if value is not None and value <= 0:
+            parser.error(f"--{name} must be more than 0, not {value}")
+    choices.cells = EXPERIMENTS[choices.experiment].cells(choices.recipe)
+    for what, wanted in (("row", choices.rows), ("column", choices.columns)):
+        known = list(dict.fromkeys(getattr(cell, what) for cell in choices.cells))
+        names = wanted.split(",") if wanted else known
+        if unknown := [name for name in names if name not in known]:
+            parser.error(f"{choices.experiment} has no {what} {unknown[0]}, only {', '.join(known)}")
+        choices.cells = [cell for cell in choices.cells if getattr(cell, what) in names]
+    return choices
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run what of an experiment is not done yet; the exit status is 1 where that fails."""
+    choices = parse(arguments)
+    try:
+        _run(choices)
+    except (ReproduceError, TrainingDataError, StateError, OSError) as error:
+        print(f"train_offline reproduce: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("train_offline reproduce: interrupted; run the same command again to go on", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _run(choices: argparse.Namespace) -> None:
+    experiment = EXPERIMENTS[choices.experiment]
+    budget = {name: getattr(choices, name) for name in ("size", "epochs", "batch", "per_class")}
+    data = choices.data.resolve().name
+    results = Results(
+        choices.work or Path(f"reproduce-{choices.experiment}"),
+        {"experiment": choices.experiment, "recipe": choices.recipe, "data": data, "stand_ins": choices.stand_ins}
+        | budget,
+    )
+    said = [f"recipe {choices.recipe}", f"{data}, stand-in classes" if choices.stand_ins else data]
+    said += [f"{name.replace('_', ' ')} {value:g}" for name, value in budget.items() if value]
+    report = Report(choices.experiment, experiment.title, f"{'; '.join(said)}.", experiment.cells(choices.recipe))
+    groups = Groups(choices.data, choices.size, choices.per_class, choices.stand_ins)
+    use_all_devices()
+    wanted = [(cell, recipe_for(cell, rate, choices), seed)
+              for cell in choices.cells for rate in choices.rates for seed in choices.seeds]  # fmt: skip
+    for number, (cell, recipe, seed) in enumerate(wanted, 1):
+        rate = recipe.stages[0].start
+        if any((run.rate, run.seed) == (rate, seed) for run in results.of(cell)):
+            continue
+        tqdm.write(f"run {number} of {len(wanted)}: {cell.row}, {cell.column}, rate {rate:g}, seed {seed}", sys.stderr)
+        results.add(train(cell, recipe, seed, groups, results.work))
+        report.write(results)
+        tqdm.write(f"{cell.row}, {cell.column}: {report.text(results, cell.row, cell.column)}", sys.stderr)
+    report.write(results)
+    report.print(results)
