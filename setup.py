@@ -100,6 +100,7 @@ setup(
         "test": [
             "flatbuffers",
             "hypothesis>=6.100",
+            "jax>=0.7",
             "mypy>=1.18",
             "pytest-timeout>=2.3",
             "pytest>=8",

@@ -94,7 +94,7 @@ class Results:
         if not asked.exists():
             asked.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         try:
-            before = json.loads(asked.read_text(encoding="utf-8"))
+            before = dict(json.loads(asked.read_text(encoding="utf-8")))
             self.runs = self._read()
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ReproduceError(f"{work} cannot be read ({error}); name another --work, or remove it") from None

@@ -17,7 +17,7 @@ from binvpr_ros.config import DEFAULT_MODEL, share_directory
 from binvpr_ros.descriptor import DescriptorNetwork
 from binvpr_ros.training.export import export
 from binvpr_ros.training.networks import BinaryConv2D, QuantizedConv2D, binvpr, build
-from binvpr_ros.training.networks.binvpr import LEAKY, paper
+from binvpr_ros.training.networks.binvpr import LEAKY, PYRAMID, deploy, paper
 from binvpr_ros.training.networks.restoration import (
     Restoration,
     basic_and_inter,
@@ -69,8 +69,42 @@ def test_the_layout_is_the_papers() -> None:
         "descriptor": (None, 2048),
         "logits": (None, 48),
     }
-    # The paper counts 16.63 M; ours has one more basic convolution than its code (0.15 M) and a descriptor head.
-    assert model.count_params() == pytest.approx(16.63e6, rel=0.02)
+    # The paper counts 16.63 M; ours has one more basic convolution than its code (0.15 M).
+    papers = [layer for layer in model.layers if not layer.name.startswith("pyramid")]
+    assert sum(layer.count_params() for layer in papers) == pytest.approx(16.63e6, rel=0.02)
+
+
+def test_the_descriptor_is_a_pyramid_of_cells() -> None:
+    """A change in a corner of the image changes the bits of the cells there, and others less or not at all."""
+    keras.utils.set_random_seed(0)
+    model = build("binvpr20r", "deploy", 128)
+    image = np.full((1, 128, 128, 3), 128, np.float32)
+    cells = keras.Model(model.input, [model.get_layer(f"pyramid{grid}_norm").output for grid, _, _ in PYRAMID])
+    assert [output.shape[1:] for output in cells.outputs] == [(4, 4, 80), (2, 2, 128), (1, 1, 256)]
+    assert model.output_shape == (None, 4 * 4 * 80 + 2 * 2 * 128 + 256)
+    changed = image.copy()
+    changed[:, :16, :16] = 255
+    basic = keras.Model(model.input, model.get_layer("pyramid4_basic").output)
+    difference = np.abs(basic(changed).numpy() - basic(image).numpy())[0].sum(axis=-1)
+    assert difference[0, 0] > 0
+    assert difference[2:, 2:].max() == 0
+    descriptor = model(image).numpy()[0]
+    fine = cells(image)[0].numpy()[0]
+    np.testing.assert_array_equal(descriptor[: fine.size], fine.ravel())
+
+
+@pytest.mark.usefixtures("shapes_alone")
+def test_a_network_without_restoration_describes_by_its_trunk_alone() -> None:
+    names = {layer.name for layer in build("baseline20", "deploy", 64).layers}
+    assert "pyramid4_trunk" in names
+    assert "pyramid4_basic" not in names
+
+
+@pytest.mark.usefixtures("shapes_alone")
+@pytest.mark.parametrize("way", [inter_block()[-1], intra_block()[-1]], ids=lambda way: way.name)
+def test_a_truly_binary_network_of_any_way_of_restoration(way: Restoration) -> None:
+    model = deploy("way", 20, way, 64)
+    assert len([layer for layer in model.layers if isinstance(layer, keras.layers.Add)]) == len(way.pairs)
 
 
 @pytest.mark.usefixtures("shapes_alone")

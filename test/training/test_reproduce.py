@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("keras", reason="the extra `training` is not installed")
+
+from binvpr_ros.training.data import rendered_buildings
+from binvpr_ros.training.places365 import categories, stand_ins
+from binvpr_ros.training.reproduce import Outcome, ReproduceError, Results, Run, parse, recipe_for
+
+ROOT = Path(__file__).resolve().parents[2]
+BUDGET = ["--size", 32, "--epochs", 1, "--batch", 4, "--rates", "1e-3"]
+
+
+def reproduce(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "binvpr_ros.training.train", "reproduce", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=280, check=False, cwd=ROOT)
+
+
+def run(accuracy: float, rate: float = 1e-3, seed: int = 0, classes: int = 5) -> Run:
+    return Run("LR.", "Baseline-20", rate, seed, accuracy, 400, classes, 10, 1.5)
+
+
+@pytest.fixture(scope="module")
+def forest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Views of five rendered buildings in the folders of what the paper calls Forest."""
+    folder = tmp_path_factory.mktemp("forest")
+    for part, images in (("train", 4), ("val", 2)):
+        data = rendered_buildings(32, buildings=5, images=images)
+        for number, (image, label) in enumerate(zip(data.images, data.labels, strict=True)):
+            place = folder / part / categories("forest")[label]
+            place.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(place / f"{number:02}.png"), image)
+    return folder
+
+
+@pytest.mark.timeout(600)
+def test_a_grid_goes_on_with_what_is_not_done(forest: Path, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    arguments = ["table4", "--data", forest, *BUDGET, "--rows", "STE", "--work", work]
+    result = reproduce(*arguments, "--columns", "STE")
+    assert result.returncode == 0, result.stderr
+    assert "run 1 of 1: STE, STE, rate 0.001, seed 0" in result.stderr
+    assert "(69.50)" in result.stdout
+    assert "- (67.50)" in result.stdout
+    with (work / "results.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["row"], row["column"], row["images"], row["classes"], row["steps"]) for row in rows] == [
+        ("STE", "STE", "10", "5", "5")
+    ]
+    assert 0 <= float(rows[0]["accuracy"]) <= 1
+    assert "| STE | - (67.50) |" in (work / "table4.md").read_text(encoding="utf-8")
+    picture = np.asarray(cv2.imread(str(work / "table4.png")))
+    assert (picture.min(axis=2) < 200).mean() > 0.005
+    folder = work / "runs" / "STE_STE_0.001_0"
+    assert sorted(path.name for path in folder.iterdir()) == ["curves.png", "log.csv"]
+
+    more = reproduce(*arguments, "--columns", "STE,leaky tanh")
+    assert more.returncode == 0, more.stderr
+    assert "run 1 of 2" not in more.stderr
+    assert "run 2 of 2: STE, leaky tanh" in more.stderr
+    with (work / "results.csv").open(encoding="utf-8") as file:
+        assert list(csv.DictReader(file))[:1] == rows
+
+    other = reproduce(*arguments, "--columns", "STE", "--size", 64)
+    assert other.returncode == 1
+    assert "holds results of other settings (size); name another --work, or remove it" in other.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--data", "/nowhere"], "/nowhere has no folder train; give one that holds train/<class>/ and val/<class>/"),
+        (["--data", "{lacking}"], "train lacks 4 classes, desert-vegetation among them; add their folders"),
+        (["--data", "{lacking}", "--stand-ins"], "has 1 classes of forest; two are needed"),
+    ],
+)
+def test_data_that_will_not_do(forest: Path, tmp_path: Path, arguments: list[str], sentence: str) -> None:
+    lacking = tmp_path / "lacking"
+    for part in ("train", "val"):
+        (lacking / part).mkdir(parents=True)
+        (lacking / part / "bamboo_forest").symlink_to(forest / part / "bamboo_forest")
+    filled = [argument.format(lacking=lacking) for argument in arguments]
+    result = reproduce("single", *filled, *BUDGET, "--work", tmp_path / "work")
+    assert result.returncode == 1
+    assert sentence in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["table1", "--data", "x"],
+        ["table4"],
+        ["table4", "--data", "x", "--recipe", "deploy"],
+        ["table4", "--data", "x", "--rows", "STE,Sign"],
+        ["table4", "--data", "x", "--columns", "Forest"],
+        ["table4", "--data", "x", "--rates", "fast"],
+        ["table4", "--data", "x", "--seeds", "1.5"],
+        ["table4", "--data", "x", "--epochs", "0"],
+    ],
+)
+def test_a_command_line_that_makes_no_sense(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(arguments)
+
+
+def test_what_is_not_chosen_is_the_authors_preset() -> None:
+    choices = parse(["table6", "--data", "x", "--rows", "FloppyNet"])
+    recipe = recipe_for(choices.cells[0], None, choices)
+    assert (recipe.batch, recipe.stages[0].size, recipe.stages[0].epochs, recipe.stages[0].start) == (
+        24,
+        224,
+        150,
+        5e-4,
+    )
+    choices = parse(["table6", "--data", "x", "--size", "64", "--epochs", "0.5", "--batch", "8"])
+    recipe = recipe_for(choices.cells[0], 1e-3, choices)
+    assert (recipe.batch, recipe.stages[0].size, recipe.stages[0].epochs, recipe.stages[0].end) == (8, 64, 0.5, 1e-3)
+
+
+def test_the_best_learning_rate_counts_over_its_seeds() -> None:
+    assert Outcome.of([]) is None
+    outcome = Outcome.of([run(0.5), run(0.7, seed=1), run(0.65, rate=1e-4)])
+    assert outcome is not None
+    assert outcome.accuracy == pytest.approx(65)
+    assert outcome.standard_error == pytest.approx(100 * np.sqrt(0.65 * 0.35 / 400))
+    assert str(Outcome.of([run(0.6)])) == "60.0 ± 2.4"
+
+
+@pytest.mark.parametrize(("accuracy", "classes", "vanished"), [(0.29, 5, True), (0.31, 5, False), (0.03, 48, True)])
+def test_what_the_paper_calls_vanishing(accuracy: float, classes: int, vanished: bool) -> None:
+    outcome = Outcome.of([run(accuracy, classes=classes)])
+    assert outcome is not None
+    assert outcome.vanished == vanished
+    assert str(outcome).startswith("N/A") == vanished
+
+
+def test_results_outlast_the_program(tmp_path: Path) -> None:
+    results = Results(tmp_path, {"size": 64})
+    results.add(run(0.5))
+    results.add(run(0.25, seed=1))
+    assert Results(tmp_path, {"size": 64}).runs == [run(0.5), run(0.25, seed=1)]
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["results.csv", "settings.json"]
+
+
+@pytest.mark.parametrize(("name", "content"), [("results.csv", "row,column\n1,2\n"), ("settings.json", "[1]")])
+def test_results_that_are_damaged(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / "settings.json").write_text(json.dumps({"size": 64}))
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ReproduceError, match=r"cannot be read .*; name another --work, or remove it"):
+        Results(tmp_path, {"size": 64})
+
+
+def test_stand_ins_are_five_for_forest() -> None:
+    assert len(stand_ins("forest")) == 5
+    assert set(stand_ins("forest")) & set(categories("forest")) == {"bamboo_forest", "rainforest"}
+    assert stand_ins("indoor") == categories("indoor")

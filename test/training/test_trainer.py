@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("keras", reason="the extra `training` is not installed")
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# A small BinVPR with shortcuts, on rendered images, in a process whose CPU stands for so many devices.
+PROGRAM = """
+import json, sys
+from pathlib import Path
+
+import keras, numpy as np
+
+from binvpr_ros.training.data import rendered_buildings
+from binvpr_ros.training.networks import binvpr, find
+from binvpr_ros.training.recipes import SMOKE
+from binvpr_ros.training.trainer import Trainer, use_all_devices
+
+binvpr.WIDTHS, binvpr.BASIC_WIDTH = (32, 64, 96, 128), 32
+use_all_devices()
+images = rendered_buildings(64)
+trainer = Trainer("small", find("binvpr20r", "deploy"), SMOKE, images, images, Path(sys.argv[1]))
+model = trainer.run()
+kernel = model.get_layer("block1_conv1").kernel
+again = Trainer("small", find("binvpr20r", "deploy"), SMOKE, images, images, Path(sys.argv[1])).run()
+print(json.dumps({
+    "devices": len(kernel.value.sharding.device_set),
+    "figures": trainer.validate(model, 64),
+    "weights": np.asarray(kernel.value).ravel()[:100].tolist(),
+    "restored": bool(np.array_equal(kernel.value, again.get_layer("block1_conv1").kernel.value)),
+}))
+"""
+
+
+def train_on(devices: int, work: Path) -> dict[str, Any]:
+    environment = {
+        **os.environ,
+        "KERAS_BACKEND": "jax",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "PYTHONPATH": str(ROOT),
+    }
+    work.mkdir()
+    result = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(work)], env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    return dict(json.loads(result.stdout.splitlines()[-1]))
+
+
+@pytest.mark.timeout(600)
+def test_a_batch_spread_over_two_devices_trains_as_on_one(tmp_path: Path) -> None:
+    """The loss compares all images of the batch, whichever device they are on."""
+    pytest.importorskip("jax", reason="JAX is not installed")
+    one, two = (train_on(devices, tmp_path / str(devices)) for devices in (1, 2))
+    assert (one["devices"], two["devices"]) == (1, 2)
+    assert one["restored"]
+    assert two["restored"]
+    # Sums are added up in another order; a sign that flips moves a weight by Adam's step, 2e-3 at most.
+    assert two["weights"] == pytest.approx(one["weights"], abs=5e-3)
+    assert two["figures"]["val_recall_at_1"] == pytest.approx(one["figures"]["val_recall_at_1"], abs=0.05)
