@@ -22,18 +22,23 @@ def similarities(descriptor: Tensor) -> Tensor:
 
 
 def multi_similarity(
-    places: Tensor, descriptor: Tensor, alpha: float = 1.0, beta: float = 50.0, base: float = 0.0
+    places: Tensor, descriptor: Tensor, alpha: float = 1.0, beta: float = 50.0, base: float = 0.0, margin: float = 0.1
 ) -> Tensor:
     """Multi-Similarity loss (Wang et al., CVPR 2019, eq. 10) over binarized descriptors, one value a row.
 
-    `places` [N] int: rows of one number are views of one place. A small |(|u| - 1)|^3 keeps the real values near their
-    signs.
+    `places` [N] int: rows of one number are views of one place. Pairs are mined in the batch (eq. 7 and 8): of other
+    places those count that are nearer than the farthest view of the same one, give or take `margin`; of the same place
+    those that are farther than the nearest other one. A small |(|u| - 1)|^3 keeps the real values near their signs.
     """
     places = ops.reshape(places, (-1, 1))
     same = ops.cast(ops.equal(places, ops.transpose(places)), descriptor.dtype)
     other = 1.0 - same
     same = same - ops.eye(ops.shape(places)[0], dtype=descriptor.dtype)
     s = similarities(descriptor)
+    farthest_view = ops.min(ops.where(same > 0, s, 1.0), axis=1, keepdims=True)
+    nearest_other = ops.max(ops.where(other > 0, s, -1.0), axis=1, keepdims=True)
+    same = same * ops.cast(s - margin < nearest_other, s.dtype)
+    other = other * ops.cast(s + margin > farthest_view, s.dtype)
     pull = ops.log1p(ops.sum(same * ops.exp(-alpha * (s - base)), axis=1)) / alpha
     push = ops.log1p(ops.sum(other * ops.exp(beta * (s - base)), axis=1)) / beta
     spread = ops.mean(ops.abs(ops.abs(descriptor) - 1.0) ** 3, axis=1)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
+import shlex
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -163,7 +164,8 @@ def main() -> int:
         facts = facts_for_card(choices, data_name, images, figures)
         card = export(model, choices.network, choices.recipe, size, choices.output, facts)
     except ExportError as error:
-        print(f"train_offline: {error}; what was learnt is kept: run the same command again to go on", file=sys.stderr)
+        again = shlex.join(["train_offline", *sys.argv[1:]])
+        print(f"train_offline: {error}; what was learnt is kept, finish with: {again}", file=sys.stderr)
         return 1
     except (TrainingDataError, StateError, TeacherError, OSError) as error:
         print(f"train_offline: {error}", file=sys.stderr)

@@ -18,11 +18,23 @@ def test_similarity_is_the_cosine_of_the_signs() -> None:
 
 
 def test_loss_by_hand() -> None:
-    descriptor = tf.constant([[1.0, 1.0], [1.0, -1.0], [1.0, 1.0]])  # |u| = 1: no spread term
-    loss = multi_similarity(tf.constant([0, 1, 0]), descriptor, alpha=1.0, beta=2.0, base=0.0)
-    pulled = np.log1p(np.exp(-1.0))
-    expected = [pulled + np.log1p(1.0) / 2, np.log1p(2.0) / 2, pulled + np.log1p(1.0) / 2]
+    """Of each row those pairs alone count that are mined; |u| is 1, so there is no spread term."""
+    descriptor = tf.constant([[1.0, 1, 1, 1], [1.0, 1, 1, -1], [1.0, 1, -1, -1], [-1.0, -1, -1, -1]])
+    loss = multi_similarity(tf.constant([0, 0, 1, 1]), descriptor, alpha=1.0, beta=2.0, base=0.0, margin=0.1)
+    expected = [
+        0.0,  # the other view is at 0.5, both other places are farther by more than the margin
+        np.log1p(np.exp(-0.5)) + np.log1p(np.exp(2 * 0.5)) / 2,  # one other place is as near as the other view
+        np.log1p(1.0) + np.log1p(1.0 + np.exp(2 * 0.5)) / 2,  # both are as near, or nearer
+        0.0,
+    ]
     np.testing.assert_allclose(loss, expected, atol=1e-6)
+
+
+def test_without_mining_every_pair_counts() -> None:
+    descriptor = tf.constant([[1.0, 1.0], [1.0, -1.0], [1.0, 1.0]])
+    loss = multi_similarity(tf.constant([0, 1, 0]), descriptor, alpha=1.0, beta=2.0, base=0.0, margin=9.0)
+    pulled = np.log1p(np.exp(-1.0))
+    np.testing.assert_allclose(loss, [pulled + np.log1p(1.0) / 2, np.log1p(2.0) / 2, pulled + np.log1p(1.0) / 2])
 
 
 def test_descriptors_that_agree_on_their_places_lose_less() -> None:

@@ -42,9 +42,22 @@ def write_folder(folder: Path, images: int = 24) -> None:
 
 
 def test_a_smoke_run_goes_from_nothing_to_a_model_that_the_node_loads(tmp_path: Path) -> None:
+    """First without the converter: what was learnt is kept, and the second command has but to export it."""
     output = tmp_path / "smoke.tflite"
+    without = "import sys; sys.modules['larq_compute_engine'] = None; " + (
+        "from binvpr_ros.training.train import main; sys.exit(main())"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", without, "--smoke", "--output", str(output)],
+        capture_output=True, text=True, timeout=280, check=False, cwd=ROOT,
+    )  # fmt: skip
+    assert result.returncode == 1, result.stderr
+    sentence = "the converter is missing; run: pip install larq-compute-engine (x86-64); what was learnt is kept"
+    assert f"{sentence}, finish with: train_offline --smoke --output {output}\n" in result.stderr
+    assert not output.exists()
     result = train_offline("--smoke", "--output", output)
     assert result.returncode == 0, result.stderr
+    assert "px:" not in result.stderr  # nothing was trained
     card = ModelCard.read(output)
     assert card.training_data == "rendered buildings: 96 images of 4 classes"
     assert card.command == "train_offline --smoke --network binvpr20 --recipe deploy --seed 0 --output smoke.tflite"
