@@ -279,14 +279,14 @@ def facts(verdict: Verdict) -> list[tuple[Any, ...]]:
     noise=st.sampled_from([0.0, 0.02, 0.1, 0.4]),
     seed=st.integers(0, 2**32),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_verdicts_are_those_of_the_plain_way(config: Config, words: int, places: int, noise: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
     bits = rng.integers(0, 2, (places, 64 * words), np.uint8)
     database = KeyframeDatabase(None, "", words)
     closers = LoopCloser(), PlainLoopCloser()
     stamp, at = int(rng.integers(2**62)), 0
-    for _ in range(90):
+    for _ in range(60):
         at = (at + 1) % places if rng.random() < 0.9 else int(rng.integers(places))
         stamp += round(rng.random() * NANOSECONDS)
         descriptor = np.packbits(bits[at] ^ (rng.random(64 * words) < noise * rng.random())).view(np.uint64)
