@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import operator
 import os
 import sqlite3
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,12 +29,28 @@ CREATE TABLE keyframes (
 );
 """
 INITIAL_CAPACITY = 1024
+BLOCK = 1 << 15
+"""Keyframes whose descriptors lie in one piece. Memory for them grows by a block, and nothing is ever copied."""
+ROWS_READ = 256
+"""Keyframes that are read from the file at a time; what Python makes of more does not stay in the processor's cache."""
 LOCK_TIMEOUT = 0.2
 """Seconds to wait for another program that writes; images are dropped meanwhile."""
 
 
+Number = TypeVar("Number", np.int32, np.int64)
+
+
 class DatabaseError(RuntimeError):
     """The map file cannot be used or written; the message names the file and says what to do."""
+
+
+class _Keyframes(NamedTuple):
+    """Some keyframes, column by column."""
+
+    ids: NDArray[np.int64]  # [n], ascending
+    sessions: NDArray[np.int32]  # [n]
+    stamps: NDArray[np.int64]  # [n], nanoseconds
+    descriptors: NDArray[np.uint64]  # [n,W]
 
 
 class KeyframeDatabase:
@@ -47,15 +64,16 @@ class KeyframeDatabase:
         self._size = 0
         self._first_matched = 0
         self._ids = np.empty(INITIAL_CAPACITY, np.int64)
-        self._sessions = np.empty(INITIAL_CAPACITY, np.int64)
+        self._sessions = np.empty(INITIAL_CAPACITY, np.int32)
         self._stamps = np.empty(INITIAL_CAPACITY, np.int64)
-        self._descriptors = np.empty((INITIAL_CAPACITY, descriptor_words), np.uint64)
+        self._words = descriptor_words
+        self._blocks: list[NDArray[np.uint64]] = []  # [BLOCK,W] each
         self.session = 0
         self._next_id = 0
         self._file = None if path is None else _MapFile(path, model_sha256, descriptor_words)
-        for keyframe in self._file.read() if self._file is not None else ():
-            self._remember(keyframe)
-            self.session = max(self.session, keyframe.session + 1)
+        for keyframes in self._file.read() if self._file is not None else ():
+            self._remember(keyframes)
+            self.session = max(self.session, int(keyframes.sessions.max()) + 1)
 
     def __len__(self) -> int:
         """Return the number K of keyframes that can be matched."""
@@ -67,7 +85,7 @@ class KeyframeDatabase:
         return self._ids[self._first_matched : self._size]
 
     @property
-    def sessions(self) -> NDArray[np.int64]:
+    def sessions(self) -> NDArray[np.int32]:
         """Sessions [K]."""
         return self._sessions[self._first_matched : self._size]
 
@@ -78,14 +96,19 @@ class KeyframeDatabase:
 
     def distances(self, descriptor: Descriptor) -> NDArray[np.uint32]:
         """Return the Hamming distance of `descriptor` to every keyframe [K]; exact."""
-        return hamming(self._descriptors[self._first_matched : self._size], descriptor)
+        first = self._first_matched
+        distances = np.empty(len(self), np.uint32)
+        for number in range(first // BLOCK, len(self._blocks)):
+            start, stop = max(first, number * BLOCK), min(self._size, (number + 1) * BLOCK)
+            rows = self._blocks[number][start - number * BLOCK : stop - number * BLOCK]
+            hamming(rows, descriptor, distances[start - first : stop - first])
+        return distances
 
     def keyframe(self, index: int) -> Keyframe:
         """Return the keyframe at position `index` of the arrays above."""
-        at = self._first_matched + index
-        return Keyframe(
-            int(self._ids[at]), int(self._sessions[at]), int(self._stamps[at]), self._descriptors[at].copy()
-        )
+        at = range(self._first_matched, self._size)[index]
+        descriptor = self._blocks[at // BLOCK][at % BLOCK].copy()
+        return Keyframe(int(self._ids[at]), int(self._sessions[at]), int(self._stamps[at]), descriptor)
 
     def next_keyframe(self, stamp: int, descriptor: Descriptor) -> Keyframe:
         """Return the keyframe that an image of the present session would become; `add` keeps it."""
@@ -93,7 +116,14 @@ class KeyframeDatabase:
 
     def add(self, keyframe: Keyframe) -> None:
         """Keep `keyframe`; where it cannot be written it is kept in memory alone, and DatabaseError is raised."""
-        self._remember(keyframe)
+        self._remember(
+            _Keyframes(
+                np.array([keyframe.id], np.int64),
+                np.array([keyframe.session], np.int32),
+                np.array([keyframe.stamp], np.int64),
+                keyframe.descriptor[np.newaxis],
+            )
+        )
         if self._file is not None:
             self._file.add(keyframe)
 
@@ -122,17 +152,33 @@ class KeyframeDatabase:
             self._file.close()
             self._file = None
 
-    def _remember(self, keyframe: Keyframe) -> None:
-        if self._size == len(self._ids):
-            self._ids, self._sessions, self._stamps, self._descriptors = (
-                np.concatenate([array, np.empty_like(array)])
-                for array in (self._ids, self._sessions, self._stamps, self._descriptors)
-            )
-        at = self._size
-        self._ids[at], self._sessions[at], self._stamps[at] = keyframe.id, keyframe.session, keyframe.stamp
-        self._descriptors[at] = keyframe.descriptor
-        self._size += 1
-        self._next_id = keyframe.id + 1
+    def _remember(self, keyframes: _Keyframes) -> None:
+        start, stop = self._size, self._size + len(keyframes.ids)
+        if stop > len(self._ids):
+            # One after the other, since what is copied is there twice; what was never written to takes no memory.
+            capacity = max(stop, 2 * len(self._ids))
+            self._ids = _with_capacity(self._ids, capacity)
+            self._sessions = _with_capacity(self._sessions, capacity)
+            self._stamps = _with_capacity(self._stamps, capacity)
+        self._ids[start:stop] = keyframes.ids
+        self._sessions[start:stop] = keyframes.sessions
+        self._stamps[start:stop] = keyframes.stamps
+        descriptors = keyframes.descriptors
+        while len(descriptors):
+            at = self._size % BLOCK
+            if at == 0:
+                self._blocks.append(np.empty((BLOCK, self._words), np.uint64))
+            rows = self._blocks[-1][at : at + len(descriptors)]
+            rows[:] = descriptors[: len(rows)]
+            descriptors = descriptors[len(rows) :]
+            self._size += len(rows)
+        self._next_id = int(keyframes.ids[-1]) + 1
+
+
+def _with_capacity(values: NDArray[Number], capacity: int) -> NDArray[Number]:
+    larger = np.empty(capacity, values.dtype)
+    larger[: len(values)] = values
+    return larger
 
 
 class _MapFile:
@@ -196,26 +242,29 @@ class _MapFile:
         if model != model_sha256 or words != self._words:
             raise DatabaseError(f"{path} was made with another model (SHA-256 {model}); use that model or another file")
 
-    def read(self) -> list[Keyframe]:
-        """Return all keyframes, by id; closes the file where one is damaged."""
-        keyframes = []
+    def read(self) -> Iterator[_Keyframes]:
+        """Yield all keyframes, by id; closes the file where one is damaged."""
+        size = self._words * WORD_BITS // 8
         try:
             rows = self._connection.execute("SELECT id, session, stamp, descriptor FROM keyframes ORDER BY id")
-            for number, session, stamp, blob in rows:
-                if len(blob) != self._words * WORD_BITS // 8:
-                    raise DatabaseError(f"{self._path} is damaged at keyframe {number}; restore a copy of the file")
-                descriptor = np.frombuffer(blob, "<u8").astype(np.uint64)
-                # SQLite keeps a text in an INTEGER column too, which operator.index refuses.
-                keyframes.append(
-                    Keyframe(operator.index(number), operator.index(session), operator.index(stamp), descriptor)
+            while some := rows.fetchmany(ROWS_READ):
+                ids, sessions, stamps, blobs = zip(*some, strict=True)
+                for number, blob in zip(ids, blobs, strict=True):
+                    if len(blob) != size:
+                        raise DatabaseError(f"{self._path} is damaged at keyframe {number}; restore a copy of the file")
+                yield _Keyframes(
+                    # SQLite keeps a text in an INTEGER column too, and a fraction, which an array of integers refuses.
+                    np.frombuffer(array("q", ids), np.int64),
+                    np.frombuffer(array("i", sessions), np.int32),
+                    np.frombuffer(array("q", stamps), np.int64),
+                    np.frombuffer(b"".join(blobs), "<u8").reshape(-1, self._words),
                 )
         except DatabaseError:
             self.close()
             raise
-        except (sqlite3.Error, ValueError, TypeError) as error:
+        except (sqlite3.Error, ValueError, TypeError, OverflowError) as error:
             self.close()
             raise DatabaseError(f"{self._path} cannot be read ({error}); restore a copy of the file") from None
-        return keyframes
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:

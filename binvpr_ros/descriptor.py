@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections.abc import Callable
 from pathlib import Path
@@ -198,7 +199,23 @@ _BITS_OF_UINT16 = np.unpackbits(np.arange(1 << 16, dtype=np.uint16).view(np.uint
 _bit_count: Callable[[NDArray[np.uint64]], NDArray[np.uint8]] = getattr(np, "bitwise_count", _look_up_bit_count)
 
 
-def hamming(descriptors: NDArray[np.uint64], descriptor: Descriptor) -> NDArray[np.uint32]:
-    """Return the Hamming distances [K] of `descriptors` [K,W] to one `descriptor` [W]."""
-    counts: NDArray[np.uint32] = _bit_count(np.bitwise_xor(descriptors, descriptor)).sum(axis=-1, dtype=np.uint32)
+def hamming(
+    descriptors: NDArray[np.uint64], descriptor: NDArray[np.uint64], out: NDArray[np.uint32] | None = None
+) -> NDArray[np.uint32]:
+    """Return the Hamming distances [K] of `descriptors` [K,W] to one `descriptor` [W], in `out` [K] where it is given.
+
+    Other shapes [...,W] are broadcast.
+    """
+    if descriptors.ndim == 2 and descriptor.ndim == 1:
+        with contextlib.suppress(lce_delegate.DelegateError):  # where it was not compiled
+            return lce_delegate.hamming(descriptors, descriptor, out)
+    return hamming_numpy(descriptors, descriptor, out)
+
+
+def hamming_numpy(
+    descriptors: NDArray[np.uint64], descriptor: NDArray[np.uint64], out: NDArray[np.uint32] | None = None
+) -> NDArray[np.uint32]:
+    """Return what `hamming` does, by NumPy alone."""
+    differing = _bit_count(np.bitwise_xor(descriptors, descriptor))
+    counts: NDArray[np.uint32] = differing.sum(axis=-1, dtype=np.uint32, out=out)
     return counts

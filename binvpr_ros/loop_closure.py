@@ -23,6 +23,8 @@ from binvpr_ros.descriptor import WORD_BITS
 from binvpr_ros.keyframes import NANOSECONDS, Keyframe
 
 NOT_VERIFIED = -1
+COUNTED_AT_ONCE = 1 << 15
+"""Distances that NumPy counts at a time: it makes a copy of 64 bits each, which stays in the cache so."""
 
 
 class Refusal(str, enum.Enum):
@@ -94,21 +96,22 @@ class LoopCloser:
         if len(database) == 0:
             return Verdict(refused=[Refused(Refusal.NO_HISTORY)])
         distances = database.distances(query.descriptor)
+        # A map has many keyframes, and few distances that they can be at: all that follows is reckoned for the latter.
         bits = query.descriptor.size * WORD_BITS
-        similarities = 1.0 - 2.0 * distances / bits
+        similarities = 1.0 - 2.0 * np.arange(bits + 1) / bits
 
         if database.sessions[-1] == query.session:
-            self._neighbour_similarities.append(float(similarities[-1]))
-        open_to_match = self._outside_window(query, database, config)
-        if not open_to_match.any():
+            self._neighbour_similarities.append(float(similarities[distances[-1]]))
+        within_window = self._within_window(query, database, config)
+        if within_window.all():
             return Verdict(refused=[Refused(Refusal.NO_HISTORY)])
 
-        scores = self._scores(similarities)
-        scores[~open_to_match] = -np.inf
-        places = self._places(scores, query, database, config)
+        scores = self._scores(similarities, distances)
+        distances[within_window] = len(scores)  # farther than any
+        places = self._places(distances, scores, query, database, config)
         if not places:
-            best = int(scores.argmax())
-            refused = Refused(Refusal.LOW_SCORE, database.keyframe(best), _reported(scores[best]))
+            best = int(distances.argmin())
+            refused = Refused(Refusal.LOW_SCORE, database.keyframe(best), _reported(scores[distances[best]]))
             return Verdict(refused=[refused])
         self._previous = [self._follow(place, previous, config) for place in places]
 
@@ -131,31 +134,46 @@ class LoopCloser:
         self._neighbour_similarities.clear()
         self._previous = []
 
-    def _outside_window(self, query: Keyframe, database: KeyframeDatabase, config: Config) -> NDArray[np.bool_]:
-        """Return which keyframes [K] are old enough, or else of a session that is that far away in time."""
-        far_in_time = np.abs(query.stamp - database.stamps) >= round(config.exclusion_time * NANOSECONDS)
-        return far_in_time & (query.id - database.ids > config.exclusion_keyframes)
+    def _within_window(self, query: Keyframe, database: KeyframeDatabase, config: Config) -> NDArray[np.bool_]:
+        """Return which keyframes [K] are too near in time, or among the latest, to be matched."""
+        window = round(config.exclusion_time * NANOSECONDS)
+        within = database.stamps > query.stamp - window
+        within &= database.stamps < query.stamp + window
+        within[database.ids.searchsorted(query.id - config.exclusion_keyframes) :] = True
+        return within
 
-    def _scores(self, similarities: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the scores [K]: 0 for the similarity to the map as a whole, 1 for that of neighbouring keyframes."""
+    def _scores(self, similarities: NDArray[np.float64], distances: NDArray[np.uint32]) -> NDArray[np.float64]:
+        """Return the score at each distance [N+1] of N bits, given the similarity there and the map's distances [K].
+
+        It is 0 for the similarity to the map as a whole, 1 for that of neighbouring keyframes.
+        """
         of_neighbours = self.LEAST_NEIGHBOUR_SIMILARITY
         if self._neighbour_similarities:
             of_neighbours = max(float(np.median(self._neighbour_similarities)), of_neighbours)
         # In a small map the median may itself be this place.
-        of_others = min(float(np.median(similarities)), of_neighbours / 2)
+        of_others = min(float(similarities[_middle(distances, len(similarities))].mean()), of_neighbours / 2)
         return (similarities - of_others) / (of_neighbours - of_others)
 
     def _places(
-        self, scores: NDArray[np.float64], query: Keyframe, database: KeyframeDatabase, config: Config
+        self,
+        distances: NDArray[np.uint32],
+        scores: NDArray[np.float64],
+        query: Keyframe,
+        database: KeyframeDatabase,
+        config: Config,
     ) -> list[_Candidate]:
-        """Return the best keyframe of each place that reaches the threshold, best first."""
+        """Return the best keyframe of each place that reaches the threshold, best first.
+
+        `distances` [K] index `scores`; those beyond its end are not matched.
+        """
         ids, sessions = database.ids, database.sessions
         places: list[_Candidate] = []
-        remaining = np.flatnonzero(scores >= config.min_score)
-        remaining = remaining[np.argsort(-scores[remaining], kind="stable")]
+        # The farther, the lower the score.
+        remaining = np.flatnonzero(distances < np.count_nonzero(scores >= config.min_score))
         while remaining.size and len(places) < self.MOST_PLACES:
-            best = int(remaining[0])
-            places.append(_Candidate(best, int(ids[best]), int(sessions[best]), float(scores[best]), 1, query.stamp))
+            best = int(remaining[distances[remaining].argmin()])
+            score = float(scores[distances[best]])
+            places.append(_Candidate(best, int(ids[best]), int(sessions[best]), score, 1, query.stamp))
             apart = np.abs(ids[remaining] - ids[best]) > config.confirmation_window
             remaining = remaining[apart | (sessions[remaining] != sessions[best])]
         return places
@@ -173,6 +191,13 @@ class LoopCloser:
         return place._replace(
             streak=1 + max(before.streak for before in near), since=min(before.since for before in near)
         )
+
+
+def _middle(distances: NDArray[np.uint32], kinds: int) -> NDArray[np.intp]:
+    """Return the two distances [2] in the middle of all [K], which are below `kinds`; twice the same for an odd K."""
+    pieces = range(0, len(distances), COUNTED_AT_ONCE)
+    counts = sum(np.bincount(distances[start : start + COUNTED_AT_ONCE], minlength=kinds) for start in pieces)
+    return np.cumsum(counts).searchsorted([(len(distances) - 1) // 2, len(distances) // 2], side="right")
 
 
 def _reported(score: float) -> float:

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from binvpr_ros import database as module
 from binvpr_ros.database import INITIAL_CAPACITY, DatabaseError, KeyframeDatabase
-from binvpr_ros.descriptor import Descriptor
+from binvpr_ros.descriptor import Descriptor, hamming
 
 MODEL = "a" * 64
 WORDS = 4
@@ -163,6 +164,64 @@ def test_a_keyframe_whose_session_is_no_number_is_refused_and_the_file_let_go(pa
     for _ in range(2):  # were the file still locked, the second refusal would be another
         with pytest.raises(DatabaseError, match="cannot be read"):
             KeyframeDatabase(path, MODEL, WORDS)
+
+
+@pytest.mark.parametrize("value", ["'text'", "1.5", "x'3132'", str(2**40)])
+def test_a_session_that_no_session_can_be_is_refused(path: Path, value: str) -> None:
+    database = KeyframeDatabase(path, MODEL, WORDS)
+    fill(database, 3)
+    database.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"UPDATE keyframes SET session = {value} WHERE id = 2")  # noqa: S608 - our own values
+    with pytest.raises(DatabaseError, match=r"cannot be read .*; restore a copy of the file"):
+        KeyframeDatabase(path, MODEL, WORDS)
+
+
+@pytest.mark.parametrize(
+    ("descriptor", "sentence"),
+    [
+        ("zeroblob(31)", "is damaged at keyframe 7;"),
+        ("zeroblob(33)", "is damaged at keyframe 7;"),
+        ("zeroblob(0)", "is damaged at keyframe 7;"),
+        (f"'{'a' * 32}'", "cannot be read"),
+        ("7", "cannot be read"),
+    ],
+)
+def test_damage_is_found_wherever_it_is(
+    path: Path, monkeypatch: pytest.MonkeyPatch, descriptor: str, sentence: str
+) -> None:
+    monkeypatch.setattr(module, "ROWS_READ", 3)
+    database = KeyframeDatabase(path, MODEL, WORDS)
+    fill(database, 10)
+    database.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"UPDATE keyframes SET descriptor = {descriptor} WHERE id = 7")  # noqa: S608 - our own values
+    for _ in range(2):  # were the file still locked, the second refusal would be another
+        with pytest.raises(DatabaseError, match=sentence):
+            KeyframeDatabase(path, MODEL, WORDS)
+
+
+@pytest.mark.parametrize("rows_read", [1, 3, 8, 100])
+@pytest.mark.parametrize("block", [1, 5, 8])
+@pytest.mark.parametrize("forgotten", [0, 4, 8, 11, 20])
+def test_blocks_are_not_seen_from_outside(
+    path: Path, monkeypatch: pytest.MonkeyPatch, rows_read: int, block: int, forgotten: int
+) -> None:
+    monkeypatch.setattr(module, "ROWS_READ", rows_read)
+    monkeypatch.setattr(module, "BLOCK", block)
+    first = KeyframeDatabase(path, MODEL, WORDS)
+    fill(first, forgotten)
+    first.close()
+    database = KeyframeDatabase(path, MODEL, WORDS)
+    database.reset()
+    fill(database, 20 - forgotten, start=forgotten)
+    for start in (forgotten, 0):
+        keyframes = [database.keyframe(index) for index in range(len(database))]
+        assert [keyframe.id for keyframe in keyframes] == list(range(start, 20))
+        expected = [hamming(keyframe.descriptor, descriptor(9)) for keyframe in keyframes]
+        np.testing.assert_array_equal(database.distances(descriptor(9)), expected)
+        np.testing.assert_array_equal([keyframe.stamp for keyframe in keyframes], database.stamps)
+        database.reload()
 
 
 def test_a_keyframe_that_cannot_be_written_is_kept_in_memory(path: Path) -> None:

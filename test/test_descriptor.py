@@ -108,6 +108,25 @@ def test_hamming_counts_the_differing_bits(count: int, words: int, seed: int) ->
     np.testing.assert_array_equal(hamming(descriptors, descriptor), expected)
 
 
+def test_without_the_library_numpy_gives_the_same_distances(monkeypatch: pytest.MonkeyPatch) -> None:
+    descriptors = np.random.default_rng(0).integers(0, 2**64, (30, 5), np.uint64)
+    compiled = hamming(descriptors, descriptors[3])
+    monkeypatch.setattr(lce_delegate, "LIBRARY", "not-compiled.so")
+    lce_delegate._functions.cache_clear()
+    with pytest.raises(lce_delegate.DelegateError, match="was not compiled"):
+        lce_delegate.hamming(descriptors, descriptors[3])
+    out = np.empty(30, np.uint32)
+    assert hamming(descriptors, descriptors[3], out) is out
+    np.testing.assert_array_equal(out, compiled)
+
+
+def test_hamming_broadcasts_other_shapes() -> None:
+    descriptors = np.random.default_rng(0).integers(0, 2**64, (7, 5), np.uint64)
+    every_pair = hamming(descriptors, descriptors[:, np.newaxis])
+    np.testing.assert_array_equal(every_pair, [hamming(descriptors, descriptor) for descriptor in descriptors])
+    assert int(hamming(descriptors[0], descriptors[1])) == every_pair[0, 1]
+
+
 def test_litert_says_that_it_does_not_know_larq_operators(model: Path) -> None:
     with pytest.raises(DescriptorError, match="does not know the Larq operators of this model; use backend:=delegate"):
         load_backend("litert", model.read_bytes(), 1)

@@ -2,15 +2,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from binvpr_ros.config import Config
 from binvpr_ros.database import KeyframeDatabase
 from binvpr_ros.descriptor import Descriptor
-from binvpr_ros.keyframes import NANOSECONDS
-from binvpr_ros.loop_closure import NOT_VERIFIED, LoopCloser, Refusal, Verdict
+from binvpr_ros.keyframes import NANOSECONDS, Keyframe
+from binvpr_ros.loop_closure import (
+    NOT_VERIFIED,
+    LoopCloser,
+    LoopClosure,
+    Refusal,
+    Refused,
+    Verdict,
+    _Candidate,
+    _reported,
+)
 
 BITS = 1024
 CONFIG = Config(
@@ -190,6 +203,104 @@ def test_forget_ends_all_streaks() -> None:
     drive.through([5, 6])
     drive.closer.forget()
     assert reasons(drive.through([7])[0]) == [Refusal.NOT_CONFIRMED]
+
+
+class PlainLoopCloser(LoopCloser):
+    """Decides as LoopCloser does, but reckons similarity and score of each keyframe, and sorts them."""
+
+    def decide(self, query: Keyframe, database: KeyframeDatabase, config: Config) -> Verdict:
+        previous, self._previous = self._previous, []
+        if len(database) == 0:
+            return Verdict(refused=[Refused(Refusal.NO_HISTORY)])
+        distances = database.distances(query.descriptor)
+        similarities = 1.0 - 2.0 * distances / (query.descriptor.size * 64)
+        if database.sessions[-1] == query.session:
+            self._neighbour_similarities.append(float(similarities[-1]))
+        outside = np.abs(query.stamp - database.stamps) >= round(config.exclusion_time * NANOSECONDS)
+        outside &= query.id - database.ids > config.exclusion_keyframes
+        if not outside.any():
+            return Verdict(refused=[Refused(Refusal.NO_HISTORY)])
+        of_neighbours = self.LEAST_NEIGHBOUR_SIMILARITY
+        if self._neighbour_similarities:
+            of_neighbours = max(float(np.median(self._neighbour_similarities)), of_neighbours)
+        of_others = min(float(np.median(similarities)), of_neighbours / 2)
+        scores = (similarities - of_others) / (of_neighbours - of_others)
+        scores[~outside] = -np.inf
+        places = self._sorted_places(scores, query, database, config)
+        if not places:
+            best = int(scores.argmax())
+            return Verdict(refused=[Refused(Refusal.LOW_SCORE, database.keyframe(best), _reported(scores[best]))])
+        self._previous = [self._follow(place, previous, config) for place in places]
+        verdict = Verdict()
+        for place in self._previous:
+            match, score = database.keyframe(place.position), _reported(place.score)
+            lasted = query.stamp - place.since
+            if place.streak <= config.confirmations or lasted < config.confirmation_time * NANOSECONDS:
+                verdict.refused.append(Refused(Refusal.NOT_CONFIRMED, match, score))
+            elif len(verdict.closures) == config.max_candidates:
+                verdict.refused.append(Refused(Refusal.NOT_AMONG_BEST, match, score))
+            else:
+                verdict.closures.append(LoopClosure(query, match, int(distances[place.position]), score))
+        return verdict
+
+    def _sorted_places(
+        self, scores: NDArray[np.float64], query: Keyframe, database: KeyframeDatabase, config: Config
+    ) -> list[_Candidate]:
+        places: list[_Candidate] = []
+        for at in np.argsort(-scores, kind="stable"):
+            id_, session, score = int(database.ids[at]), int(database.sessions[at]), float(scores[at])
+            if score < config.min_score or len(places) == self.MOST_PLACES:
+                break
+            if all(p.session != session or abs(p.id - id_) > config.confirmation_window for p in places):
+                places.append(_Candidate(int(at), id_, session, score, 1, query.stamp))
+        return places
+
+
+def facts(verdict: Verdict) -> list[tuple[Any, ...]]:
+    """Return all that a verdict says, scores to the last bit."""
+    closures = [(c.query.id, c.match.id, c.match.session, c.hamming, c.score, c.inliers) for c in verdict.closures]
+    refusals = [(r.reason, r.match and (r.match.id, r.match.session, r.match.stamp), r.score) for r in verdict.refused]
+    return [*closures, *refusals]
+
+
+@given(
+    config=st.builds(
+        Config,
+        exclusion_time=st.sampled_from([0.0, 3.0, 10.0]),
+        exclusion_keyframes=st.integers(0, 12),
+        min_score=st.sampled_from([0.0, 0.2, 0.35, 0.6, 1.0]),
+        confirmations=st.integers(0, 2),
+        confirmation_time=st.sampled_from([0.0, 0.7, 2.0]),
+        confirmation_window=st.integers(0, 6),
+        max_candidates=st.integers(1, 3),
+    ),
+    words=st.integers(1, 17),
+    places=st.integers(1, 40),
+    noise=st.sampled_from([0.0, 0.02, 0.1, 0.4]),
+    seed=st.integers(0, 2**32),
+)
+@settings(max_examples=25, deadline=None)
+def test_verdicts_are_those_of_the_plain_way(config: Config, words: int, places: int, noise: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    bits = rng.integers(0, 2, (places, 64 * words), np.uint8)
+    database = KeyframeDatabase(None, "", words)
+    closers = LoopCloser(), PlainLoopCloser()
+    stamp, at = int(rng.integers(2**62)), 0
+    for _ in range(60):
+        at = (at + 1) % places if rng.random() < 0.9 else int(rng.integers(places))
+        stamp += round(rng.random() * NANOSECONDS)
+        descriptor = np.packbits(bits[at] ^ (rng.random(64 * words) < noise * rng.random())).view(np.uint64)
+        query = database.next_keyframe(stamp, descriptor)
+        verdicts = [closer.decide(query, database, config) for closer in closers]
+        assert facts(verdicts[0]) == facts(verdicts[1])
+        database.add(query)
+        if rng.random() < 0.03:  # a session that begins earlier than the last ended, or long after
+            database.new_session()
+            stamp += int(rng.integers(-40, 40)) * NANOSECONDS
+            if rng.random() < 0.3:
+                database.reset()
+            for closer in closers:
+                closer.forget()
 
 
 def test_every_reason_has_a_name_of_its_own() -> None:

@@ -3,6 +3,7 @@
 
 `load_delegate(str(library()), {"threads": "2"})` of ai-edge-litert or tflite-runtime gives what their `Interpreter`
 takes as one of its `experimental_delegates`. Options: `threads` (1 to 64) and `kernel` (a name from `kernels()`).
+The kernels that count bits for the operators compare descriptors too: `hamming`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ import functools
 import platform
 import time
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 LIBRARY = "liblce_delegate.so"
 
@@ -37,6 +41,11 @@ def _functions() -> ctypes.CDLL:
     except OSError as error:
         raise DelegateError(f"the Larq delegate cannot be loaded ({error}); install this package again") from None
     functions.binvpr_lce_kernels.restype = ctypes.c_char_p
+    functions.binvpr_lce_hamming.restype = ctypes.c_bool
+    words, distances = (np.ctypeslib.ndpointer(kind, flags="C_CONTIGUOUS") for kind in (np.uint64, np.uint32))
+    functions.binvpr_lce_hamming.argtypes = [
+        ctypes.c_char_p, words, ctypes.c_size_t, ctypes.c_size_t, words, distances,
+    ]  # fmt: skip
     functions.binvpr_lce_peak.restype = ctypes.c_double
     functions.binvpr_lce_peak.argtypes = [ctypes.c_char_p, ctypes.c_long]
     return functions
@@ -48,16 +57,40 @@ def kernels() -> tuple[str, ...]:
     return tuple(names.decode().split())
 
 
+def hamming(
+    descriptors: NDArray[np.uint64],
+    descriptor: NDArray[np.uint64],
+    out: NDArray[np.uint32] | None = None,
+    kernel: str = "auto",
+) -> NDArray[np.uint32]:
+    """Return the Hamming distances [K] of `descriptors` [K,W] to one `descriptor` [W], in `out` [K] where it is given.
+
+    Raises DelegateError where the library or its kernel cannot be used here.
+    """
+    count, words = descriptors.shape
+    distances = np.empty(count, np.uint32) if out is None else out
+    if descriptor.shape != (words,) or distances.shape != (count,):
+        raise ValueError(f"shapes {descriptors.shape}, {descriptor.shape}, {distances.shape} do not go together")
+    rows, query = np.ascontiguousarray(descriptors), np.ascontiguousarray(descriptor)
+    if not _functions().binvpr_lce_hamming(kernel.encode(), rows, count, words, query, distances):
+        raise _no_kernel(kernel)
+    return distances
+
+
 def peak(kernel: str, seconds: float = 0.2) -> float:
     """Return the binary multiply-accumulates a second [GMAC/s] of the kernel's counting instructions alone.
 
     Nothing is loaded from memory, so this is the limit of one core for that kernel. Measured for `seconds`.
     """
     if kernel not in kernels():
-        raise DelegateError(f"this processor has no kernel {kernel}; choose one of {', '.join(kernels())}")
+        raise _no_kernel(kernel)
     rounds, best, end = 100_000, 0.0, time.perf_counter() + seconds
     while time.perf_counter() < end:
         start = time.perf_counter()
         work: float = _functions().binvpr_lce_peak(kernel.encode(), rounds)
         best = max(best, work / (time.perf_counter() - start) * 1e-9)
     return best
+
+
+def _no_kernel(kernel: str) -> DelegateError:
+    return DelegateError(f"this processor has no kernel {kernel}; choose one of {', '.join(kernels())}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`benchmark`: how long the descriptor of an image takes on this machine, also against another runtime or model."""
+"""`benchmark`: how long an image's descriptor takes on this machine, against another runtime or model, and search."""
 
 from __future__ import annotations
 
@@ -20,9 +20,17 @@ from tqdm import tqdm
 
 from binvpr_ros import lce_delegate
 from binvpr_ros.config import BACKENDS, Config, ConfigError, model_path
-from binvpr_ros.descriptor import DelegateBackend, DescriptorError, DescriptorNetwork, LitertBackend, load_backend
+from binvpr_ros.descriptor import (
+    WORD_BITS,
+    DelegateBackend,
+    DescriptorError,
+    DescriptorNetwork,
+    LitertBackend,
+    load_backend,
+)
 from binvpr_ros.model_card import ModelCard, ModelCardError
 from binvpr_ros.tools.lce_process import MODES, LceError, LceProcess, random_input
+from binvpr_ros.tools.search import search_figures
 
 WARM_UP = 5
 TURN = 5
@@ -173,6 +181,17 @@ def _backend(choices: argparse.Namespace, content: bytes) -> LitertBackend:
     return load_backend(choices.backend, content, choices.threads)
 
 
+def search(choices: argparse.Namespace) -> int:
+    """Measure maps of the sizes that the command line names; return the exit status."""
+    maps = []
+    for count in choices.keyframes:
+        maps.append(search_figures(count, choices.bits, choices.repeat))
+        print("  ".join(f"{name} {value}" for name, value in maps[-1].items()), flush=True)
+    kernel = lce_delegate.kernels()[0]
+    _write({"maps": maps, "kernel": kernel, "cpu": cpu_name()}, choices.json)
+    return 0
+
+
 def main() -> int:
     """Measure what the command line names; the exit status is 1 where the model cannot be run."""
     parser = argparse.ArgumentParser(prog="benchmark", description=__doc__)
@@ -186,10 +205,19 @@ def main() -> int:
         help="time the network alone, in turns with the Larq Compute Engine (lce; `make oracle`) or another model file",
     )
     parser.add_argument("--binary", action="store_true", help="time the network's binary layers alone")
+    parser.add_argument("--search", action="store_true", help="load and search maps of random keyframes instead")
+    parser.add_argument(
+        "--keyframes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], help="(default %(default)s)"
+    )
+    parser.add_argument("--bits", type=int, default=1024, help="of a keyframe's descriptor (default %(default)s)")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     choices = parser.parse_args()
     if choices.repeat < 1:
         parser.error(f"--repeat must be at least 1, not {choices.repeat}")
+    if min(choices.keyframes) < 1 or choices.bits < 1 or choices.bits % WORD_BITS:
+        parser.error(f"--keyframes must be at least 1, and --bits a multiple of {WORD_BITS}")
+    if choices.search:
+        return search(choices)
     try:
         config = Config(model=choices.model, backend=choices.backend, threads=choices.threads)
         model = model_path(config)
@@ -215,9 +243,13 @@ def main() -> int:
     figures |= {"threads": config.threads, "cpu": cpu_name()}
     for name, value in figures.items():
         print(f"{name:10} {value}")
-    if choices.json:
-        choices.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    _write(figures, choices.json)
     return 0
+
+
+def _write(figures: dict[str, Any], output: Path | None) -> None:
+    if output is not None:
+        output.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

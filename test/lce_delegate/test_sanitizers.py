@@ -28,7 +28,10 @@ SANITIZERS = {
     "memory": ("-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
     "threads": ("-fsanitize=thread",),
 }
-SHARES = {"memory": {"options": 0.1, "whole": 0.3, "damaged": 0.4}, "threads": {"pool": 0.1, "shared": 0.1}}
+SHARES = {
+    "memory": {"options": 0.1, "whole": 0.3, "damaged": 0.35, "hamming": 0.05},
+    "threads": {"pool": 0.1, "shared": 0.1},
+}
 """The checks of fuzz.cc for each sanitizer, and how much of the time each gets."""
 
 

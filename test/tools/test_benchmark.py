@@ -98,3 +98,23 @@ def test_a_model_that_is_not_there() -> None:
     result = benchmark("--model", "/nowhere/x.tflite")
     assert result.returncode == 1
     assert result.stderr.startswith("benchmark: the model file /nowhere/x.tflite does not exist")
+
+
+def test_search_is_measured_for_each_size_of_a_map(tmp_path: Path) -> None:
+    output = tmp_path / "figures.json"
+    result = benchmark("--search", "--keyframes", "1", "300", "--bits", "192", "--repeat", "2", "--json", str(output))
+    assert result.returncode == 0, result.stderr
+    figures = json.loads(output.read_text())
+    assert figures["kernel"] == lce_delegate.kernels()[0]
+    assert [row["keyframes"] for row in figures["maps"]] == [1, 300]
+    for row in figures["maps"]:
+        assert row["bits"] == 192
+        assert all(row[f"{name}_ms"] > 0 for name in ("search", "decide", "numpy"))
+        assert row["load_s"] >= 0
+        assert row["memory"] >= 0
+
+
+def test_a_map_of_broken_words_is_refused() -> None:
+    result = benchmark("--search", "--bits", "100")
+    assert result.returncode == 2
+    assert "--bits a multiple of 64" in result.stderr

@@ -341,6 +341,18 @@ BINVPR_EXPORT const char* binvpr_lce_kernels() {
   return names.c_str();
 }
 
+// Writes the Hamming distances [count] of descriptors [count][words] to a query [words], of words of 64 bits; returns
+// whether there is such a kernel.
+BINVPR_EXPORT bool binvpr_lce_hamming(const char* kernel, const std::uint8_t* descriptors, std::size_t count,
+                                      std::size_t words, const std::uint8_t* query, std::uint32_t* distances) {
+  try {
+    binvpr::find_kernel(kernel).hamming(descriptors, count, words, query, distances);
+    return true;
+  } catch (const std::exception&) {
+    return false;
+  }
+}
+
 // How many multiply-accumulates `rounds` rounds of a kernel's counting instructions do; 0 for a kernel not there.
 BINVPR_EXPORT double binvpr_lce_peak(const char* kernel, long rounds) {
   try {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What differs from one processor to the next: counting the bits in which pixels and filters differ, and turning the
-// counts into output. Everything else is in convolution.cc.
+// counts into output. Everything else is in convolution.cc. Descriptors are compared by counting bits too.
 #pragma once
 
 #include <cstddef>
@@ -104,6 +104,10 @@ struct Kernel {
   // Packs signs: bit i is set where values[i] <= kNegative (or < zero_point). words_for(count) words, filled up with zeros.
   void (*pack_float)(const float* values, int count, std::int32_t* words);
   void (*pack_int8)(const std::int8_t* values, int count, std::int8_t zero_point, std::int32_t* words);
+
+  // Hamming distances [count] of descriptors [count][words] to a query [words], of words of 64 bits and any alignment.
+  void (*hamming)(const std::uint8_t* descriptors, std::size_t count, std::size_t words, const std::uint8_t* query,
+                  std::uint32_t* distances);
 
   // Multiply-accumulates that the counting instructions alone do in `rounds` rounds, with no memory touched.
   double (*peak)(long rounds);

@@ -343,7 +343,7 @@ const QuantizedKernel kAvx2Quantized = {
 
 const Kernel kAvx2Kernel = {
     "avx2", kAvx2Quantized, [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }, kNibbles, stage, loop_pack_bytes, count,
-    reach, loop_add_doubled, loop_to_float, loop_to_int8, pack_float, pack_int8, peak,
+    reach, loop_add_doubled, loop_to_float, loop_to_int8, pack_float, pack_int8, loop_hamming, peak,
 };
 
 }  // namespace binvpr

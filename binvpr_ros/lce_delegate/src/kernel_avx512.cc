@@ -136,6 +136,24 @@ void pack_int8(const std::int8_t* values, int count, std::int8_t zero_point, std
   loop_pack_int8(values, count, zero_point, words);
 }
 
+void hamming(const std::uint8_t* descriptors, std::size_t count, std::size_t words, const std::uint8_t* query,
+             std::uint32_t* distances) {
+  const auto differing_bits = [](const std::uint8_t* a, const std::uint8_t* b, std::size_t left) {
+    __m512i sum = _mm512_setzero_si512();
+    for (; left >= 8; left -= 8, a += 64, b += 64) {
+      const __m512i differing = _mm512_xor_si512(_mm512_loadu_si512(a), _mm512_loadu_si512(b));
+      sum = _mm512_add_epi64(sum, _mm512_popcnt_epi64(differing));
+    }
+    if (left > 0) {
+      const auto some = static_cast<__mmask8>((1U << left) - 1);
+      const __m512i differing = _mm512_xor_si512(_mm512_maskz_loadu_epi64(some, a), _mm512_maskz_loadu_epi64(some, b));
+      sum = _mm512_add_epi64(sum, _mm512_popcnt_epi64(differing));
+    }
+    return static_cast<std::uint64_t>(_mm512_reduce_add_epi64(sum));
+  };
+  loop_hamming(descriptors, count, words, query, distances, differing_bits);
+}
+
 // The empty assembly keeps the compiler from doing the same count once for all.
 inline void add_apart(__m512i& sum, __m512i& filters, __m512i pixel) {
   asm volatile("" : "+v"(filters));
@@ -164,7 +182,7 @@ bool runs_here() {
 
 const Kernel kAvx512Kernel = {
     "avx512", kAvx2Quantized, runs_here, sizeof(std::int32_t), loop_stage, pack, count, reach, loop_add_doubled, loop_to_float, loop_to_int8, pack_float,
-    pack_int8, peak,
+    pack_int8, hamming, peak,
 };
 
 }  // namespace binvpr

@@ -92,5 +92,41 @@ inline void loop_requantize(const std::int32_t* sums, int channels, const Requan
   }
 }
 
+// The bits in which two descriptors differ. Four sums, since one would wait for itself.
+inline std::uint64_t loop_differing_bits(const std::uint8_t* a, const std::uint8_t* b, std::size_t words) {
+  const auto differing = [&](std::size_t word) {
+    std::uint64_t x, y;
+    std::memcpy(&x, a + 8 * word, 8);
+    std::memcpy(&y, b + 8 * word, 8);
+    return static_cast<unsigned>(__builtin_popcountll(x ^ y));
+  };
+  std::uint64_t sums[4] = {};
+  std::size_t word = 0;
+  for (; word + 4 <= words; word += 4) {
+    for (std::size_t i = 0; i < 4; ++i) sums[i] += differing(word + i);
+  }
+  for (; word < words; ++word) sums[0] += differing(word);
+  return sums[0] + sums[1] + sums[2] + sums[3];
+}
+
+// `differing_bits` is loop_differing_bits or the like. A large map comes from memory, which takes longer than counting.
+// Processors look ahead no further than to the end of a page, and would wait at each; so what comes a page later is asked
+// for here. Beyond the last descriptor that asks for nothing, and does no harm.
+template <typename DifferingBits>
+inline void loop_hamming(const std::uint8_t* descriptors, std::size_t count, std::size_t words,
+                         const std::uint8_t* query, std::uint32_t* distances, DifferingBits differing_bits) {
+  constexpr std::size_t kAhead = 4096, kCacheLine = 64;
+  const std::size_t bytes = 8 * words;
+  for (std::size_t i = 0; i < count; ++i, descriptors += bytes) {
+    for (std::size_t next = 0; next < bytes; next += kCacheLine) __builtin_prefetch(descriptors + kAhead + next);
+    distances[i] = static_cast<std::uint32_t>(differing_bits(descriptors, query, words));
+  }
+}
+
+inline void loop_hamming(const std::uint8_t* descriptors, std::size_t count, std::size_t words,
+                         const std::uint8_t* query, std::uint32_t* distances) {
+  loop_hamming(descriptors, count, words, query, distances, loop_differing_bits);
+}
+
 }  // namespace
 }  // namespace binvpr

@@ -300,6 +300,25 @@ void pack_int8(const std::int8_t* values, int count, std::int8_t zero_point, std
   loop_pack_int8(values, count, zero_point, words);
 }
 
+void hamming(const std::uint8_t* descriptors, std::size_t count, std::size_t words, const std::uint8_t* query,
+             std::uint32_t* distances) {
+  constexpr std::size_t kVectorsBeforeFlush = 255 / 8;  // a vector adds 8 at most to a byte
+  const auto differing_bits = [](const std::uint8_t* a, const std::uint8_t* b, std::size_t left) {
+    std::uint64_t sum = 0;
+    for (std::size_t vectors = left / 2; vectors > 0;) {
+      const std::size_t some = std::min(vectors, kVectorsBeforeFlush);
+      uint8x16_t bytes = vdupq_n_u8(0);
+      for (std::size_t i = 0; i < some; ++i, a += 16, b += 16) {
+        bytes = vaddq_u8(bytes, vcntq_u8(veorq_u8(vld1q_u8(a), vld1q_u8(b))));
+      }
+      sum += vaddlvq_u8(bytes);
+      vectors -= some;
+    }
+    return left % 2 == 0 ? sum : sum + vaddv_u8(vcnt_u8(veor_u8(vld1_u8(a), vld1_u8(b))));
+  };
+  loop_hamming(descriptors, count, words, query, distances, differing_bits);
+}
+
 double peak(long rounds) {
   std::uint8_t bytes[sizeof(Filters)] = {};
   asm volatile("" ::"r"(bytes) : "memory");  // that they are all the same is not to be known
@@ -323,7 +342,7 @@ const QuantizedKernel kNeonQuantized = {
 
 const Kernel kNeonKernel = {
     "neon", kNeonQuantized, [] { return true; }, sizeof(std::int32_t), loop_stage, pack, count, reach, loop_add_doubled, loop_to_float, loop_to_int8,
-    pack_float, pack_int8, peak,
+    pack_float, pack_int8, hamming, peak,
 };
 
 }  // namespace binvpr

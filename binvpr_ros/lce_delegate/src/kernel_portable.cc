@@ -115,7 +115,7 @@ const QuantizedKernel kPortableQuantized = {
 
 const Kernel kPortableKernel = {
     "portable", kPortableQuantized, [] { return true; }, sizeof(std::int32_t), loop_stage, pack, count, reach, loop_add_doubled, loop_to_float, loop_to_int8,
-    loop_pack_float, loop_pack_int8, peak,
+    loop_pack_float, loop_pack_int8, loop_hamming, peak,
 };
 
 }  // namespace binvpr

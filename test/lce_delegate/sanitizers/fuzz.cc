@@ -25,6 +25,7 @@ tflite_abi::Delegate* tflite_plugin_create_delegate(const char* const*, const ch
                                                     void (*)(const char*));
 void tflite_plugin_destroy_delegate(tflite_abi::Delegate*);
 const char* binvpr_lce_kernels();
+bool binvpr_lce_hamming(const char*, const std::uint8_t*, std::size_t, std::size_t, const std::uint8_t*, std::uint32_t*);
 }
 
 namespace {
@@ -229,17 +230,44 @@ void check_shared() {
   other.join();
 }
 
+// Distances of descriptors: every kernel reads what is theirs, and gives the same.
+
+std::unique_ptr<std::uint8_t[]> random_bytes(std::size_t size, Random& random) {
+  std::unique_ptr<std::uint8_t[]> bytes(new std::uint8_t[size]);
+  for (std::size_t i = 0; i < size; ++i) bytes[i] = static_cast<std::uint8_t>(random.bits());
+  return bytes;
+}
+
+void check_hamming() {
+  Random random(seed);
+  const std::size_t count = random.index(20), words = 1 + random.index(random.one_in(9) ? 400 : 40);
+  const std::size_t bytes = 8 * words, offset = random.index(8);
+  const auto descriptors = random_bytes(offset + count * bytes, random), query = random_bytes(offset + bytes, random);
+  std::vector<std::uint32_t> expected(count);
+  for (std::size_t i = 0; i < count * bytes; ++i) {
+    const unsigned differing = descriptors[offset + i] ^ query[offset + i % bytes];
+    expected[i / bytes] += static_cast<std::uint32_t>(__builtin_popcount(differing));
+  }
+  for (const std::string& kernel : kernels()) {
+    std::vector<std::uint32_t> found(count);
+    expect(binvpr_lce_hamming(kernel.c_str(), &descriptors[offset], count, words, &query[offset], found.data()) &&
+               found == expected,
+           kernel + " gives other distances");
+  }
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
   const std::map<std::string, void (*)()> checks = {{"options", check_options},
                                                     {"whole", check_whole},
                                                     {"damaged", check_damaged},
+                                                    {"hamming", check_hamming},
                                                     {"pool", check_pool},
                                                     {"shared", check_shared}};
   const auto check = count > 2 ? checks.find(arguments[1]) : checks.end();
   if (check == checks.end()) {
-    std::fprintf(stderr, "usage: fuzz options|whole|damaged|pool|shared SECONDS [SEED]\n");
+    std::fprintf(stderr, "usage: fuzz options|whole|damaged|hamming|pool|shared SECONDS [SEED]\n");
     return 2;
   }
   check_name = arguments[1];
