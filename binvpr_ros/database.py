@@ -15,17 +15,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from binvpr_ros.descriptor import WORD_BITS, Descriptor, hamming
-from binvpr_ros.keyframes import Keyframe
+from binvpr_ros.features import Features, FeaturesError
+from binvpr_ros.keyframes import NOTHING_CLOSED, Keyframe
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SCHEMA = """
 CREATE TABLE map (schema_version INTEGER NOT NULL, model_sha256 TEXT NOT NULL, descriptor_words INTEGER NOT NULL);
 CREATE TABLE keyframes (
     id INTEGER PRIMARY KEY,
     session INTEGER NOT NULL,
     stamp INTEGER NOT NULL,  -- nanoseconds
-    descriptor BLOB NOT NULL  -- packed bits, little-endian words of 64
+    descriptor BLOB NOT NULL,  -- packed bits, little-endian words of 64
+    features BLOB,  -- features.py says how; null: not kept
+    closes INTEGER  -- id of the keyframe whose place it was found to show; null: of none
 );
+"""
+FROM_VERSION_1 = """
+ALTER TABLE keyframes ADD COLUMN features BLOB;
+ALTER TABLE keyframes ADD COLUMN closes INTEGER;
+UPDATE map SET schema_version = 2;
 """
 INITIAL_CAPACITY = 1024
 LOCK_TIMEOUT = 0.2
@@ -49,7 +57,9 @@ class KeyframeDatabase:
         self._ids = np.empty(INITIAL_CAPACITY, np.int64)
         self._sessions = np.empty(INITIAL_CAPACITY, np.int64)
         self._stamps = np.empty(INITIAL_CAPACITY, np.int64)
+        self._closes = np.empty(INITIAL_CAPACITY, np.int64)
         self._descriptors = np.empty((INITIAL_CAPACITY, descriptor_words), np.uint64)
+        self._features: dict[int, Features] = {}  # by id, of the keyframes that are in no file
         self.session = 0
         self._next_id = 0
         self._file = None if path is None else _MapFile(path, model_sha256, descriptor_words)
@@ -76,26 +86,41 @@ class KeyframeDatabase:
         """Stamps [K], nanoseconds."""
         return self._stamps[self._first_matched : self._size]
 
+    @property
+    def closes(self) -> NDArray[np.int64]:
+        """Ids [K] of the keyframes whose places they were found to show, or NOTHING_CLOSED."""
+        return self._closes[self._first_matched : self._size]
+
     def distances(self, descriptor: Descriptor) -> NDArray[np.uint32]:
         """Return the Hamming distance of `descriptor` to every keyframe [K]; exact."""
         return hamming(self._descriptors[self._first_matched : self._size], descriptor)
 
     def keyframe(self, index: int) -> Keyframe:
-        """Return the keyframe at position `index` of the arrays above."""
+        """Return the keyframe at position `index` of the arrays above, without its features."""
         at = self._first_matched + index
         return Keyframe(
-            int(self._ids[at]), int(self._sessions[at]), int(self._stamps[at]), self._descriptors[at].copy()
-        )
+            int(self._ids[at]), int(self._sessions[at]), int(self._stamps[at]), self._descriptors[at].copy(),
+            closes=int(self._closes[at]),
+        )  # fmt: skip
 
-    def next_keyframe(self, stamp: int, descriptor: Descriptor) -> Keyframe:
+    def features(self, keyframe: Keyframe) -> Features | None:
+        """Return the features of a keyframe of the map; None where there are none, or they cannot be read."""
+        if keyframe.id in self._features or self._file is None:
+            return self._features.get(keyframe.id)
+        return self._file.features(keyframe.id)
+
+    def next_keyframe(self, stamp: int, descriptor: Descriptor, features: Features | None = None) -> Keyframe:
         """Return the keyframe that an image of the present session would become; `add` keeps it."""
-        return Keyframe(self._next_id, self.session, stamp, descriptor)
+        return Keyframe(self._next_id, self.session, stamp, descriptor, features)
 
     def add(self, keyframe: Keyframe) -> None:
         """Keep `keyframe`; where it cannot be written it is kept in memory alone, and DatabaseError is raised."""
         self._remember(keyframe)
+        if keyframe.features is not None:
+            self._features[keyframe.id] = keyframe.features
         if self._file is not None:
             self._file.add(keyframe)
+            self._features.pop(keyframe.id, None)
 
     def save(self) -> str:
         """Bring all that was committed into the one file, so that it can be copied; return a sentence about it."""
@@ -124,11 +149,12 @@ class KeyframeDatabase:
 
     def _remember(self, keyframe: Keyframe) -> None:
         if self._size == len(self._ids):
-            self._ids, self._sessions, self._stamps, self._descriptors = (
+            self._ids, self._sessions, self._stamps, self._closes, self._descriptors = (
                 np.concatenate([array, np.empty_like(array)])
-                for array in (self._ids, self._sessions, self._stamps, self._descriptors)
+                for array in (self._ids, self._sessions, self._stamps, self._closes, self._descriptors)
             )
         at = self._size
+        self._closes[at] = keyframe.closes
         self._ids[at], self._sessions[at], self._stamps[at] = keyframe.id, keyframe.session, keyframe.stamp
         self._descriptors[at] = keyframe.descriptor
         self._size += 1
@@ -160,9 +186,21 @@ class _MapFile:
 
     def add(self, keyframe: Keyframe) -> None:
         """Commit `keyframe`."""
-        row = (keyframe.id, keyframe.session, keyframe.stamp, keyframe.descriptor.astype("<u8").tobytes())
+        features = None if keyframe.features is None else keyframe.features.to_bytes()
+        closes = None if keyframe.closes == NOTHING_CLOSED else keyframe.closes
+        row = (
+            keyframe.id, keyframe.session, keyframe.stamp, keyframe.descriptor.astype("<u8").tobytes(), features, closes
+        )  # fmt: skip
         with self._writing():
-            self._connection.execute("INSERT INTO keyframes VALUES (?, ?, ?, ?)", row)
+            self._connection.execute("INSERT INTO keyframes VALUES (?, ?, ?, ?, ?, ?)", row)
+
+    def features(self, number: int) -> Features | None:
+        """Return the features of the keyframe of this id; None where there are none, or they cannot be read."""
+        try:
+            row = self._connection.execute("SELECT features FROM keyframes WHERE id = ?", (number,)).fetchone()
+            return None if row is None or row[0] is None else Features.from_bytes(row[0])
+        except (sqlite3.Error, FeaturesError, TypeError):
+            return None  # what cannot be verified is refused, which says so
 
     def save(self) -> str:
         """Bring the write-ahead log into the file; return a sentence about it."""
@@ -191,23 +229,32 @@ class _MapFile:
         if facts is None:
             raise DatabaseError(f"{path} does not say which model it was made with; restore a copy of the file")
         version, model, words = facts
-        if version != SCHEMA_VERSION:
+        if version not in (1, SCHEMA_VERSION):
             raise DatabaseError(f"{path} has map version {version}, not {SCHEMA_VERSION}; upgrade binvpr_ros")
         if model != model_sha256 or words != self._words:
             raise DatabaseError(f"{path} was made with another model (SHA-256 {model}); use that model or another file")
+        if version == 1:
+            connection.executescript("BEGIN;" + FROM_VERSION_1 + "COMMIT;")
 
     def read(self) -> list[Keyframe]:
         """Return all keyframes, by id; closes the file where one is damaged."""
         keyframes = []
         try:
-            rows = self._connection.execute("SELECT id, session, stamp, descriptor FROM keyframes ORDER BY id")
-            for number, session, stamp, blob in rows:
+            rows = self._connection.execute("SELECT id, session, stamp, descriptor, closes FROM keyframes ORDER BY id")
+            for number, session, stamp, blob, closed in rows:
                 if len(blob) != self._words * WORD_BITS // 8:
                     raise DatabaseError(f"{self._path} is damaged at keyframe {number}; restore a copy of the file")
                 descriptor = np.frombuffer(blob, "<u8").astype(np.uint64)
                 # SQLite keeps a text in an INTEGER column too, which operator.index refuses.
+                closes = NOTHING_CLOSED if closed is None else operator.index(closed)
                 keyframes.append(
-                    Keyframe(operator.index(number), operator.index(session), operator.index(stamp), descriptor)
+                    Keyframe(
+                        operator.index(number),
+                        operator.index(session),
+                        operator.index(stamp),
+                        descriptor,
+                        closes=closes,
+                    )
                 )
         except DatabaseError:
             self.close()
