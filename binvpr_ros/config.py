@@ -75,7 +75,7 @@ class Config:
         10, "This many latest keyframes are no candidates.", low=0, high=1_000_000, live=True
     )
     min_score: float = _parameter(
-        0.35,
+        0.15,
         "Least score of a loop closure: 0 is the map's median similarity, 1 that of neighbours.",
         low=0.0,
         high=1.0,
@@ -95,6 +95,22 @@ class Config:
     confirmation_window: int = _parameter(
         5, "How many keyframes apart two matches are still near the same place.", low=0, high=1000, live=True
     )
+    verify: bool = _parameter(True, "Publish what local features verify by geometry, and nothing else.", live=True)
+    min_inliers: int = _parameter(
+        30, "Matches of local features that must obey one motion of the camera.", low=8, high=500, live=True
+    )
+    verification_time: float = _parameter(
+        0.02,
+        "Time in which verifications of one keyframe may begin; what is left over is refused.",
+        low=0.0,
+        high=60.0,
+        unit="s",
+        live=True,
+    )
+    max_places: int = _parameter(
+        1, "Places apart that may look like a keyframe; more are a pattern, such as equal doors.", low=1, high=1000,
+        live=True,
+    )  # fmt: skip
     max_candidates: int = _parameter(3, "Most candidates for one keyframe.", low=1, high=100, live=True)
 
     def __post_init__(self) -> None:

@@ -16,17 +16,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from binvpr_ros.descriptor import WORD_BITS, Descriptor, hamming
-from binvpr_ros.keyframes import Keyframe
+from binvpr_ros.features import Features, FeaturesError
+from binvpr_ros.keyframes import NOTHING_CLOSED, Keyframe
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SCHEMA = """
 CREATE TABLE map (schema_version INTEGER NOT NULL, model_sha256 TEXT NOT NULL, descriptor_words INTEGER NOT NULL);
 CREATE TABLE keyframes (
     id INTEGER PRIMARY KEY,
     session INTEGER NOT NULL,
     stamp INTEGER NOT NULL,  -- nanoseconds
-    descriptor BLOB NOT NULL  -- packed bits, little-endian words of 64
+    descriptor BLOB NOT NULL,  -- packed bits, little-endian words of 64
+    features BLOB,  -- features.py says how; null: not kept
+    closes INTEGER  -- id of the keyframe whose place it was found to show; null: of none
 );
+"""
+FROM_VERSION_1 = """
+ALTER TABLE keyframes ADD COLUMN features BLOB;
+ALTER TABLE keyframes ADD COLUMN closes INTEGER;
+UPDATE map SET schema_version = 2;
 """
 INITIAL_CAPACITY = 1024
 BLOCK = 1 << 15
@@ -50,6 +58,7 @@ class _Keyframes(NamedTuple):
     ids: NDArray[np.int64]  # [n], ascending
     sessions: NDArray[np.int32]  # [n]
     stamps: NDArray[np.int64]  # [n], nanoseconds
+    closes: NDArray[np.int64]  # [n], ids, or NOTHING_CLOSED
     descriptors: NDArray[np.uint64]  # [n,W]
 
 
@@ -66,8 +75,10 @@ class KeyframeDatabase:
         self._ids = np.empty(INITIAL_CAPACITY, np.int64)
         self._sessions = np.empty(INITIAL_CAPACITY, np.int32)
         self._stamps = np.empty(INITIAL_CAPACITY, np.int64)
+        self._closes = np.empty(INITIAL_CAPACITY, np.int64)
         self._words = descriptor_words
         self._blocks: list[NDArray[np.uint64]] = []  # [BLOCK,W] each
+        self._features: dict[int, Features] = {}  # by id, of the keyframes that are in no file
         self.session = 0
         self._next_id = 0
         self._file = None if path is None else _MapFile(path, model_sha256, descriptor_words)
@@ -94,6 +105,11 @@ class KeyframeDatabase:
         """Stamps [K], nanoseconds."""
         return self._stamps[self._first_matched : self._size]
 
+    @property
+    def closes(self) -> NDArray[np.int64]:
+        """Ids [K] of the keyframes whose places they were found to show, or NOTHING_CLOSED."""
+        return self._closes[self._first_matched : self._size]
+
     def distances(self, descriptor: Descriptor) -> NDArray[np.uint32]:
         """Return the Hamming distance of `descriptor` to every keyframe [K]; exact."""
         first = self._first_matched
@@ -105,14 +121,21 @@ class KeyframeDatabase:
         return distances
 
     def keyframe(self, index: int) -> Keyframe:
-        """Return the keyframe at position `index` of the arrays above."""
+        """Return the keyframe at position `index` of the arrays above, without its features."""
         at = range(self._first_matched, self._size)[index]
         descriptor = self._blocks[at // BLOCK][at % BLOCK].copy()
-        return Keyframe(int(self._ids[at]), int(self._sessions[at]), int(self._stamps[at]), descriptor)
+        number, session, stamp = int(self._ids[at]), int(self._sessions[at]), int(self._stamps[at])
+        return Keyframe(number, session, stamp, descriptor, closes=int(self._closes[at]))
 
-    def next_keyframe(self, stamp: int, descriptor: Descriptor) -> Keyframe:
+    def features(self, keyframe: Keyframe) -> Features | None:
+        """Return the features of a keyframe of the map; None where there are none, or they cannot be read."""
+        if keyframe.id in self._features or self._file is None:
+            return self._features.get(keyframe.id)
+        return self._file.features(keyframe.id)
+
+    def next_keyframe(self, stamp: int, descriptor: Descriptor, features: Features | None = None) -> Keyframe:
         """Return the keyframe that an image of the present session would become; `add` keeps it."""
-        return Keyframe(self._next_id, self.session, stamp, descriptor)
+        return Keyframe(self._next_id, self.session, stamp, descriptor, features)
 
     def add(self, keyframe: Keyframe) -> None:
         """Keep `keyframe`; where it cannot be written it is kept in memory alone, and DatabaseError is raised."""
@@ -121,11 +144,15 @@ class KeyframeDatabase:
                 np.array([keyframe.id], np.int64),
                 np.array([keyframe.session], np.int32),
                 np.array([keyframe.stamp], np.int64),
+                np.array([keyframe.closes], np.int64),
                 keyframe.descriptor[np.newaxis],
             )
         )
+        if keyframe.features is not None:
+            self._features[keyframe.id] = keyframe.features
         if self._file is not None:
             self._file.add(keyframe)
+            self._features.pop(keyframe.id, None)
 
     def save(self) -> str:
         """Bring all that was committed into the one file, so that it can be copied; return a sentence about it."""
@@ -160,9 +187,11 @@ class KeyframeDatabase:
             self._ids = _with_capacity(self._ids, capacity)
             self._sessions = _with_capacity(self._sessions, capacity)
             self._stamps = _with_capacity(self._stamps, capacity)
+            self._closes = _with_capacity(self._closes, capacity)
         self._ids[start:stop] = keyframes.ids
         self._sessions[start:stop] = keyframes.sessions
         self._stamps[start:stop] = keyframes.stamps
+        self._closes[start:stop] = keyframes.closes
         descriptors = keyframes.descriptors
         while len(descriptors):
             at = self._size % BLOCK
@@ -206,9 +235,21 @@ class _MapFile:
 
     def add(self, keyframe: Keyframe) -> None:
         """Commit `keyframe`."""
-        row = (keyframe.id, keyframe.session, keyframe.stamp, keyframe.descriptor.astype("<u8").tobytes())
+        features = None if keyframe.features is None else keyframe.features.to_bytes()
+        closes = None if keyframe.closes == NOTHING_CLOSED else keyframe.closes
+        row = (
+            keyframe.id, keyframe.session, keyframe.stamp, keyframe.descriptor.astype("<u8").tobytes(), features, closes
+        )  # fmt: skip
         with self._writing():
-            self._connection.execute("INSERT INTO keyframes VALUES (?, ?, ?, ?)", row)
+            self._connection.execute("INSERT INTO keyframes VALUES (?, ?, ?, ?, ?, ?)", row)
+
+    def features(self, number: int) -> Features | None:
+        """Return the features of the keyframe of this id; None where there are none, or they cannot be read."""
+        try:
+            row = self._connection.execute("SELECT features FROM keyframes WHERE id = ?", (number,)).fetchone()
+            return None if row is None or row[0] is None else Features.from_bytes(row[0])
+        except (sqlite3.Error, FeaturesError, TypeError):
+            return None  # what cannot be verified is refused, which says so
 
     def save(self) -> str:
         """Bring the write-ahead log into the file; return a sentence about it."""
@@ -237,18 +278,23 @@ class _MapFile:
         if facts is None:
             raise DatabaseError(f"{path} does not say which model it was made with; restore a copy of the file")
         version, model, words = facts
-        if version != SCHEMA_VERSION:
+        if version not in (1, SCHEMA_VERSION):
             raise DatabaseError(f"{path} has map version {version}, not {SCHEMA_VERSION}; upgrade binvpr_ros")
         if model != model_sha256 or words != self._words:
             raise DatabaseError(f"{path} was made with another model (SHA-256 {model}); use that model or another file")
+        if version == 1:
+            connection.executescript("BEGIN;" + FROM_VERSION_1 + "COMMIT;")
 
     def read(self) -> Iterator[_Keyframes]:
         """Yield all keyframes, by id; closes the file where one is damaged."""
         size = self._words * WORD_BITS // 8
         try:
-            rows = self._connection.execute("SELECT id, session, stamp, descriptor FROM keyframes ORDER BY id")
+            # What closes nothing comes as a number from SQLite, which takes less time than to replace it here.
+            rows = self._connection.execute(
+                f"SELECT id, session, stamp, IFNULL(closes, {NOTHING_CLOSED}), descriptor FROM keyframes ORDER BY id"  # noqa: S608
+            )
             while some := rows.fetchmany(ROWS_READ):
-                ids, sessions, stamps, blobs = zip(*some, strict=True)
+                ids, sessions, stamps, closes, blobs = zip(*some, strict=True)
                 for number, blob in zip(ids, blobs, strict=True):
                     if len(blob) != size:
                         raise DatabaseError(f"{self._path} is damaged at keyframe {number}; restore a copy of the file")
@@ -257,6 +303,7 @@ class _MapFile:
                     np.frombuffer(array("q", ids), np.int64),
                     np.frombuffer(array("i", sessions), np.int32),
                     np.frombuffer(array("q", stamps), np.int64),
+                    np.frombuffer(array("q", closes), np.int64),
                     np.frombuffer(b"".join(blobs), "<u8").reshape(-1, self._words),
                 )
         except DatabaseError:

@@ -7,18 +7,26 @@ from dataclasses import dataclass
 
 from binvpr_ros.config import Config
 from binvpr_ros.descriptor import WORD_BITS, Descriptor, hamming
+from binvpr_ros.features import Features
 
 NANOSECONDS = 1_000_000_000
+NOTHING_CLOSED = -1
 
 
 @dataclass(frozen=True, eq=False)
 class Keyframe:
-    """An image that is remembered: `id` counts over all sessions of a map, `stamp` is in nanoseconds."""
+    """An image that is remembered: `id` counts over all sessions of a map, `stamp` is in nanoseconds.
+
+    `features` are those of the newest keyframe, None where they were not asked for; of an earlier one they are asked of
+    the database. `closes` is the id of the keyframe whose place it was found to show, or NOTHING_CLOSED.
+    """
 
     id: int
     session: int
     stamp: int
     descriptor: Descriptor
+    features: Features | None = None
+    closes: int = NOTHING_CLOSED
 
 
 class KeyframePolicy:

@@ -5,13 +5,19 @@ The similarity of two descriptors of N bits at Hamming distance d is 1 - 2 d / N
 is for one place, and for two, depends on the scene, so a match's score is its position between them: 0 is the
 similarity to the map as a whole (its median), 1 that of neighbouring keyframes. DBoW2 normalises by the latter alone
 (Galvez-Lopez and Tardos, TRO 2012, section V-A); the former makes buildings where all looks alike score lower.
+
+What scores well and is confirmed by the keyframes before must then be a place that was left and come back to, must not
+be one of many that look alike, and must be verified by geometry.
 """
 
 from __future__ import annotations
 
 import enum
+import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +26,8 @@ from numpy.typing import NDArray
 from binvpr_ros.config import Config
 from binvpr_ros.database import KeyframeDatabase
 from binvpr_ros.descriptor import WORD_BITS
-from binvpr_ros.keyframes import NANOSECONDS, Keyframe
+from binvpr_ros.features import Camera, Features, verify
+from binvpr_ros.keyframes import NANOSECONDS, NOTHING_CLOSED, Keyframe
 
 NOT_VERIFIED = -1
 COUNTED_AT_ONCE = 1 << 15
@@ -35,6 +42,10 @@ class Refusal(str, enum.Enum):
     LOW_SCORE = "low_score"  # less similar than min_score
     NOT_CONFIRMED = "not_confirmed"  # the preceding keyframes did not match near the same place
     NOT_AMONG_BEST = "not_among_best"  # more than max_candidates other places match better
+    NEVER_LEFT = "never_left"  # the view has been much the same all the time since
+    AMBIGUOUS = "ambiguous"  # more than max_places places look like this one
+    FEW_INLIERS = "few_inliers"  # the local features do not obey one motion of the camera
+    NOT_VERIFIED = "not_verified"  # there was no time to verify, or there are no features
 
 
 @dataclass(frozen=True)
@@ -79,6 +90,88 @@ class _Candidate(NamedTuple):
     since: int  # stamp of the first of them, nanoseconds
 
 
+Verify = Callable[[Features, Features, Camera | None], int]
+"""Two images' features and their camera -> inliers, as `features.verify` does."""
+
+
+class _Trial:
+    """Tries the candidates of one keyframe: that they are one place, to which the robot came back, and by geometry."""
+
+    ISLAND_SCORE = 0.5  # of a match's score: what an island of keyframes around it, or the present, reaches throughout
+    RIVAL_SCORE = 0.8  # of a match's score: what the best of an island reaches that could be taken for it
+
+    def __init__(
+        self,
+        query: Keyframe,
+        database: KeyframeDatabase,
+        config: Config,
+        camera: Camera | None,
+        scores: NDArray[np.float64],
+        distances: NDArray[np.uint32],
+        verify: Verify,
+    ) -> None:
+        self.query = query
+        self.database = database
+        self.config = config
+        self._camera = camera
+        self.distances = distances  # [K], of the keyframes within the exclusion window too
+        self._score_at = scores  # [N+1], by distance
+        self._verify = verify
+        self._spent = 0.0  # seconds
+
+    @cached_property
+    def _scores(self) -> NDArray[np.float64]:
+        """Scores [K] of all keyframes; most queries have no candidate that needs them."""
+        return self._score_at[self.distances]
+
+    def of(self, candidate: _Candidate, match: Keyframe) -> tuple[Refusal | None, int]:
+        """Return why `candidate`, which is the keyframe `match`, is no closure, or None, and the inliers."""
+        reason = self._aliasing(candidate)
+        if reason is not None:
+            return reason, NOT_VERIFIED
+        if self.query.features is None or self._spent >= self.config.verification_time:
+            return Refusal.NOT_VERIFIED, NOT_VERIFIED
+        start = time.perf_counter()
+        features = self.database.features(match)
+        if features is None:
+            return Refusal.NOT_VERIFIED, NOT_VERIFIED
+        inliers = self._verify(self.query.features, features, self._camera)
+        self._spent += time.perf_counter() - start
+        return (None if inliers >= self.config.min_inliers else Refusal.FEW_INLIERS), inliers
+
+    def _aliasing(self, candidate: _Candidate) -> Refusal | None:
+        """Return why the map around `candidate` looks like no one place to which the robot came back, or None.
+
+        An island is a run of keyframes that look like the query. One that lasts until now is the present, and was never
+        left: so look a tunnel, a wall, and a robot that stands. Of the others, those that closures have joined are one
+        place; what looks like more than `max_places` places is a pattern, such as equal doors along a corridor. The
+        keyframes within the exclusion window count too: a door that was passed seconds ago may be this one's double.
+        """
+        scores, window = self._scores, self.config.confirmation_window
+        ids, sessions, closes = self.database.ids, self.database.sessions, self.database.closes
+        score = min(candidate.score, 1.0)  # to be more like the query than its neighbours are proves nothing
+        alike = np.flatnonzero(scores >= self.ISLAND_SCORE * score)
+        ends = (np.diff(ids[alike]) > window) | (np.diff(sessions[alike]) != 0)
+        islands = np.split(alike, np.flatnonzero(ends) + 1)
+        present = sessions[islands[-1][-1]] == self.query.session and self.query.id - ids[islands[-1][-1]] <= window
+        if present and candidate.position in islands.pop():
+            return Refusal.NEVER_LEFT
+        places: list[list[tuple[int, int]]] = []  # each the first and last ids of its islands
+        for island in islands:
+            if scores[island].max() < self.RIVAL_SCORE * score:
+                continue
+            first, last = int(ids[island[0]]), int(ids[island[-1]])
+            closed = closes[island][closes[island] != NOTHING_CLOSED]
+            joined = [
+                place
+                for place in places
+                if any(((low - window <= closed) & (closed <= high + window)).any() for low, high in place)
+            ]
+            places = [place for place in places if place not in joined]
+            places.append([(first, last), *(ends for place in joined for ends in place)])
+        return Refusal.AMBIGUOUS if len(places) > self.config.max_places else None
+
+
 class LoopCloser:
     """Decides over the matches of each keyframe in turn; remembers what the preceding ones matched."""
 
@@ -86,12 +179,18 @@ class LoopCloser:
     LEAST_NEIGHBOUR_SIMILARITY = 0.75  # of a calm drive; a fast one must not make poor matches look good
     MOST_PLACES = 20  # places followed from keyframe to keyframe
 
-    def __init__(self) -> None:
+    def __init__(self, verify: Verify = verify) -> None:
+        self._verify = verify
         self._neighbour_similarities: deque[float] = deque(maxlen=self.NEIGHBOURS)
         self._previous: list[_Candidate] = []
 
-    def decide(self, query: Keyframe, database: KeyframeDatabase, config: Config) -> Verdict:
-        """Return the loop closures of `query`, which is not yet in `database`, and the refusals."""
+    def decide(
+        self, query: Keyframe, database: KeyframeDatabase, config: Config, camera: Camera | None = None
+    ) -> Verdict:
+        """Return the loop closures of `query`, which is not yet in `database`, and the refusals.
+
+        `camera` took all the images; None where its calibration is not known.
+        """
         previous, self._previous = self._previous, []
         if len(database) == 0:
             return Verdict(refused=[Refused(Refusal.NO_HISTORY)])
@@ -107,27 +206,15 @@ class LoopCloser:
             return Verdict(refused=[Refused(Refusal.NO_HISTORY)])
 
         scores = self._scores(similarities, distances)
-        distances[within_window] = len(scores)  # farther than any
-        places = self._places(distances, scores, query, database, config)
+        open_distances = np.where(within_window, len(scores), distances)  # farther than any
+        places = self._places(open_distances, scores, query, database, config)
         if not places:
-            best = int(distances.argmin())
+            best = int(open_distances.argmin())
             refused = Refused(Refusal.LOW_SCORE, database.keyframe(best), _reported(scores[distances[best]]))
             return Verdict(refused=[refused])
         self._previous = [self._follow(place, previous, config) for place in places]
 
-        closures: list[LoopClosure] = []
-        refusals: list[Refused] = []
-        for candidate in self._previous:
-            match = database.keyframe(candidate.position)
-            lasted = query.stamp - candidate.since
-            if candidate.streak <= config.confirmations or lasted < config.confirmation_time * NANOSECONDS:
-                refusals.append(Refused(Refusal.NOT_CONFIRMED, match, _reported(candidate.score)))
-            elif len(closures) == config.max_candidates:
-                refusals.append(Refused(Refusal.NOT_AMONG_BEST, match, _reported(candidate.score)))
-            else:
-                hamming = int(distances[candidate.position])
-                closures.append(LoopClosure(query, match, hamming, _reported(candidate.score)))
-        return Verdict(closures, refusals)
+        return self._verdict(_Trial(query, database, config, camera, scores, distances, self._verify))
 
     def forget(self) -> None:
         """Start anew, as after a reset: nothing that was matched before confirms anything."""
@@ -177,6 +264,28 @@ class LoopCloser:
             apart = np.abs(ids[remaining] - ids[best]) > config.confirmation_window
             remaining = remaining[apart | (sessions[remaining] != sessions[best])]
         return places
+
+    def _verdict(self, trial: _Trial) -> Verdict:
+        """Return which candidates of this keyframe are closures; those that match best are tried first."""
+        query, config = trial.query, trial.config
+        closures: list[LoopClosure] = []
+        refusals: list[Refused] = []
+        for candidate in self._previous:
+            match = trial.database.keyframe(candidate.position)
+            lasted = query.stamp - candidate.since
+            reason, inliers = None, NOT_VERIFIED
+            if candidate.streak <= config.confirmations or lasted < config.confirmation_time * NANOSECONDS:
+                reason = Refusal.NOT_CONFIRMED
+            elif len(closures) == config.max_candidates:
+                reason = Refusal.NOT_AMONG_BEST
+            elif config.verify:
+                reason, inliers = trial.of(candidate, match)
+            if reason is None:
+                hamming = int(trial.distances[candidate.position])
+                closures.append(LoopClosure(query, match, hamming, _reported(candidate.score), inliers))
+            else:
+                refusals.append(Refused(reason, match, _reported(candidate.score)))
+        return Verdict(closures, refusals)
 
     @staticmethod
     def _follow(place: _Candidate, previous: list[_Candidate], config: Config) -> _Candidate:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""sensor_msgs/Image and CompressedImage -> array; LoopClosure <-> sensor_msgs/PointCloud2."""
+"""sensor_msgs/Image and CompressedImage -> array; CameraInfo -> Camera; LoopClosure <-> sensor_msgs/PointCloud2."""
 
 from __future__ import annotations
 
@@ -12,17 +12,22 @@ import cv2
 import numpy as np
 from builtin_interfaces.msg import Time
 from numpy.typing import NDArray
-from sensor_msgs.msg import CompressedImage, PointCloud2, PointField
+from sensor_msgs.msg import CameraInfo, CompressedImage, PointCloud2, PointField
 from sensor_msgs.msg import Image as ImageMessage
 from std_msgs.msg import Header
 
 from binvpr_ros.descriptor import Image, decode_image
+from binvpr_ros.features import Camera
 from binvpr_ros.keyframes import NANOSECONDS
 from binvpr_ros.loop_closure import LoopClosure
 
 
 class ImageMessageError(ValueError):
     """An image message cannot be used; the message says why."""
+
+
+class CameraInfoError(ValueError):
+    """A camera's calibration cannot be used; the message says why."""
 
 
 # Encoding -> channels, and the OpenCV code that makes RGB of it (None: it is RGB or grey already).
@@ -159,6 +164,31 @@ def _rosbags_converter() -> Callable[[ImageMessage, str], Image]:
             raise ImageMessageError(f"rosbags-image cannot convert it ({error})") from None
 
     return convert_with_rosbags
+
+
+LENSES = {"plumb_bob": (0, 4, 5), "rational_polynomial": (0, 8, 12, 14), "equidistant": (4,), "fisheye": (4,)}
+"""Distortion model -> how many coefficients it may have."""
+
+
+def camera_from_info(message: CameraInfo, rectified: bool = False) -> Camera:
+    """Return the camera of a sensor_msgs/CameraInfo; raises CameraInfoError where it is not calibrated, or not known.
+
+    Of an image that is `rectified` (image_proc's image_rect) the lens distorts nothing, and its matrix is in `p`.
+    """
+    region = message.roi
+    width, height = (region.width, region.height) if region.width and region.height else (message.width, message.height)
+    matrix = np.array(message.p if rectified else message.k, np.float64).reshape(3, -1)[:, :3]
+    coefficients = np.array([] if rectified else message.d, np.float64)
+    if not (width and height and np.isfinite(matrix).all() and matrix[0, 0] > 0 and matrix[1, 1] > 0):
+        raise CameraInfoError("it holds no calibration; calibrate the camera, or go on without")
+    model = message.distortion_model or "plumb_bob"
+    if not rectified and (len(coefficients) not in LENSES.get(model, ()) or not np.isfinite(coefficients).all()):
+        raise CameraInfoError(
+            f"its {len(coefficients)} coefficients of the distortion model {model[:40]!r} are not known here; "
+            f"use one of {', '.join(LENSES)}, or rectified images"
+        )
+    matrix[:2, 2] -= (region.x_offset, region.y_offset)
+    return Camera((width, height), matrix, coefficients, fisheye=not rectified and LENSES[model] == (4,))
 
 
 def to_nanoseconds(stamp: Time) -> int:

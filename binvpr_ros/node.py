@@ -22,7 +22,7 @@ from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CompressedImage, Image, PointCloud2
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
@@ -36,7 +36,9 @@ from binvpr_ros.database import DatabaseError
 from binvpr_ros.descriptor import DescriptorError
 from binvpr_ros.loop_closure import Refusal
 from binvpr_ros.messages import (
+    CameraInfoError,
     ImageMessageError,
+    camera_from_info,
     decode,
     from_nanoseconds,
     message_from_closures,
@@ -107,7 +109,7 @@ class Statistics:
 
 
 class BinvprNode(Node):
-    """Subscribes to `image`, publishes `loop_closures` and `keyframes`, reports on /diagnostics."""
+    """Subscribes to `image` and `camera_info`, publishes `loop_closures` and `keyframes`, reports on /diagnostics."""
 
     def __init__(self) -> None:
         super().__init__("binvpr")
@@ -133,6 +135,8 @@ class BinvprNode(Node):
         # Inference stays off the executor's thread, so services and parameters answer while it runs.
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="recognizer")
         self._busy = threading.Event()
+        self._camera_info: CameraInfo | None = None
+        self.create_subscription(CameraInfo, "camera_info", self._on_camera_info, NEWEST_IMAGE)
         self._subscribe(CompressedImage if config.compressed else Image)
         card, backend = self._recognizer.network.card, self._recognizer.network.backend.name
         self.get_logger().info(
@@ -185,6 +189,20 @@ class BinvprNode(Node):
         # Fast DDS now and then reports a change of 2,147,483,647.
         if 0 < event.total_count_change <= MOST_LOST_AT_ONCE:
             self._statistics.count("messages_lost", event.total_count_change)
+
+    def _on_camera_info(self, message: CameraInfo) -> None:
+        """Take over the camera's calibration where it is new."""
+        message.header = Header()  # which differs each time
+        if message == self._camera_info:
+            return
+        self._camera_info = message
+        topic = self.resolve_topic_name("image")
+        try:
+            self._recognizer.camera = camera_from_info(message, rectified="image_rect" in topic)
+            self.get_logger().info(f"the camera of {topic} is calibrated: loops are verified by its essential matrix")
+        except CameraInfoError as error:
+            self._recognizer.camera = None
+            self.get_logger().warning(f"camera_info is not used: {error}")
 
     def _on_image(self, message: Image | CompressedImage) -> None:
         """Hand the image to the worker, or drop it when that is busy: a frame never waits behind another."""

@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from binvpr_ros.config import Config, model_path
 from binvpr_ros.database import DatabaseError, KeyframeDatabase
 from binvpr_ros.descriptor import Description, DescriptorNetwork, Image
+from binvpr_ros.features import Camera, Features, extract
 from binvpr_ros.keyframes import NANOSECONDS, Keyframe, KeyframePolicy
 from binvpr_ros.loop_closure import LoopCloser, Refusal, Refused, Verdict
 
@@ -35,17 +38,21 @@ class Recognition:
 class PlaceRecognizer:
     """Recognises places in a stream of images. One thread processes; the other methods may be called from any.
 
-    `network` takes the place of the model that `config` names. Raises ModelCardError, DescriptorError, DatabaseError or
+    `network` takes the place of the model that `config` names, and `closer` that of a new one. `camera` is the one that
+    takes the images, None while its calibration is not known. Raises ModelCardError, DescriptorError, DatabaseError or
     ConfigError when it cannot start.
     """
 
-    def __init__(self, config: Config, network: DescriptorNetwork | None = None) -> None:
+    def __init__(
+        self, config: Config, network: DescriptorNetwork | None = None, closer: LoopCloser | None = None
+    ) -> None:
         self.config = config
+        self.camera: Camera | None = None
         self.network = network or DescriptorNetwork(model_path(config), config.backend, config.threads)
         path = Path(config.database) if config.database else None
         self.database = KeyframeDatabase(path, self.network.card.sha256, self.network.words)
         self._policy = KeyframePolicy()
-        self._closer = LoopCloser()
+        self._closer = closer or LoopCloser()
         self._last_stamp: int | None = None
         self._leapt_to: int | None = None
         self._lock = threading.Lock()
@@ -55,13 +62,16 @@ class PlaceRecognizer:
 
         Raises StampError, as `recognize` does.
         """
-        return self.recognize(self.network.describe(image), stamp)
+        return self.recognize(self.network.describe(image), stamp, lambda: extract(image))
 
-    def recognize(self, description: Description, stamp: int) -> Recognition:
+    def recognize(
+        self, description: Description, stamp: int, features: Callable[[], Features | None] = lambda: None
+    ) -> Recognition:
         """Recognise the place of an image that the network has described, taken at `stamp` (nanoseconds).
 
-        Raises StampError for an image whose stamp does not advance, or leaps by more than the exclusion window: that
-        the time has leapt is believed when a second image says so. A leap back (a bag that loops) begins a session.
+        `features` finds the image's local features, and is called where they are wanted. Raises StampError for an image
+        whose stamp does not advance, or leaps by more than the exclusion window: that the time has leapt is believed
+        when a second image says so. A leap back (a bag that loops) begins a session.
         """
         config = self.config
         descriptor, contrast = description
@@ -71,8 +81,10 @@ class PlaceRecognizer:
                 return Recognition(None, Verdict(refused=[Refused(Refusal.FEATURELESS)]), new_session)
             if not self._policy.wants(stamp, descriptor, config):
                 return Recognition(None, NO_DECISION, new_session)
-            query = self.database.next_keyframe(stamp, descriptor)
-            verdict = self._closer.decide(query, self.database, config)
+            query = self.database.next_keyframe(stamp, descriptor, features() if config.verify else None)
+            verdict = self._closer.decide(query, self.database, config, self.camera)
+            if verdict.closures:
+                query = dataclasses.replace(query, closes=verdict.closures[0].match.id)
             failure = ""
             try:
                 self.database.add(query)

@@ -15,7 +15,10 @@ from launch import LaunchContext, LaunchDescription
 
 # An argument that is left empty overrides nothing: the params file and the node's defaults hold.
 ARGUMENTS = {
-    "image_topic": ("/camera/image_raw", "Camera topic; with compressed:=true its /compressed sibling is read."),
+    "image_topic": (
+        "/camera/image_raw",
+        "Camera topic; with compressed:=true its /compressed sibling is read, and camera_info beside it.",
+    ),
     "compressed": ("", "true: subscribe to sensor_msgs/CompressedImage."),
     "namespace": ("binvpr", "Namespace of the node and its topics."),
     "params_file": ("", "YAML file of parameters; empty: the package's config/binvpr.yaml."),
@@ -47,7 +50,9 @@ def start_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         if path and not Path(path).is_file():
             raise FileNotFoundError(f"{name} {path} is not a file; give the path of one")
     compressed = overrides.get("compressed", compressed_in(params_file))
-    topic = values["image_topic"].rstrip("/") + ("/compressed" if compressed else "")
+    camera = values["image_topic"].rstrip("/")
+    topic = camera + ("/compressed" if compressed else "")
+    camera_info = camera.rpartition("/")[0] + "/camera_info"  # beside the image, as image_transport has it
 
     actions: list[LaunchDescriptionEntity] = []
     if values["fastdds_profile"]:
@@ -63,7 +68,7 @@ def start_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         name="binvpr",
         namespace=values["namespace"],
         parameters=[params_file, overrides],
-        remappings=[("image", topic)],
+        remappings=[("image", topic), ("camera_info", camera_info)],
         ros_arguments=["--log-level", values["log_level"]] if values["log_level"] else [],
         output="screen",
     )

@@ -42,6 +42,16 @@ def world_images() -> list[NDArray[np.uint8]]:
     return [world.render(*stop) for stop in drive(60)]
 
 
+@pytest.fixture
+def shapes_alone() -> Iterator[None]:
+    """Networks built in this test have shapes, but no memory for their weights: some have 70 million."""
+    import keras
+
+    with keras.StatelessScope(initialize_variables=False):
+        yield
+    keras.utils.clear_session()  # or the next network built would have the weights of these made up for
+
+
 @pytest.fixture(scope="session")
 def ros() -> Iterator[None]:
     """rclpy, initialised for this process, and an environment for the nodes that a test starts."""

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import sqlite3
 from pathlib import Path
@@ -9,8 +10,10 @@ import numpy as np
 import pytest
 
 from binvpr_ros import database as module
-from binvpr_ros.database import INITIAL_CAPACITY, DatabaseError, KeyframeDatabase
+from binvpr_ros.database import INITIAL_CAPACITY, SCHEMA_VERSION, DatabaseError, KeyframeDatabase
 from binvpr_ros.descriptor import Descriptor, hamming
+from binvpr_ros.features import Features
+from binvpr_ros.keyframes import NOTHING_CLOSED
 
 MODEL = "a" * 64
 WORDS = 4
@@ -18,6 +21,14 @@ WORDS = 4
 
 def descriptor(seed: int) -> Descriptor:
     return np.random.default_rng(seed).integers(0, 2**64, WORDS, np.uint64)
+
+
+def features(seed: int, count: int = 5) -> Features:
+    rng = np.random.default_rng(seed)
+    return Features(
+        (480, 360), rng.integers(0, 1 << 16, (count, 2), np.uint16), rng.integers(0, 256, count, np.uint8),
+        rng.integers(0, 256, (count, 32), np.uint8),
+    )  # fmt: skip
 
 
 def fill(database: KeyframeDatabase, count: int, start: int = 0) -> None:
@@ -275,3 +286,80 @@ def test_a_map_that_does_not_name_its_model(path: Path) -> None:
         connection.execute("DELETE FROM map")
     with pytest.raises(DatabaseError, match="does not say which model"):
         KeyframeDatabase(path, MODEL, WORDS)
+
+
+def test_features_come_back_from_memory_and_from_the_file(database: KeyframeDatabase) -> None:
+    database.add(database.next_keyframe(0, descriptor(0), features(0)))
+    fill(database, 1, start=1)
+    found = database.features(database.keyframe(0))
+    assert found is not None
+    for array, expected in zip(found, features(0), strict=True):
+        np.testing.assert_array_equal(array, expected)
+    assert database.features(database.keyframe(1)) is None
+
+
+def test_features_of_a_keyframe_that_cannot_be_written_are_kept_in_memory(path: Path) -> None:
+    database = KeyframeDatabase(path, MODEL, WORDS)
+    path.unlink()
+    with pytest.raises(DatabaseError):
+        database.add(database.next_keyframe(0, descriptor(0), features(0)))
+    assert database.features(database.keyframe(0)) is not None
+
+
+def test_damaged_features_are_none(path: Path) -> None:
+    database = KeyframeDatabase(path, MODEL, WORDS)
+    database.add(database.next_keyframe(0, descriptor(0), features(0)))
+    database.close()
+    for damage in (b"0", "text", 7):
+        with sqlite3.connect(path) as connection:
+            connection.execute("UPDATE keyframes SET features = ?", (damage,))
+        database = KeyframeDatabase(path, MODEL, WORDS)
+        assert database.features(database.keyframe(0)) is None
+        database.close()
+
+
+def test_what_a_keyframe_closed_comes_back(path: Path) -> None:
+    database = KeyframeDatabase(path, MODEL, WORDS)
+    fill(database, 2)
+    database.add(dataclasses.replace(database.next_keyframe(5, descriptor(2)), closes=1))
+    database.close()
+    database = KeyframeDatabase(path, MODEL, WORDS)
+    np.testing.assert_array_equal(database.closes, [NOTHING_CLOSED, NOTHING_CLOSED, 1])
+    assert database.keyframe(2).closes == 1
+
+
+def map_of_version_1(path: Path) -> None:
+    """Write a map of three keyframes, as it was before there were features."""
+    with sqlite3.connect(path) as connection:
+        connection.execute(
+            "CREATE TABLE map (schema_version INTEGER NOT NULL, model_sha256 TEXT NOT NULL, "
+            "descriptor_words INTEGER NOT NULL)"
+        )
+        connection.execute(
+            "CREATE TABLE keyframes (id INTEGER PRIMARY KEY, session INTEGER NOT NULL, stamp INTEGER NOT NULL, "
+            "descriptor BLOB NOT NULL  -- packed bits, little-endian words of 64\n)"
+        )
+        connection.execute("INSERT INTO map VALUES (1, ?, ?)", (MODEL, WORDS))
+        rows = [(number, 0, number * 1000, descriptor(number).tobytes()) for number in range(3)]
+        connection.executemany("INSERT INTO keyframes VALUES (?, ?, ?, ?)", rows)
+
+
+def test_a_map_of_version_1_opens_and_goes_on_as_version_2(path: Path) -> None:
+    map_of_version_1(path)
+    database = KeyframeDatabase(path, MODEL, WORDS)
+    np.testing.assert_array_equal(database.stamps, np.arange(3) * 1000)
+    assert database.features(database.keyframe(1)) is None
+    database.add(database.next_keyframe(9, descriptor(3), features(3)))
+    database.close()
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT schema_version FROM map").fetchone() == (SCHEMA_VERSION,) == (2,)
+    database = KeyframeDatabase(path, MODEL, WORDS)
+    assert [database.features(database.keyframe(at)) is not None for at in range(4)] == [False, False, False, True]
+
+
+def test_a_map_of_version_1_of_another_model_is_left_alone(path: Path) -> None:
+    map_of_version_1(path)
+    with pytest.raises(DatabaseError, match="was made with another model"):
+        KeyframeDatabase(path, "b" * 64, WORDS)
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT schema_version FROM map").fetchone() == (1,)

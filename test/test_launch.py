@@ -60,20 +60,26 @@ def expand(launch_file: Any, **arguments: str) -> tuple[Any, dict[str, str]]:
 def test_by_default_it_reads_the_camera_in_a_namespace(launch_file: Any) -> None:
     node, _ = expand(launch_file)
     assert node.node_name == "/binvpr/binvpr"
-    assert node.expanded_remapping_rules == [("image", "/camera/image_raw")]
+    assert node.expanded_remapping_rules == [("image", "/camera/image_raw"), ("camera_info", "/camera/camera_info")]
 
 
 def test_compressed_images_are_read_from_the_sibling_topic(launch_file: Any) -> None:
     node, _ = expand(launch_file, compressed="true", image_topic="/front/image_raw", namespace="front")
     assert node.node_name == "/front/binvpr"
-    assert node.expanded_remapping_rules == [("image", "/front/image_raw/compressed")]
+    assert node.expanded_remapping_rules == [
+        ("image", "/front/image_raw/compressed"),
+        ("camera_info", "/front/camera_info"),
+    ]
 
 
 def test_a_params_file_may_ask_for_compressed_images(launch_file: Any, tmp_path: Path) -> None:
     params_file = tmp_path / "mine.yaml"
     params_file.write_text("/**:\n  ros__parameters:\n    compressed: true\n")
     node, _ = expand(launch_file, params_file=str(params_file))
-    assert node.expanded_remapping_rules == [("image", "/camera/image_raw/compressed")]
+    assert node.expanded_remapping_rules == [
+        ("image", "/camera/image_raw/compressed"),
+        ("camera_info", "/camera/camera_info"),
+    ]
 
 
 def test_a_params_file_that_is_not_there(launch_file: Any) -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,7 +14,8 @@ from numpy.typing import NDArray
 from binvpr_ros.config import Config
 from binvpr_ros.database import KeyframeDatabase
 from binvpr_ros.descriptor import Descriptor
-from binvpr_ros.keyframes import NANOSECONDS, Keyframe
+from binvpr_ros.features import Camera, Features
+from binvpr_ros.keyframes import NANOSECONDS, NOTHING_CLOSED, Keyframe
 from binvpr_ros.loop_closure import (
     NOT_VERIFIED,
     LoopCloser,
@@ -28,8 +30,10 @@ from binvpr_ros.loop_closure import (
 BITS = 1024
 CONFIG = Config(
     exclusion_time=10.0, exclusion_keyframes=5, min_score=0.6, confirmations=2, confirmation_time=0.0,
-    confirmation_window=3, max_candidates=2,
+    confirmation_window=3, max_candidates=2, verify=False,
 )  # fmt: skip
+VERIFIED = CONFIG.replace(verify=True, min_inliers=20, verification_time=60.0)
+SOME_FEATURES = Features((1, 1), np.zeros((0, 2), np.uint16), np.zeros(0, np.uint8), np.zeros((0, 32), np.uint8))
 
 
 def place(number: float, noise: float = 0.0) -> Descriptor:
@@ -44,21 +48,29 @@ def place(number: float, noise: float = 0.0) -> Descriptor:
 
 
 class Drive:
-    """Feeds places, one a second, to a LoopCloser."""
+    """Feeds places, one a second, to a LoopCloser, to which geometry says `inliers` of every pair."""
 
-    def __init__(self, config: Config = CONFIG) -> None:
+    def __init__(self, config: Config = CONFIG, inliers: int = 100) -> None:
         self.config = config
-        self.closer = LoopCloser()
+        self.features: Features | None = SOME_FEATURES
+        self.inliers = inliers
+        self.verified = 0
+        self.closer = LoopCloser(self.verify)
         self.database = KeyframeDatabase(None, "", BITS // 64)
         self.seconds = 0
 
     def through(self, places: Iterable[float], noise: float = 0.0) -> list[Verdict]:
         return [self.at(place(number, noise)) for number in places]
 
+    def verify(self, _query: Features, _match: Features, _camera: Camera | None) -> int:
+        self.verified += 1
+        return self.inliers
+
     def at(self, descriptor: Descriptor) -> Verdict:
-        query = self.database.next_keyframe(self.seconds * NANOSECONDS, descriptor)
+        query = self.database.next_keyframe(self.seconds * NANOSECONDS, descriptor, self.features)
         verdict = self.closer.decide(query, self.database, self.config)
-        self.database.add(query)
+        closes = verdict.closures[0].match.id if verdict.closures else NOTHING_CLOSED
+        self.database.add(dataclasses.replace(query, closes=closes))
         self.seconds += 1
         return verdict
 
@@ -208,7 +220,10 @@ def test_forget_ends_all_streaks() -> None:
 class PlainLoopCloser(LoopCloser):
     """Decides as LoopCloser does, but reckons similarity and score of each keyframe, and sorts them."""
 
-    def decide(self, query: Keyframe, database: KeyframeDatabase, config: Config) -> Verdict:
+    def decide(
+        self, query: Keyframe, database: KeyframeDatabase, config: Config, camera: Camera | None = None
+    ) -> Verdict:
+        assert camera is None
         previous, self._previous = self._previous, []
         if len(database) == 0:
             return Verdict(refused=[Refused(Refusal.NO_HISTORY)])
@@ -266,6 +281,7 @@ def facts(verdict: Verdict) -> list[tuple[Any, ...]]:
 @given(
     config=st.builds(
         Config,
+        verify=st.just(False),
         exclusion_time=st.sampled_from([0.0, 3.0, 10.0]),
         exclusion_keyframes=st.integers(0, 12),
         min_score=st.sampled_from([0.0, 0.2, 0.35, 0.6, 1.0]),
@@ -303,5 +319,84 @@ def test_verdicts_are_those_of_the_plain_way(config: Config, words: int, places:
                 closer.forget()
 
 
+def test_what_geometry_verifies_is_a_closure_with_its_inliers() -> None:
+    drive = Drive(VERIFIED, inliers=20)
+    drive.through(range(30))
+    (closure,) = drive.through(range(6))[-1].closures
+    assert (closure.match.id, closure.inliers) == (5, 20)
+
+
+def test_what_geometry_does_not_verify_is_refused() -> None:
+    drive = Drive(VERIFIED, inliers=19)
+    drive.through(range(30))
+    verdicts = drive.through(range(6))
+    assert [reasons(verdict) for verdict in verdicts[2:]] == [[Refusal.FEW_INLIERS]] * 4
+    assert not any(verdict.closures for verdict in verdicts)
+
+
+def test_nothing_is_verified_that_was_refused_before() -> None:
+    drive = Drive(VERIFIED)
+    drive.through(range(30))
+    drive.through([60, 61, 7, 62, 63])
+    assert drive.verified == 0
+
+
+def test_what_there_was_no_time_for_is_refused() -> None:
+    drive = Drive(VERIFIED.replace(verification_time=0.0))
+    drive.through(range(30))
+    verdicts = drive.through(range(6))
+    assert [reasons(verdict) for verdict in verdicts[2:]] == [[Refusal.NOT_VERIFIED]] * 4
+    assert drive.verified == 0
+
+
+def test_the_time_of_one_keyframe_is_enough_for_its_best_match() -> None:
+    drive = Drive(VERIFIED.replace(verification_time=1e-9, max_places=3))
+    for noise in (0.08, 0.0):
+        drive.through(range(12), noise)
+        drive.through(range(50, 70))
+    verdict = drive.through([4, 5, 6])[-1]
+    assert [closure.match.id for closure in verdict.closures] == [38]
+    assert reasons(verdict) == [Refusal.NOT_VERIFIED]
+
+
+@pytest.mark.parametrize("without", ["query", "map"])
+def test_what_has_no_features_is_refused(without: str) -> None:
+    drive = Drive(VERIFIED)
+    drive.features = SOME_FEATURES if without == "query" else None
+    drive.through(range(30))
+    drive.features = None if without == "query" else SOME_FEATURES
+    assert reasons(drive.through(range(6))[-1]) == [Refusal.NOT_VERIFIED]
+
+
+def test_a_view_that_never_changed_closes_no_loop() -> None:
+    drive = Drive(VERIFIED)
+    verdicts = drive.through([3.0] * 40)
+    assert not any(verdict.closures for verdict in verdicts)
+    assert Refusal.NEVER_LEFT in reasons(verdicts[-1])
+
+
+def test_equal_doors_one_after_the_other_close_no_loop() -> None:
+    drive = Drive(VERIFIED.replace(max_places=1))
+    corridor = [place for door in range(12) for place in (0, 0.5, 1, 1.5, *range(20 + 24 * door, 40 + 24 * door, 5))]
+    verdicts = drive.through(corridor)
+    assert not any(verdict.closures for verdict in verdicts)
+    assert Refusal.AMBIGUOUS in {reason for verdict in verdicts for reason in reasons(verdict)}
+
+
+def test_laps_that_were_closed_are_one_place() -> None:
+    drive = Drive(VERIFIED.replace(max_places=1))
+    verdicts = [drive.through(range(30)) for _ in range(4)]
+    for lap in verdicts[1:]:
+        assert all(verdict.closures for verdict in lap[2:])
+
+
+def test_laps_that_were_not_closed_are_several() -> None:
+    drive = Drive(VERIFIED.replace(max_places=1), inliers=0)
+    for _ in range(2):
+        drive.through(range(30))
+    drive.inliers = 100
+    assert set(reasons(drive.through(range(30))[-1])) == {Refusal.AMBIGUOUS}
+
+
 def test_every_reason_has_a_name_of_its_own() -> None:
-    assert len({reason.value for reason in Refusal}) == len(Refusal) == 5
+    assert len({reason.value for reason in Refusal}) == len(Refusal) == 9

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -14,9 +16,14 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from binvpr_ros.config import Config
-from binvpr_ros.descriptor import Description, DescriptorNetwork
+from binvpr_ros.database import KeyframeDatabase
+from binvpr_ros.descriptor import WORD_BITS, Description, Descriptor, DescriptorNetwork
 from binvpr_ros.evaluation.datasets.dataset import PosedSequence
+from binvpr_ros.evaluation.methods import Similarities
 from binvpr_ros.evaluation.metrics import PrecisionRecall
+from binvpr_ros.features import Camera, Features, extract, verify
+from binvpr_ros.keyframes import Keyframe
+from binvpr_ros.loop_closure import LoopCloser
 from binvpr_ros.recognizer import PlaceRecognizer, StampError
 
 MIN_SCORES = [round(1 - step / 20, 2) for step in range(21)]
@@ -60,28 +67,49 @@ class ClosureStage:
 
 
 class Drive:
-    """A sequence whose images `network` has described, to be driven through with the recognizer as often as wanted."""
+    """A sequence whose images `network` has described, to be driven through with the recognizer as often as wanted.
+
+    Local features, and what verification finds of a pair, are computed when first wanted and kept. There is no limit to
+    the time for verification, so that the figures do not depend on the machine.
+    """
 
     def __init__(
         self, network: DescriptorNetwork, sequence: PosedSequence, descriptions: Sequence[Description]
     ) -> None:
+        self.sequence = sequence
+        self.config = Config(
+            exclusion_time=sequence.exclude_seconds, verification_time=Config.bounds("verification_time")[1]
+        )
         self._network = network
-        self._sequence = sequence
         self._descriptions = descriptions
-        self.config = Config(exclusion_time=sequence.exclude_seconds)
+        self._similarities: NDArray[np.float64] | None = None
+        self._features: dict[int, Features] = {}
+        self._inliers: dict[tuple[int, int], int] = {}
+
+    def with_similarities(self, similarities: Similarities) -> Drive:
+        """Return this drive with the same keyframes and verification, and another method's similarities [N,N].
+
+        They are brought to the scale of the network's: 0 for the median pair, 1 for images in a row.
+        """
+        other = copy.copy(self)
+        usual, neighbours = np.median(similarities), np.median(np.diagonal(similarities, -1))
+        other._similarities = (similarities.astype(np.float64) - usual) / max(float(neighbours - usual), 1e-9)
+        return other
 
     def through(self, config: Config) -> ClosureStage:
         """Drive through with the parameters of `config`, and hold the closures against the poses."""
-        sequence = self._sequence
-        recognizer = PlaceRecognizer(config, self._network)
+        sequence = self.sequence
+        recognizer = PlaceRecognizer(config, self._network, LoopCloser(self._verify))
         index_at = {int(stamp): index for index, stamp in enumerate(sequence.stamps)}
+        if self._similarities is not None:
+            recognizer.database = _SimilarityDatabase(self._similarities, index_at, self._network.words)
         keyframes: list[int] = []
         pairs: list[tuple[int, int]] = []
         refusals = Counter[str]()
         images_refused = 0
         for index, (description, stamp) in enumerate(zip(self._descriptions, sequence.stamps.tolist(), strict=True)):
             try:
-                recognition = recognizer.recognize(description, stamp)
+                recognition = recognizer.recognize(description, stamp, functools.partial(self._features_of, index))
             except StampError:
                 images_refused += 1
                 continue
@@ -110,3 +138,36 @@ class Drive:
             if stage.precision is not None and stage.recall is not None:
                 points.append((score, stage.precision, stage.recall))
         return PrecisionRecall(*np.array(points, np.float64).reshape(-1, 3).T)
+
+    def _features_of(self, index: int) -> Features:
+        if index not in self._features:
+            self._features[index] = extract(self.sequence.queries[index])
+        return self._features[index]
+
+    def _verify(self, query: Features, match: Features, camera: Camera | None) -> int:
+        pair = id(query), id(match)  # both are kept, so their ids are theirs alone
+        if pair not in self._inliers:
+            self._inliers[pair] = verify(query, match, camera)
+        return self._inliers[pair]
+
+
+class _SimilarityDatabase(KeyframeDatabase):
+    """Keyframes whose similarities [N,N] are known; a similarity s of N bits stands as the distance N (1 - s) / 2."""
+
+    def __init__(self, similarities: NDArray[np.float64], index_at: dict[int, int], words: int) -> None:
+        super().__init__(None, "", words)
+        self._similarities = similarities
+        self._index_at = index_at
+        self._bits = words * WORD_BITS
+        self._query = 0
+
+    def next_keyframe(self, stamp: int, descriptor: Descriptor, features: Features | None = None) -> Keyframe:
+        """Return the keyframe of the image at `stamp`, about which `distances` is asked next."""
+        self._query = self._index_at[stamp]
+        return super().next_keyframe(stamp, descriptor, features)
+
+    def distances(self, descriptor: Descriptor) -> NDArray[np.uint32]:  # noqa: ARG002 - the query is known
+        """Return the distances [K] of the newest keyframe; its descriptor is not looked at."""
+        others = [self._index_at[stamp] for stamp in self.stamps.tolist()]
+        distances = np.round(self._bits * (1 - self._similarities[self._query, others]) / 2)
+        return np.clip(distances, 0, self._bits).astype(np.uint32)
