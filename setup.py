@@ -107,6 +107,7 @@ setup(
             "pyyaml>=6",
             "ruff>=0.14",
             "scikit-learn>=1.3",
+            "scipy>=1.10",
         ],
     },
     entry_points={

@@ -15,6 +15,7 @@ from typing import Any
 
 PACKAGE = "binvpr_ros"
 DEFAULT_MODEL = "binvpr20.tflite"
+KEYFRAME_SOURCES = ("images", "topic")
 BACKENDS = ("auto", "delegate", "litert")
 
 
@@ -49,6 +50,14 @@ class Config:
     threads: int = _parameter(1, "Threads for inference.", low=1, high=64)
     compressed: bool = _parameter(False, "Subscribe to sensor_msgs/CompressedImage instead of Image.")
 
+    keyframe_source: str = _parameter(
+        "images",
+        "What becomes a keyframe: images that differ, or those whose stamps a back end names on keyframe_stamps.",
+        choices=KEYFRAME_SOURCES,
+    )
+    recent_images: int = _parameter(
+        60, "Latest images that are kept until keyframe_stamps names them.", low=1, high=10_000
+    )
     keyframe_distance: float = _parameter(
         0.04, "Share of descriptor bits that must change for a new keyframe.", low=0.0, high=1.0, live=True
     )

@@ -34,6 +34,7 @@ except ImportError:  # Humble
 from binvpr_ros.config import Config, ConfigError
 from binvpr_ros.database import DatabaseError
 from binvpr_ros.descriptor import DescriptorError
+from binvpr_ros.keyframes import NANOSECONDS
 from binvpr_ros.loop_closure import Refusal
 from binvpr_ros.messages import (
     CameraInfoError,
@@ -45,10 +46,12 @@ from binvpr_ros.messages import (
     to_nanoseconds,
 )
 from binvpr_ros.model_card import ModelCardError
+from binvpr_ros.recent_images import Answer, RecentImages
 from binvpr_ros.recognizer import PlaceRecognizer, Recognition, StampError
 
 START_ERRORS = (ConfigError, DatabaseError, DescriptorError, ModelCardError, ParameterException)
 NEWEST_IMAGE = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+NEWEST_IMAGES = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
 EVERY_RESULT = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=50, reliability=ReliabilityPolicy.RELIABLE)
 WARNING_INTERVAL = 5.0
 """Least time in seconds between two warnings of one kind."""
@@ -97,7 +100,7 @@ class Statistics:
     def values(self) -> dict[str, str]:
         """Return everything by name, formatted."""
         names = [f"images_{fate}" for fate in ("received", "processed", "dropped", "unusable")]
-        names += ["messages_lost", "keyframes", "loop_closures"]
+        names += ["messages_lost", "stamps_received", "stamps_without_image", "keyframes", "loop_closures"]
         with self._lock:
             values = {name: str(self.counts[name]) for name in names}
             values |= {f"unusable_{kind}": str(count) for kind, count in sorted(self.unusable.items())}
@@ -118,7 +121,7 @@ class BinvprNode(Node):
         self.add_on_set_parameters_callback(self._on_parameters)
         self._statistics = Statistics()
         self._warned: dict[str, float] = {}
-        self._processed_before = 0
+        self._seen_before = 0
 
         self._closures = self.create_publisher(PointCloud2, "loop_closures", EVERY_RESULT)
         self._keyframes = self.create_publisher(Header, "keyframes", EVERY_RESULT)
@@ -137,6 +140,11 @@ class BinvprNode(Node):
         self._busy = threading.Event()
         self._camera_info: CameraInfo | None = None
         self.create_subscription(CameraInfo, "camera_info", self._on_camera_info, NEWEST_IMAGE)
+        self._recent: RecentImages[Image | CompressedImage] = RecentImages(config.recent_images)
+        self._waiting = 0  # images that are described after one another, since a back end wants each of them
+        self._asked = config.keyframe_source == "topic"
+        if self._asked:
+            self.create_subscription(Header, "keyframe_stamps", self._on_keyframe_stamp, EVERY_RESULT)
         self._subscribe(CompressedImage if config.compressed else Image)
         card, backend = self._recognizer.network.card, self._recognizer.network.backend.name
         self.get_logger().info(
@@ -152,11 +160,12 @@ class BinvprNode(Node):
     def _subscribe(self, kind: type[Image] | type[CompressedImage]) -> None:
         """Subscribe to `image`, and count lost messages where the middleware reports them."""
         callbacks = SubscriptionEventCallbacks(message_lost=self._on_message_lost)
+        quality = NEWEST_IMAGES if self._asked else NEWEST_IMAGE
         try:
-            self.create_subscription(kind, "image", self._on_image, NEWEST_IMAGE, event_callbacks=callbacks)
+            self.create_subscription(kind, "image", self._on_image, quality, event_callbacks=callbacks)
         except UnsupportedEventTypeError:
             self.get_logger().info("this middleware does not report lost messages; messages_lost stays 0")
-            self.create_subscription(kind, "image", self._on_image, NEWEST_IMAGE)
+            self.create_subscription(kind, "image", self._on_image, quality)
 
     def _declare_parameters(self) -> Config:
         """Declare all parameters of Config, and return the Config that the user asked for."""
@@ -207,14 +216,36 @@ class BinvprNode(Node):
     def _on_image(self, message: Image | CompressedImage) -> None:
         """Hand the image to the worker, or drop it when that is busy: a frame never waits behind another."""
         self._statistics.count("images_received")
+        if self._asked:
+            self._describe(self._recent.add(to_nanoseconds(message.header.stamp), message))
+            return
         if self._busy.is_set():
             self._statistics.count("images_dropped")
             return
         self._busy.set()
         self._worker.submit(self._recognize, message).add_done_callback(self._on_recognized)
 
+    def _on_keyframe_stamp(self, message: Header) -> None:
+        """Describe the image that the back end has made its keyframe."""
+        self._statistics.count("stamps_received")
+        self._describe(self._recent.ask(to_nanoseconds(message.stamp)))
+
+    def _describe(self, answer: Answer[Image | CompressedImage]) -> None:
+        """Hand the images that are keyframes to the worker, and report stamps that have none."""
+        for stamp in answer.without_image:
+            self._statistics.count("stamps_without_image")
+            self._warn("stamps", f"there is no image for the keyframe at {stamp / NANOSECONDS:.3f} s: lost, or too old")
+        for image in answer.images:
+            # Bounded: a back end that names keyframes faster than they are described must not fill the memory.
+            if self._waiting >= self._recognizer.config.recent_images:
+                self._statistics.count("images_dropped")
+                continue
+            self._waiting += 1
+            self._worker.submit(self._recognize, image).add_done_callback(self._on_recognized)
+
     def _on_recognized(self, future: Future[None]) -> None:
         self._busy.clear()
+        self._waiting -= self._asked
         if not future.cancelled() and (error := future.exception()) is not None and self.context.ok():
             self._skip("error", f"an image was lost to an error in the program: {error!r}; please report it")
 
@@ -259,8 +290,9 @@ class BinvprNode(Node):
 
     def _publish_diagnostics(self) -> None:
         values = self._statistics.values()
-        processed = self._statistics.counts["images_processed"]
-        rate, self._processed_before = processed - self._processed_before, processed
+        # A back end names no keyframe while its robot stands; the camera goes on.
+        seen = self._statistics.counts["images_received" if self._asked else "images_processed"]
+        rate, self._seen_before = seen - self._seen_before, seen
         values |= {
             "rate_hz": str(rate),
             "keyframes_matched": str(len(self._recognizer.database)),

@@ -69,9 +69,10 @@ class PlaceRecognizer:
     ) -> Recognition:
         """Recognise the place of an image that the network has described, taken at `stamp` (nanoseconds).
 
-        `features` finds the image's local features, and is called where they are wanted. Raises StampError for an image
-        whose stamp does not advance, or leaps by more than the exclusion window: that the time has leapt is believed
-        when a second image says so. A leap back (a bag that loops) begins a session.
+        It becomes a keyframe if it differs enough, or in any case where a back end chooses the images. `features` finds
+        its local features, and is called where they are wanted. Raises StampError for an image whose stamp does not
+        advance, or leaps by more than the exclusion window: that the time has leapt is believed when a second image
+        says so. A leap back (a bag that loops) begins a session.
         """
         config = self.config
         descriptor, contrast = description
@@ -79,7 +80,7 @@ class PlaceRecognizer:
             new_session = self._advance_to(stamp, config)
             if contrast < config.min_contrast:
                 return Recognition(None, Verdict(refused=[Refused(Refusal.FEATURELESS)]), new_session)
-            if not self._policy.wants(stamp, descriptor, config):
+            if config.keyframe_source == "images" and not self._policy.wants(stamp, descriptor, config):
                 return Recognition(None, NO_DECISION, new_session)
             query = self.database.next_keyframe(stamp, descriptor, features() if config.verify else None)
             verdict = self._closer.decide(query, self.database, config, self.camera)

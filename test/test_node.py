@@ -19,89 +19,22 @@ from numpy.typing import NDArray
 rclpy = pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
 from diagnostic_msgs.msg import DiagnosticStatus
-from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParameters
-from rclpy.parameter import Parameter
-from rclpy.qos import QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CompressedImage, Image
+from rcl_interfaces.srv import DescribeParameters, GetParameters
+from robot import Robot
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
 from binvpr_ros.config import Config
 from binvpr_ros.loop_closure import Refusal
 from binvpr_ros.messages import from_nanoseconds, rows_from_message, to_nanoseconds
-from binvpr_ros.tools.node_process import Listener, NodeProcess
+from binvpr_ros.node import EVERY_RESULT
 from binvpr_ros.tools.replay import wait_for_subscriber
-from binvpr_ros.tools.sources import as_type, message_from_array
+from binvpr_ros.tools.sources import message_from_array
 
 pytestmark = pytest.mark.usefixtures("ros")
 
-CAMERA = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 EAGER = ("-p", "keyframe_distance:=0.0", "-p", "keyframe_min_interval:=0.0", "-p", "confirmation_time:=0.3")
-
-
-class Robot:
-    """A node under test, and what surrounds it on a robot."""
-
-    def __init__(self, tmp_path: Path, *arguments: str, compressed: bool = False, namespace: str = "") -> None:
-        self.log = tmp_path / "node.log"
-        self.listener = Listener(namespace)
-        self.node = self.listener.node
-        self.compressed = compressed
-        self.full_name = f"{namespace}/binvpr"
-        self.process = NodeProcess("-r", "image:=/camera", *(["-r", f"__ns:={namespace}"] if namespace else []),
-                                   *arguments, log=self.log)  # fmt: skip
-        kind = CompressedImage if compressed else Image
-        self.camera = self.node.create_publisher(kind, "/camera", CAMERA)
-        assert wait_for_subscriber(self.camera, 30.0), self.log.read_text()
-        self.sent = 0
-
-    def wait(self, condition: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < deadline, f"waited in vain until {what}; the node said:\n{self.log.read_text()}"
-            assert self.process.process.poll() is None, f"the node died; it said:\n{self.log.read_text()}"
-            time.sleep(0.02)
-
-    def send(self, message: Image | CompressedImage, stamp: int | None = None) -> None:
-        """Send one image, and give the node a moment for it."""
-        message.header.stamp = from_nanoseconds(time.time_ns() if stamp is None else stamp)
-        message.header.frame_id = "camera_link"
-        self.camera.publish(message)
-        self.sent += 1
-        time.sleep(0.05)
-
-    def show(self, images: list[NDArray[np.uint8]], start: float, rate: float = 5.0) -> list[int]:
-        """Show RGB images with stamps from `start` (s) on, each once the last is a keyframe; return the stamps."""
-        stamps = [round((start + number / rate) * 1e9) for number in range(len(images))]
-        for image, stamp in zip(images, stamps, strict=True):
-            self.send(as_type(message_from_array(image, "rgb8"), self.compressed), stamp)
-            self.wait(lambda: self.newest_keyframe() == stamp, "the image is a keyframe")  # noqa: B023 - called at once
-        self.settle()
-        return stamps
-
-    def newest_keyframe(self) -> int | None:
-        return to_nanoseconds(self.listener.keyframes[-1].stamp) if self.listener.keyframes else None
-
-    def settle(self) -> None:
-        assert self.listener.wait_until_settled(received=self.sent), self.log.read_text()
-
-    def count(self, name: str) -> int:
-        return int(self.listener.diagnostics.get(name, 0))
-
-    def call(self, kind: Any, service: str, request: Any) -> Any:
-        client = self.node.create_client(kind, f"{self.full_name}/{service}")
-        assert client.wait_for_service(20.0)
-        future = client.call_async(request)
-        self.wait(future.done, f"{service} answers")
-        self.node.destroy_client(client)
-        return future.result()
-
-    def set(self, name: str, value: Any) -> Any:
-        request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
-        return self.call(SetParameters, "set_parameters", request).results[0]
-
-    def close(self) -> None:
-        self.process.stop()
-        self.listener.close()
 
 
 @pytest.fixture
@@ -192,6 +125,31 @@ def test_a_bag_that_starts_again_begins_a_session(
     robot.show(world_images[:2], start=10)
     robot.wait(lambda: robot.listener.diagnostics.get("session") == "1", "a session begins")
     assert "the stamps jumped back: session 1 begins" in robot.log.read_text()
+
+
+def test_a_back_end_names_its_keyframes(start: Callable[..., Robot], world_images: list[NDArray[np.uint8]]) -> None:
+    robot = start("-p", "keyframe_source:=topic", "-p", "recent_images:=8")
+    stamps = robot.node.create_publisher(Header, "keyframe_stamps", EVERY_RESULT)
+    assert wait_for_subscriber(stamps, 30.0)
+
+    def name(second: int) -> None:
+        stamps.publish(Header(stamp=from_nanoseconds(second * 10**9)))
+
+    for second in range(10, 22):
+        robot.send(message_from_array(world_images[second], "rgb8"), second * 10**9)
+    robot.wait(lambda: robot.count("images_received") == 12, "all images have come")
+    name(16)
+    name(17)  # hardly differs from the one before, and is a keyframe all the same
+    name(10)  # of the latest eight no more
+    name(23)  # whose image comes later
+    name(22)  # whose image never comes
+    robot.send(message_from_array(world_images[23], "rgb8"), 23 * 10**9)
+    robot.wait(lambda: robot.count("images_processed") == 3, "three images are described")
+    robot.wait(lambda: robot.count("stamps_without_image") == 2, "two stamps are reported")
+    assert [header.stamp.sec for header in robot.listener.keyframes] == [16, 17, 23]
+    assert robot.count("stamps_received") == 5
+    assert robot.count("images_dropped") == 0
+    assert "there is no image for the keyframe at 10.000 s: lost, or too old" in robot.log.read_text()
 
 
 def test_frames_are_dropped_not_queued(start: Callable[..., Robot], world_images: list[NDArray[np.uint8]]) -> None:

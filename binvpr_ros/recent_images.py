@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recent images by their stamps, until a back end says which of them are its keyframes."""
+
+from __future__ import annotations
+
+import bisect
+from collections import OrderedDict
+from typing import Generic, NamedTuple, TypeVar
+
+T = TypeVar("T")
+
+
+class Answer(NamedTuple, Generic[T]):
+    """What an image or a stamp that came has settled: images that are keyframes, and stamps for which none came."""
+
+    images: list[T]
+    without_image: list[int]  # nanoseconds
+
+
+class RecentImages(Generic[T]):
+    """The latest `capacity` images, and as many stamps at most that wait for theirs.
+
+    A stamp and its image may come in either order. Images come in the order of their stamps, so one that is later than
+    a stamp that waits says that the stamp's own was lost on the way.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._images: OrderedDict[int, T] = OrderedDict()
+        self._awaited: list[int] = []  # ascending
+        self._newest: int | None = None  # stamp of an image
+
+    def add(self, stamp: int, image: T) -> Answer[T]:
+        """Take an image, taken at `stamp` (nanoseconds)."""
+        if self._newest is not None and stamp < self._newest:
+            self._images.clear()  # the time has leapt back: what was later will never be asked for
+        self._newest = stamp
+        awaited = bisect.bisect_right(self._awaited, stamp)
+        passed, self._awaited = self._awaited[:awaited], self._awaited[awaited:]
+        if passed and passed[-1] == stamp:
+            return Answer([image], passed[:-1])
+        self._images[stamp] = image
+        while len(self._images) > self._capacity:
+            self._images.popitem(last=False)
+        return Answer([], passed)
+
+    def ask(self, stamp: int) -> Answer[T]:
+        """Take the stamp (nanoseconds) of a keyframe."""
+        if stamp in self._images:
+            return Answer([self._images.pop(stamp)], [])
+        if self._newest is not None and stamp <= self._newest:
+            return Answer([], [stamp])
+        bisect.insort(self._awaited, stamp)
+        if len(self._awaited) > self._capacity:
+            return Answer([], [self._awaited.pop(0)])
+        return Answer([], [])
