@@ -116,6 +116,7 @@ setup(
             "replay = binvpr_ros.tools.replay:main",
             "benchmark = binvpr_ros.tools.benchmark:main",
             "evaluate = binvpr_ros.evaluation.evaluate:main",
+            "map = binvpr_ros.tools.maps:main",
             "train_offline = binvpr_ros.training.train:main",
         ]
     },

@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`map`: look after map files: what is in them, whether they are whole, several as one, and as a table."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import csv
+import sqlite3
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
+
+from binvpr_ros.database import SCHEMA, SCHEMA_VERSION, DatabaseError
+from binvpr_ros.descriptor import WORD_BITS
+from binvpr_ros.features import Features, FeaturesError
+from binvpr_ros.keyframes import NANOSECONDS
+
+MOST_PROBLEMS = 20
+INTEGERS = ("id", "session", "stamp")
+
+
+class _Facts(NamedTuple):
+    """What a map file says of itself."""
+
+    version: int
+    model: str  # SHA-256
+    words: int  # of a descriptor
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[tuple[sqlite3.Connection, _Facts]]:
+    """Open a map for reading alone, also one that a node has in use; every failure is a DatabaseError."""
+    if not path.is_file():
+        raise DatabaseError(f"{path} does not exist; name a map file")
+    try:
+        # Without a write-ahead log nobody has the map open: then SQLite need not make one, which it would leave behind.
+        mode = "mode=ro" if path.with_name(path.name + "-wal").exists() else "immutable=1"
+        with contextlib.closing(sqlite3.connect(f"file:{quote(str(path))}?{mode}", uri=True)) as connection:
+            row = connection.execute("SELECT schema_version, model_sha256, descriptor_words FROM map").fetchone()
+            if row is None:
+                raise DatabaseError(f"{path} does not say which model it was made with; restore a copy of the file")
+            facts = _Facts(*row)
+            if facts.version not in range(1, SCHEMA_VERSION + 1):
+                raise DatabaseError(f"{path} has map version {facts.version}, not {SCHEMA_VERSION}; upgrade binvpr_ros")
+            yield connection, facts
+    except sqlite3.Error as error:
+        raise DatabaseError(f"{path} cannot be read as a map ({error}); restore a copy of the file") from None
+
+
+def _columns(connection: sqlite3.Connection) -> list[str]:
+    return [row[1] for row in connection.execute("PRAGMA table_info(keyframes)")]
+
+
+def info(path: Path) -> str:
+    """Return what a map holds: keyframes, model, and its sessions with their times."""
+    with _opened(path) as (connection, facts):
+        sessions = connection.execute(
+            "SELECT session, COUNT(*), MIN(stamp), MAX(stamp) FROM keyframes GROUP BY session ORDER BY session"
+        ).fetchall()
+        featured = 0
+        if "features" in _columns(connection):
+            (featured,) = connection.execute("SELECT COUNT(features) FROM keyframes").fetchone()
+    keyframes = sum(count for _, count, _, _ in sessions)
+    lines = [
+        f"{path}: {keyframes} keyframes in {len(sessions)} sessions, {path.stat().st_size / 2**20:.1f} MiB",
+        f"model {facts.model}, {facts.words * WORD_BITS} bits; map version {facts.version}; "
+        f"{featured} keyframes with local features",
+    ]
+    for session, count, first, last in sessions:
+        begins, lasts = first / NANOSECONDS, (last - first) / NANOSECONDS
+        lines.append(f"session {session}: {count} keyframes from {begins:.3f} s, over {lasts:.3f} s")
+    return "\n".join(lines)
+
+
+def problems(path: Path) -> list[str]:
+    """Return a sentence for each thing that is wrong with a map, none for a whole one."""
+    found = []
+    with _opened(path) as (connection, facts):
+        damage = [row[0] for row in connection.execute("PRAGMA integrity_check")]
+        found += [f"SQLite: {line}" for line in damage if line != "ok"]
+        columns = _columns(connection)
+        rest = [name for name in ("features", "closes") if name in columns]
+        names = [*INTEGERS, "descriptor", *rest]
+        length = facts.words * WORD_BITS // 8
+        for row in connection.execute(f"SELECT {', '.join(names)} FROM keyframes ORDER BY id"):  # noqa: S608
+            values = dict(zip(names, row, strict=True))
+            found += [f"keyframe {values['id']}: {sentence}" for sentence in _problems_of(values, length)]
+    return found
+
+
+def _problems_of(row: dict[str, object], length: int) -> Iterator[str]:
+    for name in INTEGERS:
+        if not isinstance(row[name], int):
+            yield f"its {name} is no integer"
+    descriptor, features, closes = row["descriptor"], row.get("features"), row.get("closes")
+    if not isinstance(descriptor, bytes) or len(descriptor) != length:
+        yield f"its descriptor is not of {length} bytes"
+    if features is not None:
+        try:
+            Features.from_bytes(features)  # type: ignore[arg-type]
+        except (FeaturesError, TypeError):
+            yield "its features cannot be read"
+    if closes is not None and not isinstance(closes, int):
+        yield "what it closes is no integer"
+
+
+def merge(paths: Sequence[Path], output: Path) -> str:
+    """Write one new map with the sessions of several, numbered on in their order; return a sentence about it.
+
+    They must be of one model. The maps themselves stay as they are. Raises DatabaseError.
+    """
+    if output.exists():
+        raise DatabaseError(f"{output} exists; name a new file")
+    part = output.with_name(output.name + ".part")
+    part.unlink(missing_ok=True)
+    try:
+        with contextlib.closing(sqlite3.connect(part, isolation_level=None)) as merged:
+            merged.executescript("BEGIN; " + SCHEMA)
+            first: _Facts | None = None
+            keyframes = sessions = 0
+            for path in paths:
+                with _opened(path) as (connection, facts):
+                    if first is not None and facts[1:] != first[1:]:
+                        raise DatabaseError(
+                            f"{path} was made with another model than {paths[0]}; merge maps of one model"
+                        )
+                    first = first or facts
+                    keyframes, sessions = _append(connection, merged, keyframes, sessions)
+            assert first is not None  # noqa: S101 -- the command asks for two files at least
+            merged.execute("INSERT INTO map VALUES (?, ?, ?)", (SCHEMA_VERSION, first.model, first.words))
+            merged.execute("COMMIT")
+            (count,) = merged.execute("SELECT COUNT(*) FROM keyframes").fetchone()
+        part.rename(output)
+    except sqlite3.Error as error:
+        raise DatabaseError(f"{output} cannot be written ({error}); check the disk and its space") from None
+    finally:
+        part.unlink(missing_ok=True)
+    return f"{output}: {count} keyframes in {sessions} sessions"
+
+
+def _append(source: sqlite3.Connection, merged: sqlite3.Connection, ids: int, sessions: int) -> tuple[int, int]:
+    """Copy all keyframes, their ids from `ids` on and their sessions from `sessions` on; return what comes next."""
+    rest = [name for name in ("features", "closes") if name in _columns(source)]
+    names = [*INTEGERS, "descriptor", *rest]
+    numbers: dict[int, int] = {}  # of sessions: those without keyframes are left out
+    last = ids - 1
+    for row in source.execute(f"SELECT {', '.join(names)} FROM keyframes ORDER BY id"):  # noqa: S608
+        values = dict(zip(names, row, strict=True))
+        values["id"] = last = values["id"] + ids
+        values["session"] = numbers.setdefault(values["session"], sessions + len(numbers))
+        if values.get("closes") is not None:
+            values["closes"] += ids
+        places = ", ".join("?" * len(values))
+        merged.execute(f"INSERT INTO keyframes ({', '.join(values)}) VALUES ({places})", tuple(values.values()))  # noqa: S608
+    return last + 1, sessions + len(numbers)
+
+
+def export(path: Path, output: Path | None) -> None:
+    """Write a map's keyframes as CSV: id, session, stamp in seconds, and the packed bits as hexadecimal digits."""
+    with _opened(path) as (connection, _), contextlib.ExitStack() as stack:
+        file = sys.stdout if output is None else stack.enter_context(output.open("x", encoding="utf-8", newline=""))
+        writer = csv.writer(file)
+        writer.writerow(["id", "session", "stamp", "descriptor"])
+        for number, session, stamp, bits in connection.execute(
+            "SELECT id, session, stamp, descriptor FROM keyframes ORDER BY id"
+        ):
+            seconds, nanoseconds = divmod(stamp, NANOSECONDS)
+            writer.writerow([number, session, f"{seconds}.{nanoseconds:09}", bits.hex()])
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Return the command line's choices."""
+    parser = argparse.ArgumentParser(prog="map", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, sentence in (("info", "what maps hold"), ("check", "tell whether maps are whole")):
+        commands.add_parser(name, help=sentence).add_argument("maps", type=Path, nargs="+", metavar="MAP")
+    merging = commands.add_parser("merge", help="make one new map of several, which stay as they are")
+    merging.add_argument("maps", type=Path, nargs="+", metavar="MAP")
+    merging.add_argument("--output", type=Path, required=True, help="the new map")
+    exporting = commands.add_parser("export", help="write the keyframes as CSV")
+    exporting.add_argument("map", type=Path, metavar="MAP")
+    exporting.add_argument("--output", type=Path, help="the new file (default: standard output)")
+    choices = parser.parse_args(arguments)
+    if choices.command == "merge" and len(choices.maps) < 2:
+        parser.error("name two maps at least")
+    return choices
+
+
+def main() -> int:
+    """Do what the command line says; the exit status is 1 where a map is not whole, or cannot be used."""
+    choices = parse(sys.argv[1:])
+    try:
+        if choices.command == "info":
+            print("\n".join(info(path) for path in choices.maps))
+        elif choices.command == "check":
+            return _check(choices.maps)
+        elif choices.command == "merge":
+            print(merge(choices.maps, choices.output))
+        else:
+            export(choices.map, choices.output)
+    except (DatabaseError, OSError) as error:
+        print(f"map: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _check(paths: Sequence[Path]) -> int:
+    status = 0
+    for path in paths:
+        try:
+            found = problems(path)
+        except DatabaseError as error:
+            found = [str(error)]
+        status |= bool(found)
+        print(f"{path}: {'whole' if not found else f'{len(found)} problems'}")
+        for sentence in found[:MOST_PROBLEMS]:
+            print(f"  {sentence}")
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import csv
+import dataclasses
+import sqlite3
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from binvpr_ros.database import KeyframeDatabase
+from binvpr_ros.descriptor import Descriptor
+from binvpr_ros.features import Features
+from binvpr_ros.tools.maps import main
+
+MODEL = "a" * 64
+WORDS = 4
+SECOND = 1_000_000_000
+FEATURES = Features((64, 48), np.zeros((2, 2), np.uint16), np.zeros(2, np.uint8), np.ones((2, 32), np.uint8))
+
+
+def descriptor(seed: int) -> Descriptor:
+    return np.random.default_rng(seed).integers(0, 2**63, WORDS).astype(np.uint64)
+
+
+def write_map(path: Path, first: int, model: str = MODEL) -> Path:
+    """Write a map of two sessions with three keyframes each; the third closes on the first, and alone has features."""
+    for session in range(2):
+        database = KeyframeDatabase(path, model, WORDS)
+        for number in range(3):
+            stamp = (first + 100 * session + number) * SECOND + 5
+            keyframe = database.next_keyframe(stamp, descriptor(first + 3 * session + number))
+            if number == 2:
+                keyframe = dataclasses.replace(keyframe, features=FEATURES, closes=keyframe.id - 2)
+            database.add(keyframe)
+        database.close()
+    return path
+
+
+@pytest.fixture
+def office(tmp_path: Path) -> Path:
+    return write_map(tmp_path / "office.db", 1000)
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["map", *map(str, arguments)])
+    return main()
+
+
+def test_info(office: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(monkeypatch, "info", office) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"{office}: 6 keyframes in 2 sessions, ")
+    assert lines[1] == f"model {MODEL}, 256 bits; map version 2; 2 keyframes with local features"
+    assert lines[2] == "session 0: 3 keyframes from 1000.000 s, over 2.000 s"
+    assert lines[3] == "session 1: 3 keyframes from 1100.000 s, over 2.000 s"
+
+
+def test_a_map_in_use_and_one_that_cannot_be_written_are_read(
+    office: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    in_use = KeyframeDatabase(office, MODEL, WORDS)
+    in_use.add(in_use.next_keyframe(2000 * SECOND, descriptor(1)))
+    assert run(monkeypatch, "info", office) == 0
+    assert ": 7 keyframes in 3 sessions" in capsys.readouterr().out
+    in_use.close()
+    locked = tmp_path / "locked"
+    locked.mkdir()
+    (locked / "map.db").write_bytes(office.read_bytes())
+    (locked / "map.db").chmod(0o444)
+    locked.chmod(0o555)
+    assert run(monkeypatch, "check", locked / "map.db") == 0
+    locked.chmod(0o755)
+    assert [path.name for path in locked.iterdir()] == ["map.db"]
+
+
+def test_a_map_of_the_first_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = tmp_path / "old.db"
+    with sqlite3.connect(old) as connection:
+        connection.executescript(
+            "CREATE TABLE map (schema_version INTEGER, model_sha256 TEXT, descriptor_words INTEGER);"
+            "CREATE TABLE keyframes (id INTEGER PRIMARY KEY, session INTEGER, stamp INTEGER, descriptor BLOB);"
+        )
+        connection.execute("INSERT INTO map VALUES (1, ?, ?)", (MODEL, WORDS))
+        connection.execute("INSERT INTO keyframes VALUES (0, 0, 7, ?)", (descriptor(0).tobytes(),))
+    connection.close()
+    new = write_map(tmp_path / "new.db", 50)
+    assert run(monkeypatch, "check", old) == 0
+    assert run(monkeypatch, "merge", old, new, "--output", tmp_path / "both.db") == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"{tmp_path / 'both.db'}: 7 keyframes in 3 sessions"
+    assert KeyframeDatabase(tmp_path / "both.db", MODEL, WORDS).closes.tolist() == [-1, -1, -1, 1, -1, -1, 4]
+
+
+def test_merge_numbers_on(office: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab, both = write_map(tmp_path / "lab.db", 5000), tmp_path / "both.db"
+    before = office.read_bytes()
+    assert run(monkeypatch, "merge", office, lab, "--output", both) == 0
+    assert office.read_bytes() == before
+    database = KeyframeDatabase(both, MODEL, WORDS)
+    assert database.ids.tolist() == list(range(12))
+    assert database.sessions.tolist() == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3
+    assert database.stamps[6] == 5000 * SECOND + 5
+    assert database.closes.tolist() == [-1, -1, 0, -1, -1, 3, -1, -1, 6, -1, -1, 9]
+    np.testing.assert_array_equal(database.keyframe(10).descriptor, descriptor(5004))
+    features = database.features(database.keyframe(11))
+    assert features is not None
+    np.testing.assert_array_equal(features.descriptors, FEATURES.descriptors)
+    assert database.session == 4
+    database.close()
+
+
+def test_export(office: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = tmp_path / "office.csv"
+    assert run(monkeypatch, "export", office, "--output", output) == 0
+    with output.open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["id"] for row in rows] == list("012345")
+    assert (rows[4]["session"], rows[4]["stamp"]) == ("1", "1101.000000005")
+    assert bytes.fromhex(rows[4]["descriptor"]) == descriptor(1004).tobytes()
+    assert run(monkeypatch, "export", office, "--output", output) == 1
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        ("UPDATE keyframes SET descriptor = x'00' WHERE id = 3", "keyframe 3: its descriptor is not of 32 bytes"),
+        ("UPDATE keyframes SET stamp = 'noon' WHERE id = 1", "keyframe 1: its stamp is no integer"),
+        ("UPDATE keyframes SET features = x'0102' WHERE id = 5", "keyframe 5: its features cannot be read"),
+        ("UPDATE keyframes SET closes = 'x' WHERE id = 2", "keyframe 2: what it closes is no integer"),
+    ],
+)
+def test_check_names_what_is_damaged(
+    office: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], damage: str, sentence: str
+) -> None:
+    with sqlite3.connect(office) as connection:
+        connection.execute(damage)
+    connection.close()
+    assert run(monkeypatch, "check", office) == 1
+    assert capsys.readouterr().out.splitlines() == [f"{office}: 1 problems", f"  {sentence}"]
+
+
+@pytest.mark.parametrize("command", ["info", "check"])
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [(None, "does not exist; name a map file"), (b"no map at all" * 100, "cannot be read as a map"),
+     (b"", "cannot be read as a map (no such table: map)")],
+)  # fmt: skip
+def test_what_is_no_map_is_said_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], content: bytes | None,
+    sentence: str, command: str,
+) -> None:  # fmt: skip
+    path = tmp_path / "x.db"
+    if content is not None:
+        path.write_bytes(content)
+    assert run(monkeypatch, command, path) == 1
+    said = capsys.readouterr()
+    assert sentence in said.out + said.err
+    assert "Traceback" not in said.err
+    assert [found.name for found in tmp_path.iterdir()] == ([] if content is None else ["x.db"])
+
+
+def test_maps_that_do_not_go_together(
+    office: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other, output = write_map(tmp_path / "other.db", 1, model="b" * 64), tmp_path / "both.db"
+    assert run(monkeypatch, "merge", office, other, "--output", output) == 1
+    assert f"{other} was made with another model than {office}; merge maps of one model" in capsys.readouterr().err
+    assert run(monkeypatch, "merge", office, tmp_path / "none.db", "--output", output) == 1
+    assert run(monkeypatch, "merge", office, office, "--output", office) == 1
+    assert f"{office} exists; name a new file" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.glob("*.db*")) == ["office.db", "other.db"]
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "merge", office, "--output", output)
