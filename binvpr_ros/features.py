@@ -119,7 +119,8 @@ def extract(image: Image) -> Features:
         image = resize(image, (MOST_WIDTH, max(1, round(height * MOST_WIDTH / width))))
         height, width = image.shape[:2]
     grey = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    found, descriptors = (), None
+    found: Any = ()
+    descriptors: Any = None
     if min(width, height) >= LEAST_SIDE:
         found, descriptors = _ORB.detectAndCompute(grey, None)
     if descriptors is None:

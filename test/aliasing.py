@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,9 +14,9 @@ from numpy.typing import NDArray
 Image = NDArray[np.uint8]
 
 RATE = 10  # images a second
-IMAGES = 160
+IMAGES = 260
 WIDTH, HEIGHT = 320, 240
-SPEED = 18  # pixels an image
+SPEED = 12  # pixels an image
 
 
 def equal_doors(seconds: int) -> Iterator[Image]:
@@ -73,7 +75,7 @@ def tunnel() -> Iterator[Image]:
 
 
 SCENES: dict[str, Callable[[], Iterator[Image]]] = {
-    **{f"equal doors, one every {seconds} s": lambda seconds=seconds: equal_doors(seconds) for seconds in (2, 3, 5)},
+    **{f"equal doors, one every {seconds} s": functools.partial(equal_doors, seconds) for seconds in (3, 5, 8)},
     "repeated texture": repeated_texture,
     "blank walls": blank_walls,
     "darkness": darkness,
@@ -87,5 +89,5 @@ def _past(wall: Image, rng: np.random.Generator) -> Iterator[Image]:
         yield _noisy(wall[:, number * SPEED : number * SPEED + WIDTH], rng)
 
 
-def _noisy(image: NDArray[np.generic], rng: np.random.Generator) -> Image:
+def _noisy(image: NDArray[Any], rng: np.random.Generator) -> Image:
     return np.clip(image + rng.normal(0, 3, image.shape), 0, 255).astype(np.uint8)

@@ -17,7 +17,7 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
 from builtin_interfaces.msg import Time
 from rclpy.serialization import deserialize_message, serialize_message
-from sensor_msgs.msg import CompressedImage, Image, PointCloud2
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, RegionOfInterest
 from std_msgs.msg import Header
 
 from binvpr_ros import messages
@@ -25,7 +25,9 @@ from binvpr_ros.keyframes import Keyframe
 from binvpr_ros.loop_closure import LoopClosure
 from binvpr_ros.messages import (
     LOOP_CLOSURE_ROW,
+    CameraInfoError,
     ImageMessageError,
+    camera_from_info,
     from_nanoseconds,
     image_from_compressed,
     image_from_message,
@@ -292,3 +294,48 @@ def test_without_any_converter_the_image_is_refused_with_what_to_install(
     with pytest.raises(ImageMessageError, match="install ros-<distro>-cv-bridge with apt, or rosbags-image with pip"):
         image_from_message(message(grey.astype(np.uint16), "mono16"))
     messages._converter.cache_clear()
+
+
+def camera_info(**changes: Any) -> CameraInfo:
+    facts: dict[str, Any] = {
+        "width": 640, "height": 480, "distortion_model": "plumb_bob", "d": [-0.3, 0.1, 0.0, 0.0, 0.0],
+        "k": [500.0, 0.0, 320.0, 0.0, 510.0, 240.0, 0.0, 0.0, 1.0],
+        "p": [400.0, 0.0, 310.0, 0.0, 0.0, 410.0, 230.0, 0.0, 0.0, 0.0, 1.0, 0.0],
+    }  # fmt: skip
+    return deserialize_message(serialize_message(CameraInfo(**(facts | changes))), CameraInfo)
+
+
+def test_a_camera_comes_with_its_matrix_and_its_lens() -> None:
+    camera = camera_from_info(camera_info())
+    assert camera.size == (640, 480)
+    np.testing.assert_array_equal(camera.matrix, [[500, 0, 320], [0, 510, 240], [0, 0, 1]])
+    np.testing.assert_array_equal(camera.coefficients, [-0.3, 0.1, 0, 0, 0])
+    assert not camera.fisheye
+    assert camera_from_info(camera_info(distortion_model="equidistant", d=[0.1, 0.0, 0.0, 0.0])).fisheye
+
+
+def test_a_rectified_image_has_the_matrix_of_its_projection_and_no_lens() -> None:
+    camera = camera_from_info(camera_info(distortion_model="double_sphere"), rectified=True)
+    np.testing.assert_array_equal(camera.matrix, [[400, 0, 310], [0, 410, 230], [0, 0, 1]])
+    assert camera.coefficients.size == 0
+
+
+def test_of_a_part_of_the_sensor_the_centre_moves() -> None:
+    camera = camera_from_info(camera_info(roi=RegionOfInterest(x_offset=100, y_offset=40, width=320, height=240)))
+    assert camera.size == (320, 240)
+    np.testing.assert_array_equal(camera.matrix[:2, 2], [220, 200])
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"k": [0.0] * 9}, "it holds no calibration; calibrate the camera, or go on without"),
+        ({"k": [float("nan")] * 9}, "it holds no calibration"),
+        ({"width": 0}, "it holds no calibration"),
+        ({"distortion_model": "double_sphere"}, "its 5 coefficients of the distortion model 'double_sphere' are not"),
+        ({"d": [0.1, 0.2]}, "its 2 coefficients of the distortion model 'plumb_bob' are not known here"),
+    ],
+)
+def test_a_camera_that_cannot_be_used_says_why(changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(CameraInfoError, match=sentence):
+        camera_from_info(camera_info(**changes))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import sys
 from collections import Counter
@@ -51,6 +52,18 @@ class ClosureStage:
         """Return the share of the revisits that have a true closure; None where there are none."""
         found = np.intersect1d(self.revisits, self.closures[self.true, 0])
         return len(found) / len(self.revisits) if len(self.revisits) else None
+
+    def halves(self) -> tuple[ClosureStage, ClosureStage]:
+        """Return the stage of the queries up to the revisit in the middle, and of those from it on."""
+        border = self.revisits[len(self.revisits) // 2] if len(self.revisits) else 0
+        before, of = self.closures[:, 0] < border, self.revisits < border
+        first, second = (
+            dataclasses.replace(
+                self, closures=self.closures[those], true=self.true[those], revisits=self.revisits[part]
+            )
+            for those, part in ((before, of), (~before, ~of))
+        )
+        return first, second
 
     def figures(self) -> dict[str, Any]:
         """Return what `evaluate` reports, by name."""

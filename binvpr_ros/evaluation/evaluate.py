@@ -25,12 +25,15 @@ from binvpr_ros.config import Config, ConfigError, model_path
 from binvpr_ros.descriptor import DescriptorError
 from binvpr_ros.evaluation import report
 from binvpr_ros.evaluation.baselines import BASELINES
-from binvpr_ros.evaluation.datasets import Dataset, DatasetError, Options, find_datasets, open_dataset
+from binvpr_ros.evaluation.calibration import calibrate
+from binvpr_ros.evaluation.calibration import sentence as calibration_sentence
+from binvpr_ros.evaluation.datasets import Dataset, DatasetError, Options, PosedSequence, find_datasets, open_dataset
 from binvpr_ros.evaluation.datasets.folders import FolderPair
 from binvpr_ros.evaluation.datasets.rendered import RenderedBuilding
 from binvpr_ros.evaluation.measurement import Comparison
 from binvpr_ros.evaluation.methods import (
     VPR_BENCH_MATCHES,
+    BinaryNetwork,
     Method,
     MethodError,
     Similarities,
@@ -54,6 +57,7 @@ class Evaluation:
     def __init__(self, choices: argparse.Namespace) -> None:
         self.results: list[Result] = []
         self.left_out = 0
+        self.calibrates = choices.calibrate is not None
         self._choices = choices
 
     def run(self) -> None:
@@ -77,6 +81,42 @@ class Evaluation:
             comparison.finish()
             self.results += comparison.results
             self._write()
+
+    def calibrate(self) -> None:
+        """Write the params file with which a drive has the highest recall at 100% precision, and say how it was scored.
+
+        Raises DatasetError and MethodError where there is no drive with revisits, or no network.
+        """
+        choices = self._choices
+        dataset = next(self._datasets(), None)
+        if not isinstance(dataset, PosedSequence) or not dataset.truth.any():
+            name = dataset.name if dataset else choices.dataset
+            raise DatasetError(f"{name} is no drive with poses that comes back to a place; name one to calibrate on")
+        methods = self._methods()
+        if not methods or not isinstance(methods[0], BinaryNetwork):
+            raise MethodError("--calibrate needs a model with its card before any baseline; name one")
+        comparison = Comparison(dataset)
+        for method in methods:
+            comparison.measure(method)
+            drive = comparison.drives[method.name]
+            found = calibrate(drive)
+            if found.first_half is None or found.second_half is None:
+                raise DatasetError(f"no setting closes loops of {dataset.name} without a false one; drive for longer")
+            setting = ", ".join(f"{name} {value}" for name, value in found.parameters.items())
+            lines = [
+                f"{method.name}: the highest recall without a false closure has {setting}",
+                calibration_sentence(f"{dataset.name}, first half, on which that was found", found.first_half),
+                calibration_sentence(f"{dataset.name}, second half", found.second_half),
+            ]
+            if not isinstance(dataset, RenderedBuilding) and isinstance(method, BinaryNetwork):
+                rendered = Comparison(RenderedBuilding.make(Options()))
+                rendered.measure(method)
+                drive = rendered.drives[method.name]
+                stage = drive.through(drive.config.replace(**found.parameters))
+                lines.append(calibration_sentence("rendered building", stage))
+            print("\n  ".join(lines))
+            if method is methods[0]:
+                found.write(choices.calibrate, [shlex.join(["evaluate", *sys.argv[1:]]), *lines])
 
     def _datasets(self) -> Iterator[Dataset]:
         """Yield the data sets one at a time, by distinct names; without any choice the rendered building."""
@@ -213,6 +253,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     output = parser.add_argument_group("output")
     output.add_argument("--json", type=Path, metavar="FILE", help="write the figures")
     output.add_argument("--markdown", type=Path, metavar="FILE", help="write one table (--all: evaluation.md)")
+    output.add_argument(
+        "--calibrate", type=Path, metavar="YAML",
+        help="write a params file: the min_score and min_inliers with the highest recall at 100%% precision on a drive",
+    )  # fmt: skip
     output.add_argument("--plots", type=Path, metavar="DIR", help="draw pictures into this folder")
     choices = parser.parse_args(arguments)
     _check(parser, choices)
@@ -231,7 +275,9 @@ def _check(parser: argparse.ArgumentParser, choices: argparse.Namespace) -> None
          "--ground-truth, or a --dataset that holds both folders"),
         (choices.plots and choices.plots.exists() and not choices.plots.is_dir(), "--plots must name a folder"),
         *((file and (file.is_dir() or not file.absolute().parent.is_dir()), f"{file} is a folder, or in none")
-          for file in (choices.json, choices.markdown)),
+          for file in (choices.json, choices.markdown, choices.calibrate)),
+        (choices.calibrate and (choices.all or choices.similarities or choices.ground_truth), "--calibrate takes one "
+         "drive, by --dataset or --sequence, and measures nothing else"),
     )  # fmt: skip
     for condition, sentence in wrong:
         if condition:
@@ -252,14 +298,18 @@ def main() -> int:
     evaluation = Evaluation(parse(sys.argv[1:]))
     status = 0
     try:
-        evaluation.run()
-    except (DatasetError, OSError) as error:
+        if evaluation.calibrates:
+            evaluation.calibrate()
+        else:
+            evaluation.run()
+    except (DatasetError, MethodError, OSError) as error:
         print(f"evaluate: {error}", file=sys.stderr)
         status = 1
     except KeyboardInterrupt:
         print("evaluate: interrupted", file=sys.stderr)
         status = 1
-    report.print_tables(evaluation.results)
+    if not evaluation.calibrates:
+        report.print_tables(evaluation.results)
     return status or int(evaluation.left_out > 0)
 
 

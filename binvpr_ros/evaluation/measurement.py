@@ -27,6 +27,7 @@ from binvpr_ros.evaluation.sequence_matching import match_sequences
 class Comparison:
     """All methods on one data set: their results, and pictures into the folder `pictures` where there is one.
 
+    A method that is no network is driven through the loop-closure stage once there is a network.
     With a `sequence_length` other than 0 each method is measured again over sequences of so many images (SeqSLAM).
     """
 
@@ -35,6 +36,7 @@ class Comparison:
         self.results: list[Result] = []
         self._sequence_length = sequence_length
         self._pictures = pictures
+        self.drives: dict[str, Drive] = {}  # by the method's name; the first is a network's
         self._curves: dict[str, PrecisionRecall] = {}
         self._closure_curves: dict[str, PrecisionRecall] = {}
 
@@ -66,7 +68,15 @@ class Comparison:
         milliseconds: float | None = None,
         drive: Drive | None = None,
     ) -> None:
-        """Add the similarities [Q,R] of a method, its median time for an image, and its drive where it has one."""
+        """Add the similarities [Q,R] of a method, its median time for an image, and its drive where it has one.
+
+        A method without one goes through that of the first network, with its own similarities: the same keyframes, the
+        same verification.
+        """
+        if drive is None and self.drives:
+            drive = next(iter(self.drives.values())).with_similarities(similarities)
+        if drive is not None:
+            self.drives[name] = drive
         self._add(name, similarities, bits, milliseconds, drive)
         if self._sequence_length:
             matched = match_sequences(similarities, self.dataset.candidates, self._sequence_length)

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from binvpr_ros.config import Config
 from binvpr_ros.descriptor import DescriptorNetwork
 from binvpr_ros.evaluation.closure_stage import ClosureStage, Drive
 from binvpr_ros.evaluation.datasets import Options
@@ -47,9 +46,35 @@ def test_a_stage_without_closures_has_no_recall_and_no_precision() -> None:
     assert (stage.precision, stage.recall) == (None, 0.0)
 
 
+def test_the_halves_meet_at_the_revisit_in_the_middle() -> None:
+    stage = ClosureStage(
+        keyframes=np.arange(8),
+        closures=np.array([[5, 0], [5, 1], [6, 2], [7, 3]]),
+        true=np.array([True, False, True, False]),
+        revisits=np.array([4, 5, 6, 7]),
+        refusals={},
+        images_refused=0,
+    )
+    first, second = stage.halves()
+    assert (first.revisits.tolist(), second.revisits.tolist()) == ([4, 5], [6, 7])
+    assert (first.closures.tolist(), second.closures.tolist()) == ([[5, 0], [5, 1]], [[6, 2], [7, 3]])
+    assert (first.recall, first.precision, second.recall, second.precision) == (0.5, 0.5, 0.5, 0.5)
+
+
+def test_another_method_is_driven_with_the_same_keyframes_and_verification(
+    building: RenderedBuilding, drive: Drive
+) -> None:
+    stage = drive.through(drive.config)
+    oracle = drive.with_similarities(building.same_place.astype(np.float32)).through(drive.config)
+    assert oracle.keyframes.tolist() == stage.keyframes.tolist()
+    assert oracle.precision == 1.0
+    blind = drive.with_similarities(np.eye(IMAGES, dtype=np.float32)).through(drive.config)
+    assert not len(blind.closures)
+
+
 def test_the_closures_are_those_of_the_node(building: RenderedBuilding, drive: Drive) -> None:
     stage = drive.through(drive.config)
-    recognizer = PlaceRecognizer(Config(exclusion_time=5.0))
+    recognizer = PlaceRecognizer(drive.config)
     expected, keyframes = [], []
     index_at = {int(stamp): index for index, stamp in enumerate(building.stamps)}
     for index, image in enumerate(building.queries):

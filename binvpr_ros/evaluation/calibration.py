@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Thresholds from a drive instead of from a guess: the highest recall at which no closure is false."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from binvpr_ros.evaluation.closure_stage import ClosureStage, Drive
+
+MIN_SCORES = [round(step / 20, 2) for step in range(1, 13)]
+MIN_INLIERS = [15, 20, 25, 30, 40, 50]
+"""Which values of the parameters `min_score` and `min_inliers` are tried."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The setting for which the first half of the revisits of a drive gave the highest recall at a precision of 1.
+
+    `min_score` and `min_inliers` are None where no setting closed a loop without a false one.
+    """
+
+    min_score: float | None
+    min_inliers: int | None
+    first_half: ClosureStage | None  # with that setting
+    second_half: ClosureStage | None
+
+    @property
+    def parameters(self) -> dict[str, float | int]:
+        """The parameters of the node that were found, by name."""
+        found = {"min_score": self.min_score, "min_inliers": self.min_inliers}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def write(self, file: Path, comments: list[str]) -> None:
+        """Write the setting as a params file of ROS, under `comments`."""
+        lines = [f"# {comment}" for comment in comments] + ["/**:", "  ros__parameters:"]
+        lines += [f"    {name}: {value}" for name, value in self.parameters.items()]
+        file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def calibrate(drive: Drive) -> Calibration:
+    """Try every setting on `drive`; where two are equally good the stricter one is taken.
+
+    The drive is cut where half of its revisits lie before. Each keyframe is matched against all that came before it, as
+    on a robot; the setting is found on the closures of the first half of the revisits, and only scored on the second.
+    """
+    best: tuple[tuple[float, int, float], ClosureStage, ClosureStage] | None = None
+    settings = list(itertools.product(MIN_SCORES, MIN_INLIERS))
+    for min_score, min_inliers in tqdm(settings, desc="settings", leave=False, file=sys.stderr):
+        stage = drive.through(drive.config.replace(min_score=min_score, min_inliers=min_inliers))
+        if not len(stage.revisits):
+            break
+        first, second = stage.halves()
+        if first.precision != 1.0 or not first.recall:
+            continue
+        rank = (first.recall, min_inliers, min_score)
+        if best is None or rank > best[0]:
+            best = rank, first, second
+    if best is None:
+        return Calibration(None, None, None, None)
+    (_, min_inliers, min_score), first, second = best
+    return Calibration(min_score, min_inliers, first, second)
+
+
+def sentence(what: str, stage: ClosureStage) -> str:
+    """Say in one line what a stage gave."""
+    shares = ["-" if share is None else f"{share:.3f}" for share in (stage.precision, stage.recall)]
+    return (
+        f"{what}: {len(stage.true)} closures, {stage.true.sum()} true (precision {shares[0]}); "
+        f"{len(stage.revisits)} revisits (recall {shares[1]})"
+    )
