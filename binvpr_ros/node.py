@@ -7,12 +7,10 @@ import signal
 import sys
 import threading
 import time
-from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
@@ -34,8 +32,8 @@ except ImportError:  # Humble
 from binvpr_ros.config import Config, ConfigError
 from binvpr_ros.database import DatabaseError
 from binvpr_ros.descriptor import DescriptorError
+from binvpr_ros.diagnostics import Statistics, free_bytes, health
 from binvpr_ros.keyframes import NANOSECONDS
-from binvpr_ros.loop_closure import Refusal
 from binvpr_ros.messages import (
     CameraInfoError,
     ImageMessageError,
@@ -47,7 +45,7 @@ from binvpr_ros.messages import (
 )
 from binvpr_ros.model_card import ModelCardError
 from binvpr_ros.recent_images import Answer, RecentImages
-from binvpr_ros.recognizer import PlaceRecognizer, Recognition, StampError
+from binvpr_ros.recognizer import PlaceRecognizer, StampError
 
 START_ERRORS = (ConfigError, DatabaseError, DescriptorError, ModelCardError, ParameterException)
 NEWEST_IMAGE = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -56,59 +54,6 @@ EVERY_RESULT = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=50, reliability
 WARNING_INTERVAL = 5.0
 """Least time in seconds between two warnings of one kind."""
 MOST_LOST_AT_ONCE = 10_000
-
-
-class Statistics:
-    """What diagnostics report: counts since the start, and times over the latest images. Shared by two threads."""
-
-    LATEST = 200
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self.counts: Counter[str] = Counter()
-        self.unusable: Counter[str] = Counter()
-        self.refused: Counter[Refusal] = Counter()
-        self.processing_ms: deque[float] = deque(maxlen=self.LATEST)
-        self.latency_ms: deque[float] = deque(maxlen=self.LATEST)
-        self.frame_id = ""
-        self.failure = ""
-
-    def count(self, name: str, amount: int = 1) -> None:
-        """Add to a count since the start."""
-        with self._lock:
-            self.counts[name] += amount
-
-    def count_unusable(self, kind: str) -> None:
-        """Count an image that was skipped."""
-        with self._lock:
-            self.counts["images_unusable"] += 1
-            self.unusable[kind] += 1
-
-    def count_recognition(
-        self, recognition: Recognition, frame_id: str, processing_ms: float, latency_ms: float
-    ) -> None:
-        """Count an image that was processed."""
-        with self._lock:
-            self.frame_id = frame_id
-            self.counts["images_processed"] += 1
-            self.counts["keyframes"] += recognition.keyframe is not None
-            self.counts["loop_closures"] += len(recognition.verdict.closures)
-            self.refused.update(refused.reason for refused in recognition.verdict.refused)
-            self.processing_ms.append(processing_ms)
-            self.latency_ms.append(latency_ms)
-
-    def values(self) -> dict[str, str]:
-        """Return everything by name, formatted."""
-        names = [f"images_{fate}" for fate in ("received", "processed", "dropped", "unusable")]
-        names += ["messages_lost", "stamps_received", "stamps_without_image", "keyframes", "loop_closures"]
-        with self._lock:
-            values = {name: str(self.counts[name]) for name in names}
-            values |= {f"unusable_{kind}": str(count) for kind, count in sorted(self.unusable.items())}
-            values |= {f"refused_{reason.value}": str(self.refused[reason]) for reason in Refusal}
-            for name, times in (("processing_ms", self.processing_ms), ("latency_ms", self.latency_ms)):
-                for percent, label in ((50, "median"), (95, "p95")):
-                    values[f"{name}_{label}"] = f"{np.percentile(times, percent):.1f}" if times else "nan"
-        return values
 
 
 class BinvprNode(Node):
@@ -121,7 +66,6 @@ class BinvprNode(Node):
         self.add_on_set_parameters_callback(self._on_parameters)
         self._statistics = Statistics()
         self._warned: dict[str, float] = {}
-        self._seen_before = 0
 
         self._closures = self.create_publisher(PointCloud2, "loop_closures", EVERY_RESULT)
         self._keyframes = self.create_publisher(Header, "keyframes", EVERY_RESULT)
@@ -290,29 +234,20 @@ class BinvprNode(Node):
 
     def _publish_diagnostics(self) -> None:
         values = self._statistics.values()
-        # A back end names no keyframe while its robot stands; the camera goes on.
-        seen = self._statistics.counts["images_received" if self._asked else "images_processed"]
-        rate, self._seen_before = seen - self._seen_before, seen
+        lately = self._statistics.lately()
         values |= {
-            "rate_hz": str(rate),
+            "rate_hz": str(lately["images_processed"]),
             "keyframes_matched": str(len(self._recognizer.database)),
             "session": str(self._recognizer.database.session),
             "model": self._recognizer.network.card.name,
             "backend": self._recognizer.network.backend.name,
         }
-        if self._statistics.failure:
-            level, text = DiagnosticStatus.ERROR, f"keyframes are kept in memory alone: {self._statistics.failure}"
-        elif rate == 0:
-            level, text = (
-                DiagnosticStatus.WARN,
-                f"no usable image from {self.resolve_topic_name('image')} in the last second",
-            )
-        else:
-            level, text = DiagnosticStatus.OK, f"{rate} images/s, {values['keyframes']} keyframes"
+        config, topic = self._recognizer.config, self.resolve_topic_name("image")
+        well = health(lately, config, topic, self._statistics.failure, free_bytes(config))
         status = DiagnosticStatus(
-            level=level,
+            level=bytes([well.level]),
             name=f"{self.get_name()}: place recognition",
-            message=text,
+            message=well.text,
             hardware_id=self._statistics.frame_id,
             values=[KeyValue(key=key, value=value) for key, value in values.items()],
         )

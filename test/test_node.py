@@ -112,6 +112,20 @@ def test_diagnostics_say_what_happened(start: Callable[..., Robot], world_images
     assert "no usable image from /camera" in robot.listener.message
 
 
+def test_darkness_is_noticed(start: Callable[..., Robot]) -> None:
+    robot = start(*EAGER)
+    dark = np.full((240, 320, 3), 3, np.uint8)
+    second = iter(range(1000))
+
+    def noticed() -> bool:
+        robot.send(message_from_array(dark, "rgb8"), next(second) * 10**8)
+        return "too dark" in robot.listener.message
+
+    robot.wait(noticed, "darkness is noticed")
+    assert robot.listener.level == DiagnosticStatus.WARN
+    assert robot.count("keyframes") == 0
+
+
 def test_unusable_images_are_skipped_with_one_warning_and_harm_nothing(
     start: Callable[..., Robot], world_images: list[NDArray[np.uint8]]
 ) -> None:

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the node reports of itself: counts, times, and whether it is well."""
+
+from __future__ import annotations
+
+import enum
+import shutil
+import threading
+from collections import Counter, deque
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from binvpr_ros.config import Config
+from binvpr_ros.loop_closure import Refusal
+from binvpr_ros.recognizer import Recognition
+
+LEAST_FREE_BYTES = 256 << 20
+"""Below which a disk is nearly full: a few minutes of keyframes with their features."""
+
+
+class Level(enum.IntEnum):
+    """As in diagnostic_msgs/DiagnosticStatus."""
+
+    OK = 0
+    WARN = 1
+    ERROR = 2
+
+
+class Health(NamedTuple):
+    """How the node is, and a sentence about it."""
+
+    level: Level
+    text: str
+
+
+class Statistics:
+    """What diagnostics report: counts since the start, and times over the latest images. Shared by two threads."""
+
+    LATEST = 200
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.counts: Counter[str] = Counter()
+        self.unusable: Counter[str] = Counter()
+        self.refused: Counter[Refusal] = Counter()
+        self.processing_ms: deque[float] = deque(maxlen=self.LATEST)
+        self.latency_ms: deque[float] = deque(maxlen=self.LATEST)
+        self.frame_id = ""
+        self.failure = ""
+        self._before: Counter[str] = Counter()
+
+    def count(self, name: str, amount: int = 1) -> None:
+        """Add to a count since the start."""
+        with self._lock:
+            self.counts[name] += amount
+
+    def count_unusable(self, kind: str) -> None:
+        """Count an image that was skipped."""
+        with self._lock:
+            self.counts["images_unusable"] += 1
+            self.unusable[kind] += 1
+
+    def count_recognition(
+        self, recognition: Recognition, frame_id: str, processing_ms: float, latency_ms: float
+    ) -> None:
+        """Count an image that was processed."""
+        with self._lock:
+            self.frame_id = frame_id
+            self.counts["images_processed"] += 1
+            self.counts["keyframes"] += recognition.keyframe is not None
+            self.counts["loop_closures"] += len(recognition.verdict.closures)
+            self.refused.update(refused.reason for refused in recognition.verdict.refused)
+            self.processing_ms.append(processing_ms)
+            self.latency_ms.append(latency_ms)
+
+    def values(self) -> dict[str, str]:
+        """Return everything by name, formatted."""
+        names = [f"images_{fate}" for fate in ("received", "processed", "dropped", "unusable")]
+        names += ["messages_lost", "stamps_received", "stamps_without_image", "keyframes", "loop_closures"]
+        with self._lock:
+            values = {name: str(self.counts[name]) for name in names}
+            values |= {f"unusable_{kind}": str(count) for kind, count in sorted(self.unusable.items())}
+            values |= {f"refused_{reason.value}": str(self.refused[reason]) for reason in Refusal}
+            for name, times in (("processing_ms", self.processing_ms), ("latency_ms", self.latency_ms)):
+                for percent, label in ((50, "median"), (95, "p95")):
+                    values[f"{name}_{label}"] = f"{np.percentile(times, percent):.1f}" if times else "nan"
+        return values
+
+    def lately(self) -> Counter[str]:
+        """Return what was counted since the last call: images by their fate, and `featureless` ones."""
+        with self._lock:
+            now = Counter({**self.counts, "featureless": self.refused[Refusal.FEATURELESS]})
+            lately = Counter({name: count - self._before[name] for name, count in now.items()})
+            self._before = now
+        return lately
+
+
+def health(lately: Counter[str], config: Config, topic: str, failure: str, free_bytes: int | None) -> Health:
+    """Return how the node is, after a second in which `lately` was counted, with the cause where it is not well.
+
+    `failure` says why keyframes are not saved, and `free_bytes` what the map's disk has left, None where there is none.
+    """
+    processed, received, dropped = (lately[f"images_{fate}"] for fate in ("processed", "received", "dropped"))
+    if failure:
+        return Health(Level.ERROR, f"keyframes are kept in memory alone: {failure}")
+    if received == lately["images_unusable"]:
+        return Health(Level.WARN, f"no usable image from {topic} in the last second")
+    if dropped and not processed:
+        return Health(Level.WARN, f"all {dropped} images of the last second were dropped; give it more threads")
+    if processed and lately["featureless"] >= processed:
+        return Health(Level.WARN, "the images are too dark, or too blank, to show a place (min_contrast)")
+    if free_bytes is not None and free_bytes < LEAST_FREE_BYTES:
+        return Health(Level.WARN, f"{free_bytes / 2**20:.0f} MiB are left on the disk of {config.database}; make room")
+    return Health(Level.OK, f"{processed} images/s")
+
+
+def free_bytes(config: Config) -> int | None:
+    """Return what is free on the disk of the map, in bytes; None where there is no map file, or it cannot be told."""
+    if not config.database:
+        return None
+    try:
+        return shutil.disk_usage(Path(config.database).resolve().parent).free
+    except OSError:
+        return None

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from binvpr_ros.config import Config
+from binvpr_ros.diagnostics import Health, Level, Statistics, free_bytes, health
+from binvpr_ros.loop_closure import Refusal, Refused, Verdict
+from binvpr_ros.recognizer import Recognition
+
+CONFIG = Config(database="/maps/office.db")
+GOOD = {"images_received": 15, "images_processed": 15}
+
+
+@pytest.mark.parametrize(
+    ("lately", "failure", "free", "expected"),
+    [
+        (GOOD, "", 1 << 40, Health(Level.OK, "15 images/s")),
+        (GOOD, "", None, Health(Level.OK, "15 images/s")),
+        ({}, "", None, Health(Level.WARN, "no usable image from /camera in the last second")),
+        (
+            {"images_received": 9, "images_unusable": 9}, "", None,
+            Health(Level.WARN, "no usable image from /camera in the last second"),
+        ),
+        (
+            {"images_received": 9, "images_dropped": 9}, "", None,
+            Health(Level.WARN, "all 9 images of the last second were dropped; give it more threads"),
+        ),
+        ({**GOOD, "images_dropped": 9}, "", None, Health(Level.OK, "15 images/s")),
+        (
+            {**GOOD, "featureless": 15}, "", None,
+            Health(Level.WARN, "the images are too dark, or too blank, to show a place (min_contrast)"),
+        ),
+        ({**GOOD, "featureless": 14}, "", None, Health(Level.OK, "15 images/s")),
+        (GOOD, "", 3 << 20, Health(Level.WARN, "3 MiB are left on the disk of /maps/office.db; make room")),
+        (
+            {}, "it is full", 0,
+            Health(Level.ERROR, "keyframes are kept in memory alone: it is full"),
+        ),
+    ],
+)  # fmt: skip
+def test_how_the_node_is_and_why(lately: dict[str, int], failure: str, free: int | None, expected: Health) -> None:
+    assert health(Counter(lately), CONFIG, "/camera", failure, free) == expected
+
+
+def test_what_was_counted_lately() -> None:
+    statistics = Statistics()
+    statistics.count("images_received", 3)
+    dark = Recognition(None, Verdict(refused=[Refused(Refusal.FEATURELESS)]))
+    statistics.count_recognition(dark, "camera", 5.0, 9.0)
+    lately = statistics.lately()
+    assert (lately["images_received"], lately["images_processed"], lately["featureless"]) == (3, 1, 1)
+    statistics.count("images_received")
+    lately = statistics.lately()
+    assert (lately["images_received"], lately["images_processed"], lately["featureless"]) == (1, 0, 0)
+    assert statistics.values()["images_received"] == "4"
+
+
+def test_the_disk_of_a_map(tmp_path: Path) -> None:
+    assert free_bytes(Config()) is None
+    assert free_bytes(Config(database=str(tmp_path / "gone" / "map.db"))) is None
+    free = free_bytes(Config(database=str(tmp_path / "map.db")))
+    assert free is not None
+    assert free > 0
