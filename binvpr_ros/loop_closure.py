@@ -151,15 +151,18 @@ class _Trial:
         ids, sessions, closes = self.database.ids, self.database.sessions, self.database.closes
         score = min(candidate.score, 1.0)  # to be more like the query than its neighbours are proves nothing
         alike = np.flatnonzero(scores >= self.ISLAND_SCORE * score)
-        ends = (np.diff(ids[alike]) > window) | (np.diff(sessions[alike]) != 0)
-        islands = np.split(alike, np.flatnonzero(ends) + 1)
-        present = sessions[islands[-1][-1]] == self.query.session and self.query.id - ids[islands[-1][-1]] <= window
-        if present and candidate.position in islands.pop():
-            return Refusal.NEVER_LEFT
+        apart = (np.diff(ids[alike]) > window) | (np.diff(sessions[alike]) != 0)
+        starts = np.append(0, np.flatnonzero(apart) + 1)
+        best = np.maximum.reduceat(scores[alike], starts)
+        newest = alike[-1]
+        if sessions[newest] == self.query.session and self.query.id - ids[newest] <= window:
+            if candidate.position >= alike[starts[-1]]:
+                return Refusal.NEVER_LEFT
+            best[-1] = -np.inf  # the present is no other place
+        stops = np.append(starts[1:], alike.size)
         places: list[list[tuple[int, int]]] = []  # each the first and last ids of its islands
-        for island in islands:
-            if scores[island].max() < self.RIVAL_SCORE * score:
-                continue
+        for at in np.flatnonzero(best >= self.RIVAL_SCORE * score):
+            island = alike[starts[at] : stops[at]]
             first, last = int(ids[island[0]]), int(ids[island[-1]])
             closed = closes[island][closes[island] != NOTHING_CLOSED]
             joined = [
