@@ -55,8 +55,9 @@ def precision_recall(
         axes.plot(curve.recall, curve.precision, ".:", color=colour, label=f"{name}: loop closures, by min_score")
         for score, recall, precision in zip(curve.thresholds, curve.recall, curve.precision, strict=True):
             default = score == Config.min_score
-            axes.annotate(f"{score:g}", (recall, precision), (4, -9), textcoords="offset points", fontsize=7,
-                          weight="bold" if default else "normal")  # fmt: skip
+            if default or len(closures) == 1:  # of several curves the numbers would cover each other
+                axes.annotate(f"{score:g}", (recall, precision), (4, -9), textcoords="offset points", fontsize=7,
+                              weight="bold" if default else "normal")  # fmt: skip
             if default:
                 axes.plot(recall, precision, "s", color=colour)
     axes.set(
