@@ -39,6 +39,7 @@ UPDATE map SET schema_version = 2;
 INITIAL_CAPACITY = 1024
 BLOCK = 1 << 15
 """Keyframes whose descriptors lie in one piece. Memory for them grows by a block, and nothing is ever copied."""
+MOST_KEYFRAMES = 1 << 32
 ROWS_READ = 256
 """Keyframes that are read from the file at a time; what Python makes of more does not stay in the processor's cache."""
 LOCK_TIMEOUT = 0.2
@@ -270,6 +271,8 @@ class _MapFile:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        if tables and {"map", "keyframes"} - {name for (name,) in tables}:
+            raise DatabaseError(f"{path} cannot be opened as a map (it has other tables); name a map file or a new one")
         if not tables:
             connection.executescript("BEGIN; " + SCHEMA)
             connection.execute("INSERT INTO map VALUES (?, ?, ?)", (SCHEMA_VERSION, model_sha256, self._words))
@@ -295,8 +298,9 @@ class _MapFile:
             )
             while some := rows.fetchmany(ROWS_READ):
                 ids, sessions, stamps, closes, blobs = zip(*some, strict=True)
-                for number, blob in zip(ids, blobs, strict=True):
-                    if len(blob) != size:
+                for number, session, blob in zip(ids, sessions, blobs, strict=True):
+                    # Rows of the topic have 32 bits for an id.
+                    if len(blob) != size or not 0 <= number < MOST_KEYFRAMES or session < 0:
                         raise DatabaseError(f"{self._path} is damaged at keyframe {number}; restore a copy of the file")
                 yield _Keyframes(
                     # SQLite keeps a text in an INTEGER column too, and a fraction, which an array of integers refuses.

@@ -181,6 +181,14 @@ def camera_from_info(message: CameraInfo, rectified: bool = False) -> Camera:
     coefficients = np.array([] if rectified else message.d, np.float64)
     if not (width and height and np.isfinite(matrix).all() and matrix[0, 0] > 0 and matrix[1, 1] > 0):
         raise CameraInfoError("it holds no calibration; calibrate the camera, or go on without")
+    # A lens sees from some six degrees to nearly half a circle, and its axis goes through the sensor.
+    focal, centre = matrix[[0, 1], [0, 1]], matrix[:2, 2]
+    inside = (centre > 0).all() and (centre < (message.width or width, message.height or height)).all()
+    if not (inside and 0.1 * width < focal.min() <= focal.max() < 10 * width):
+        raise CameraInfoError(
+            f"it is of no camera of {width}x{height} pixels (focal length {focal[0]:.0f}, centre {centre[0]:.0f}, "
+            f"{centre[1]:.0f}); calibrate the camera at this size, or go on without"
+        )
     model = message.distortion_model or "plumb_bob"
     if not rectified and (len(coefficients) not in LENSES.get(model, ()) or not np.isfinite(coefficients).all()):
         raise CameraInfoError(

@@ -88,8 +88,12 @@ class BinvprNode(Node):
         self._waiting = 0  # images that are described after one another, since a back end wants each of them
         self._asked = config.keyframe_source == "topic"
         if self._asked:
-            self.create_subscription(Header, "keyframe_stamps", self._on_keyframe_stamp, EVERY_RESULT)
-        self._subscribe(CompressedImage if config.compressed else Image)
+            # Room for a burst of as many stamps as there can be images for them.
+            depth = max(EVERY_RESULT.depth, config.recent_images)
+            stamps = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=ReliabilityPolicy.RELIABLE)
+            self._listen(Header, "keyframe_stamps", self._on_keyframe_stamp, stamps)
+        kind = CompressedImage if config.compressed else Image
+        self._listen(kind, "image", self._on_image, NEWEST_IMAGES if self._asked else NEWEST_IMAGE)
         card, backend = self._recognizer.network.card, self._recognizer.network.backend.name
         self.get_logger().info(
             f"ready: {card.name} ({card.network}, {card.descriptor_bits} bits) on {backend}, "
@@ -101,15 +105,14 @@ class BinvprNode(Node):
         self._worker.shutdown(wait=True, cancel_futures=True)
         self._recognizer.close()
 
-    def _subscribe(self, kind: type[Image] | type[CompressedImage]) -> None:
-        """Subscribe to `image`, and count lost messages where the middleware reports them."""
+    def _listen(self, kind: Any, topic: str, callback: Callable[[Any], None], quality: QoSProfile) -> None:
+        """Subscribe, and count lost messages where the middleware reports them."""
         callbacks = SubscriptionEventCallbacks(message_lost=self._on_message_lost)
-        quality = NEWEST_IMAGES if self._asked else NEWEST_IMAGE
         try:
-            self.create_subscription(kind, "image", self._on_image, quality, event_callbacks=callbacks)
+            self.create_subscription(kind, topic, callback, quality, event_callbacks=callbacks)
         except UnsupportedEventTypeError:
             self.get_logger().info("this middleware does not report lost messages; messages_lost stays 0")
-            self.create_subscription(kind, "image", self._on_image, quality)
+            self.create_subscription(kind, topic, callback, quality)
 
     def _declare_parameters(self) -> Config:
         """Declare all parameters of Config, and return the Config that the user asked for."""
@@ -155,7 +158,7 @@ class BinvprNode(Node):
             self.get_logger().info(f"the camera of {topic} is calibrated: loops are verified by its essential matrix")
         except CameraInfoError as error:
             self._recognizer.camera = None
-            self.get_logger().warning(f"camera_info is not used: {error}")
+            self._warn("camera_info", f"camera_info is not used: {error}")
 
     def _on_image(self, message: Image | CompressedImage) -> None:
         """Hand the image to the worker, or drop it when that is busy: a frame never waits behind another."""

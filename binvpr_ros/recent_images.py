@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import bisect
 from collections import OrderedDict
 from typing import Generic, NamedTuple, TypeVar
 
@@ -27,7 +26,7 @@ class RecentImages(Generic[T]):
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._images: OrderedDict[int, T] = OrderedDict()
-        self._awaited: list[int] = []  # ascending
+        self._awaited: dict[int, None] = {}  # in the order in which they came
         self._newest: int | None = None  # stamp of an image
 
     def add(self, stamp: int, image: T) -> Answer[T]:
@@ -35,8 +34,9 @@ class RecentImages(Generic[T]):
         if self._newest is not None and stamp < self._newest:
             self._images.clear()  # the time has leapt back: what was later will never be asked for
         self._newest = stamp
-        awaited = bisect.bisect_right(self._awaited, stamp)
-        passed, self._awaited = self._awaited[:awaited], self._awaited[awaited:]
+        passed = sorted(awaited for awaited in self._awaited if awaited <= stamp)
+        for awaited in passed:
+            del self._awaited[awaited]
         if passed and passed[-1] == stamp:
             return Answer([image], passed[:-1])
         self._images[stamp] = image
@@ -50,7 +50,10 @@ class RecentImages(Generic[T]):
             return Answer([self._images.pop(stamp)], [])
         if self._newest is not None and stamp <= self._newest:
             return Answer([], [stamp])
-        bisect.insort(self._awaited, stamp)
+        self._awaited[stamp] = None
         if len(self._awaited) > self._capacity:
-            return Answer([], [self._awaited.pop(0)])
+            # The one that has waited longest: its image was lost, or it was never a stamp of this camera.
+            longest = next(iter(self._awaited))
+            del self._awaited[longest]
+            return Answer([], [longest])
         return Answer([], [])

@@ -142,6 +142,18 @@ def test_a_file_that_is_no_map_is_refused_and_left_alone(path: Path) -> None:
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize("change", ["id = 4294967296", "id = -1", "session = -1", "session = 2147483648"])
+def test_numbers_that_the_topic_has_no_room_for_are_damage(path: Path, change: str) -> None:
+    database = KeyframeDatabase(path, MODEL, WORDS)
+    database.add(database.next_keyframe(1, descriptor(1)))
+    database.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"UPDATE keyframes SET {change}")  # noqa: S608 - our own words
+    connection.close()
+    with pytest.raises(DatabaseError, match="restore a copy of the file"):
+        KeyframeDatabase(path, MODEL, WORDS)
+
+
 def test_somebody_elses_database_is_refused_and_left_alone(path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("CREATE TABLE songs (title TEXT)")

@@ -20,6 +20,7 @@ rclpy = pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from rcl_interfaces.srv import DescribeParameters, GetParameters
+from rclpy.qos import QoSProfile
 from robot import CAMERA, Robot
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
@@ -189,6 +190,20 @@ def test_a_back_end_names_its_keyframes(start: Callable[..., Robot], world_image
     assert robot.count("stamps_received") == 5
     assert robot.count("images_dropped") == 0
     assert "there is no image for the keyframe at 10.000 s: lost, or too old" in robot.log.read_text()
+
+
+def test_a_burst_of_stamps_is_accounted_for(start: Callable[..., Robot], world_images: list[NDArray[np.uint8]]) -> None:
+    robot = start("-p", "keyframe_source:=topic", "-p", "recent_images:=200")
+    stamps = robot.node.create_publisher(Header, "keyframe_stamps", QoSProfile(depth=200))
+    assert wait_for_subscriber(stamps, 30.0)
+    for number in range(90):
+        robot.send(message_from_array(world_images[number % 60], "rgb8"), (100 + number) * 10**8)
+    for number in range(90):
+        stamps.publish(Header(stamp=from_nanoseconds((100 + number) * 10**8)))
+    names = ("images_processed", "stamps_without_image")
+    robot.wait(lambda: sum(map(robot.count, names)) == 90, "every stamp has its answer")
+    assert robot.count("stamps_received") == 90
+    assert len(robot.listener.keyframes) == robot.count("keyframes") == robot.count("images_processed") > 60
 
 
 def test_frames_are_dropped_not_queued(start: Callable[..., Robot], world_images: list[NDArray[np.uint8]]) -> None:

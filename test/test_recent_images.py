@@ -42,6 +42,21 @@ def test_old_images_and_old_stamps_are_given_up() -> None:
     assert [recent.ask(stamp) for stamp in (10, 11, 12)] == [NOTHING, NOTHING, Answer([], [10])]
 
 
+def test_stamps_that_never_come_true_leave_room_for_others() -> None:
+    recent: RecentImages[str] = RecentImages(3)
+    for number in range(10):
+        recent.ask(10**18 + number)
+    for stamp in (1, 2, 3):
+        assert recent.ask(stamp).images == []
+        assert recent.add(stamp, str(stamp)) == Answer([str(stamp)], [])
+
+
+def test_a_stamp_that_comes_twice_before_its_image_is_one() -> None:
+    recent: RecentImages[str] = RecentImages(3)
+    assert recent.ask(5) == recent.ask(5) == NOTHING
+    assert recent.add(5, "five") == Answer(["five"], [])
+
+
 def test_when_time_leaps_back_later_images_are_gone() -> None:
     recent: RecentImages[str] = RecentImages(10)
     recent.add(100, "late")

@@ -6,20 +6,24 @@ from __future__ import annotations
 import argparse
 import contextlib
 import csv
+import os
 import sqlite3
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from binvpr_ros.database import SCHEMA, SCHEMA_VERSION, DatabaseError
+from binvpr_ros.database import MOST_KEYFRAMES, SCHEMA, SCHEMA_VERSION, DatabaseError
 from binvpr_ros.descriptor import WORD_BITS
 from binvpr_ros.features import Features, FeaturesError
 from binvpr_ros.keyframes import NANOSECONDS
 
 MOST_PROBLEMS = 20
 INTEGERS = ("id", "session", "stamp")
+
+
+MOST_WORDS = 1 << 16
 
 
 class _Facts(NamedTuple):
@@ -34,15 +38,21 @@ class _Facts(NamedTuple):
 def _opened(path: Path) -> Iterator[tuple[sqlite3.Connection, _Facts]]:
     """Open a map for reading alone, also one that a node has in use; every failure is a DatabaseError."""
     if not path.is_file():
-        raise DatabaseError(f"{path} does not exist; name a map file")
+        raise DatabaseError(f"{path} is no file; name a map file")
     try:
         # Without a write-ahead log nobody has the map open: then SQLite need not make one, which it would leave behind.
         mode = "mode=ro" if path.with_name(path.name + "-wal").exists() else "immutable=1"
-        with contextlib.closing(sqlite3.connect(f"file:{quote(str(path))}?{mode}", uri=True)) as connection:
+        with contextlib.closing(sqlite3.connect(f"file:{quote(os.fsencode(path))}?{mode}", uri=True)) as connection:
+            # A view of that name could be without end.
+            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            if not {"map", "keyframes"} <= tables:
+                raise DatabaseError(f"{path} is no map, or an empty one; name a map file")
             row = connection.execute("SELECT schema_version, model_sha256, descriptor_words FROM map").fetchone()
             if row is None:
                 raise DatabaseError(f"{path} does not say which model it was made with; restore a copy of the file")
             facts = _Facts(*row)
+            if not (isinstance(facts.words, int) and 0 < facts.words <= MOST_WORDS and isinstance(facts.model, str)):
+                raise DatabaseError(f"{path} does not say which model it was made with; restore a copy of the file")
             if facts.version not in range(1, SCHEMA_VERSION + 1):
                 raise DatabaseError(f"{path} has map version {facts.version}, not {SCHEMA_VERSION}; upgrade binvpr_ros")
             yield connection, facts
@@ -63,6 +73,8 @@ def info(path: Path) -> str:
         featured = 0
         if "features" in _columns(connection):
             (featured,) = connection.execute("SELECT COUNT(features) FROM keyframes").fetchone()
+    if not all(isinstance(number, int) for row in sessions for number in row):
+        raise DatabaseError(f"{path} has damaged rows; run: map check")
     keyframes = sum(count for _, count, _, _ in sessions)
     lines = [
         f"{path}: {keyframes} keyframes in {len(sessions)} sessions, {path.stat().st_size / 2**20:.1f} MiB",
@@ -81,26 +93,40 @@ def problems(path: Path) -> list[str]:
     with _opened(path) as (connection, facts):
         damage = [row[0] for row in connection.execute("PRAGMA integrity_check")]
         found += [f"SQLite: {line}" for line in damage if line != "ok"]
-        columns = _columns(connection)
-        rest = [name for name in ("features", "closes") if name in columns]
-        names = [*INTEGERS, "descriptor", *rest]
-        length = facts.words * WORD_BITS // 8
-        for row in connection.execute(f"SELECT {', '.join(names)} FROM keyframes ORDER BY id"):  # noqa: S608
-            values = dict(zip(names, row, strict=True))
-            found += [f"keyframe {values['id']}: {sentence}" for sentence in _problems_of(values, length)]
+        for row in _rows(connection):
+            found += [f"keyframe {row['id']}: {sentence}" for sentence in _problems_of(row, facts)]
     return found
 
 
-def _problems_of(row: dict[str, object], length: int) -> Iterator[str]:
+def _rows(connection: sqlite3.Connection) -> Iterator[dict[str, Any]]:
+    """Yield the keyframes by id, each as its values by column, with those that its map has of the later columns."""
+    names = [*INTEGERS, "descriptor", *(name for name in ("features", "closes") if name in _columns(connection))]
+    for row in connection.execute(f"SELECT {', '.join(names)} FROM keyframes ORDER BY id"):  # noqa: S608
+        yield dict(zip(names, row, strict=True))
+
+
+def _whole_rows(path: Path, connection: sqlite3.Connection, facts: _Facts) -> Iterator[dict[str, Any]]:
+    """Yield the keyframes as `_rows` does; raises DatabaseError at the first that is damaged."""
+    for row in _rows(connection):
+        for sentence in _problems_of(row, facts):
+            raise DatabaseError(f"{path} is damaged at keyframe {row['id']}: {sentence}; restore a copy of the file")
+        yield row
+
+
+def _problems_of(row: dict[str, Any], facts: _Facts) -> Iterator[str]:
+    length = facts.words * WORD_BITS // 8
+    limits = {"id": MOST_KEYFRAMES, "session": 1 << 31}
     for name in INTEGERS:
         if not isinstance(row[name], int):
             yield f"its {name} is no integer"
+        elif name in limits and not 0 <= row[name] < limits[name]:
+            yield f"its {name} is out of range"
     descriptor, features, closes = row["descriptor"], row.get("features"), row.get("closes")
     if not isinstance(descriptor, bytes) or len(descriptor) != length:
         yield f"its descriptor is not of {length} bytes"
     if features is not None:
         try:
-            Features.from_bytes(features)  # type: ignore[arg-type]
+            Features.from_bytes(features)
         except (FeaturesError, TypeError):
             yield "its features cannot be read"
     if closes is not None and not isinstance(closes, int):
@@ -128,7 +154,7 @@ def merge(paths: Sequence[Path], output: Path) -> str:
                             f"{path} was made with another model than {paths[0]}; merge maps of one model"
                         )
                     first = first or facts
-                    keyframes, sessions = _append(connection, merged, keyframes, sessions)
+                    keyframes, sessions = _append(_whole_rows(path, connection, facts), merged, keyframes, sessions)
             assert first is not None  # noqa: S101 -- the command asks for two files at least
             merged.execute("INSERT INTO map VALUES (?, ?, ?)", (SCHEMA_VERSION, first.model, first.words))
             merged.execute("COMMIT")
@@ -141,14 +167,11 @@ def merge(paths: Sequence[Path], output: Path) -> str:
     return f"{output}: {count} keyframes in {sessions} sessions"
 
 
-def _append(source: sqlite3.Connection, merged: sqlite3.Connection, ids: int, sessions: int) -> tuple[int, int]:
+def _append(rows: Iterator[dict[str, Any]], merged: sqlite3.Connection, ids: int, sessions: int) -> tuple[int, int]:
     """Copy all keyframes, their ids from `ids` on and their sessions from `sessions` on; return what comes next."""
-    rest = [name for name in ("features", "closes") if name in _columns(source)]
-    names = [*INTEGERS, "descriptor", *rest]
     numbers: dict[int, int] = {}  # of sessions: those without keyframes are left out
     last = ids - 1
-    for row in source.execute(f"SELECT {', '.join(names)} FROM keyframes ORDER BY id"):  # noqa: S608
-        values = dict(zip(names, row, strict=True))
+    for values in rows:
         values["id"] = last = values["id"] + ids
         values["session"] = numbers.setdefault(values["session"], sessions + len(numbers))
         if values.get("closes") is not None:
@@ -160,15 +183,13 @@ def _append(source: sqlite3.Connection, merged: sqlite3.Connection, ids: int, se
 
 def export(path: Path, output: Path | None) -> None:
     """Write a map's keyframes as CSV: id, session, stamp in seconds, and the packed bits as hexadecimal digits."""
-    with _opened(path) as (connection, _), contextlib.ExitStack() as stack:
+    with _opened(path) as (connection, facts), contextlib.ExitStack() as stack:
         file = sys.stdout if output is None else stack.enter_context(output.open("x", encoding="utf-8", newline=""))
         writer = csv.writer(file)
         writer.writerow(["id", "session", "stamp", "descriptor"])
-        for number, session, stamp, bits in connection.execute(
-            "SELECT id, session, stamp, descriptor FROM keyframes ORDER BY id"
-        ):
-            seconds, nanoseconds = divmod(stamp, NANOSECONDS)
-            writer.writerow([number, session, f"{seconds}.{nanoseconds:09}", bits.hex()])
+        for row in _whole_rows(path, connection, facts):
+            seconds, nanoseconds = divmod(row["stamp"], NANOSECONDS)
+            writer.writerow([row["id"], row["session"], f"{seconds}.{nanoseconds:09}", row["descriptor"].hex()])
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -192,6 +213,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def main() -> int:
     """Do what the command line says; the exit status is 1 where a map is not whole, or cannot be used."""
     choices = parse(sys.argv[1:])
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # a file's name may be any bytes
     try:
         if choices.command == "info":
             print("\n".join(info(path) for path in choices.maps))
@@ -201,8 +223,11 @@ def main() -> int:
             print(merge(choices.maps, choices.output))
         else:
             export(choices.map, choices.output)
-    except (DatabaseError, OSError) as error:
+    except DatabaseError as error:
         print(f"map: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"map: {error.filename} cannot be written ({error.strerror}); name a new file", file=sys.stderr)
         return 1
     return 0
 

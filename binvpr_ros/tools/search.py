@@ -50,7 +50,7 @@ def _write_map(path: Path, keyframes: int, bits: int) -> None:
     rows = ((i, 0, i * NANOSECONDS // KEYFRAMES_A_SECOND, rng.bytes(bits // 8)) for i in range(keyframes))
     connection = sqlite3.connect(path)
     with connection:
-        connection.executemany("INSERT INTO keyframes VALUES (?, ?, ?, ?)", rows)
+        connection.executemany("INSERT INTO keyframes (id, session, stamp, descriptor) VALUES (?, ?, ?, ?)", rows)
     connection.close()
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from binvpr_ros.database import KeyframeDatabase
+from binvpr_ros.database import DatabaseError, KeyframeDatabase
 from binvpr_ros.descriptor import Descriptor
 from binvpr_ros.features import Features
 from binvpr_ros.tools.maps import main
@@ -131,6 +131,8 @@ def test_export(office: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         ("UPDATE keyframes SET stamp = 'noon' WHERE id = 1", "keyframe 1: its stamp is no integer"),
         ("UPDATE keyframes SET features = x'0102' WHERE id = 5", "keyframe 5: its features cannot be read"),
         ("UPDATE keyframes SET closes = 'x' WHERE id = 2", "keyframe 2: what it closes is no integer"),
+        ("UPDATE keyframes SET session = -1 WHERE id = 4", "keyframe 4: its session is out of range"),
+        ("UPDATE keyframes SET id = 4294967296 WHERE id = 5", "keyframe 4294967296: its id is out of range"),
     ],
 )
 def test_check_names_what_is_damaged(
@@ -141,13 +143,50 @@ def test_check_names_what_is_damaged(
     connection.close()
     assert run(monkeypatch, "check", office) == 1
     assert capsys.readouterr().out.splitlines() == [f"{office}: 1 problems", f"  {sentence}"]
+    before = sorted(office.parent.iterdir())
+    for command in (["merge", office, office, "--output", office.with_name("x.db")], ["export", office]):
+        assert run(monkeypatch, *command) == 1
+        said = capsys.readouterr().err
+        number, _, what = sentence.partition(": ")
+        assert said == f"map: {office} is damaged at {number}: {what}; restore a copy of the file\n"
+    assert sorted(office.parent.iterdir()) == before
+
+
+@pytest.mark.parametrize("words", ["abc", 0, -1, 100_000_000, None])
+def test_a_map_that_lies_about_its_descriptors(
+    office: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: object
+) -> None:
+    with sqlite3.connect(office) as connection:
+        connection.execute("DROP TABLE map")
+        connection.execute("CREATE TABLE map (schema_version, model_sha256, descriptor_words)")
+        connection.execute("INSERT INTO map VALUES (2, 'a', ?)", (words,))
+    connection.close()
+    assert run(monkeypatch, "info", office) == 1
+    assert "does not say which model it was made with" in capsys.readouterr().err
+
+
+def test_an_endless_view_is_no_map(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "view.db"
+    with sqlite3.connect(path) as connection:
+        connection.executescript(
+            "CREATE TABLE map (schema_version, model_sha256, descriptor_words); INSERT INTO map VALUES (2, 'a', 4);"
+            "CREATE VIEW keyframes AS WITH RECURSIVE n(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM n) "
+            "SELECT id, 0 AS session, 0 AS stamp, x'00' AS descriptor FROM n"
+        )
+    connection.close()
+    assert run(monkeypatch, "info", path) == 1
+    assert "is no map" in capsys.readouterr().err
+    with pytest.raises(DatabaseError, match="it has other tables"):
+        KeyframeDatabase(path, "a", WORDS)
 
 
 @pytest.mark.parametrize("command", ["info", "check"])
 @pytest.mark.parametrize(
     ("content", "sentence"),
-    [(None, "does not exist; name a map file"), (b"no map at all" * 100, "cannot be read as a map"),
-     (b"", "cannot be read as a map (no such table: map)")],
+    [(None, "is no file; name a map file"), (b"no map at all" * 100, "cannot be read as a map"),
+     (b"", "is no map, or an empty one; name a map file")],
 )  # fmt: skip
 def test_what_is_no_map_is_said_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], content: bytes | None,
