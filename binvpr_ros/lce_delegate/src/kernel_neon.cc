@@ -302,7 +302,7 @@ void pack_int8(const std::int8_t* values, int count, std::int8_t zero_point, std
 
 void hamming(const std::uint8_t* descriptors, std::size_t count, std::size_t words, const std::uint8_t* query,
              std::uint32_t* distances) {
-  constexpr std::size_t kVectorsBeforeFlush = 255 / 8;  // a vector adds 8 at most to a byte
+  static constexpr std::size_t kVectorsBeforeFlush = 255 / 8;  // a vector adds 8 at most to a byte
   const auto differing_bits = [](const std::uint8_t* a, const std::uint8_t* b, std::size_t left) {
     std::uint64_t sum = 0;
     for (std::size_t vectors = left / 2; vectors > 0;) {
