@@ -21,6 +21,7 @@ from binvpr_ros.keyframes import NANOSECONDS
 
 MOST_PROBLEMS = 20
 INTEGERS = ("id", "session", "stamp")
+LIMITS = {"id": MOST_KEYFRAMES, "session": 1 << 31}
 
 
 MOST_WORDS = 1 << 16
@@ -115,11 +116,10 @@ def _whole_rows(path: Path, connection: sqlite3.Connection, facts: _Facts) -> It
 
 def _problems_of(row: dict[str, Any], facts: _Facts) -> Iterator[str]:
     length = facts.words * WORD_BITS // 8
-    limits = {"id": MOST_KEYFRAMES, "session": 1 << 31}
     for name in INTEGERS:
         if not isinstance(row[name], int):
             yield f"its {name} is no integer"
-        elif name in limits and not 0 <= row[name] < limits[name]:
+        elif name in LIMITS and not 0 <= row[name] < LIMITS[name]:
             yield f"its {name} is out of range"
     descriptor, features, closes = row["descriptor"], row.get("features"), row.get("closes")
     if not isinstance(descriptor, bytes) or len(descriptor) != length:
