@@ -20,6 +20,11 @@ from binvpr_ros.evaluation.world import World, drive
 
 Image = NDArray[np.uint8]
 
+TAUGHT_LEVELS = 32
+"""Of a teacher's int8 maps, to one standard deviation of a channel."""
+TAUGHT_CELLS = 4
+"""Cells a side of the map that is to be learnt for a view."""
+
 
 class TrainingDataError(ValueError):
     """The training images cannot be used; the message says why and what to do."""
@@ -137,13 +142,19 @@ def rendered_buildings(size: int, buildings: int = 4, images: int = 24) -> Train
     return TrainingImages(np.stack(views), np.arange(len(views), dtype=np.int32), labels, names)
 
 
-def distort(image: Image, size: int, rng: np.random.Generator) -> Image:
+def distort(image: Image, size: int, rng: np.random.Generator) -> tuple[Image, NDArray[np.float64]]:
     """Return another view [size,size,3] of the place that `image` shows: moved, turned, in other light and weather.
 
-    The four corners move inwards by up to a quarter (as CALC does), so two views share about half of the scene. It is
-    never mirrored: a mirrored image is another place.
+    And the homography [3,3] from the view's pixels to the image's. The four corners move inwards by up to a quarter (as
+    CALC does), so two views share about half of the scene. It is never mirrored: a mirrored image is another place.
     """
-    view = _move(image, size, rng).astype(np.float32)
+    view, homography = _move(image, size, rng)
+    return _relight(view.astype(np.float32), rng), homography
+
+
+def _relight(view: NDArray[np.float32], rng: np.random.Generator) -> Image:
+    """Return a view [S,S,3] in other light and weather, by another camera."""
+    size = view.shape[0]
     view = 255 * (view / 255) ** np.exp(rng.uniform(-0.6, 0.6))
     if rng.random() < 0.25:
         view = _change_season(view, rng)
@@ -167,8 +178,8 @@ def distort(image: Image, size: int, rng: np.random.Generator) -> Image:
     return np.clip(view, 0, 255).astype(np.uint8)
 
 
-def _move(image: Image, size: int, rng: np.random.Generator) -> Image:
-    """Return the view of a camera that stands a little elsewhere and is turned: a homography and a crop."""
+def _move(image: Image, size: int, rng: np.random.Generator) -> tuple[Image, NDArray[np.float64]]:
+    """Return the view of a camera that stands a little elsewhere and is turned, and the homography from it."""
     source = image.shape[0]
     inwards = rng.uniform(0, 0.25, (4, 2)) * source
     corners = np.array([[0, 0], [source, 0], [source, source], [0, source]], np.float32)
@@ -177,11 +188,26 @@ def _move(image: Image, size: int, rng: np.random.Generator) -> Image:
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]], np.float32)
     corners = (corners - source / 2) @ turn + np.float32(source / 2)
     target = np.array([[0, 0], [size, 0], [size, size], [0, size]], np.float32)
+    homography = cv2.getPerspectiveTransform(corners.astype(np.float32), target)
     moved: Image = cv2.warpPerspective(
-        image, cv2.getPerspectiveTransform(corners.astype(np.float32), target), (size, size),
-        flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REFLECT_101,
-    )  # fmt: skip
-    return moved
+        image, homography, (size, size), flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REFLECT_101
+    )
+    return moved, np.linalg.inv(homography)
+
+
+def taught_view(taught: NDArray[np.int8], homography: NDArray[np.float64], size: int, side: int) -> NDArray[np.float32]:
+    """Return a teacher's map [S,S,C] of an image of `side` pixels as a view of `size` pixels sees it.
+
+    [TAUGHT_CELLS,TAUGHT_CELLS,C] float32; `homography` leads from the view's pixels to the image's.
+    """
+    cells, samples = taught.shape[0], 2 * TAUGHT_CELLS
+    centres = (np.arange(samples) + 0.5) * (size / samples) - 0.5
+    pixels = np.stack([*np.meshgrid(centres, centres), np.ones((samples, samples))]).reshape(3, -1)
+    x, y, w = homography @ pixels
+    places = ((np.stack([x / w, y / w]) + 0.5) * (cells / side) - 0.5).astype(np.float32).reshape(2, samples, samples)
+    seen = cv2.remap(taught.astype(np.float32), places[0], places[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    pooled: NDArray[np.float32] = seen.reshape(TAUGHT_CELLS, 2, TAUGHT_CELLS, 2, -1).mean(axis=(1, 3))
+    return pooled / np.float32(TAUGHT_LEVELS)
 
 
 def _change_season(view: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
@@ -200,7 +226,7 @@ class ViewPairs(keras.utils.PyDataset):
     one. Places of one class come together, as hard negatives. A batch depends on the seed and its number alone, so that
     a run that was stopped goes on with the same ones. Yields float32 images [views*places, size, size, 3] and the
     targets by output: `descriptor` (numbers [views*places] of the places), `logits` (of the classes), `teacher` where
-    there are `taught` descriptors [N,T].
+    there are maps [N,S,S,C] that a teacher made of the images: what it would see, in clear light, in the views.
     """
 
     CLASSMATES = 4
@@ -214,7 +240,7 @@ class ViewPairs(keras.utils.PyDataset):
         first: int = 0,
         last: int | None = None,
         views: int = 2,
-        taught: NDArray[np.float16] | None = None,
+        taught: NDArray[np.int8] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -243,13 +269,17 @@ class ViewPairs(keras.utils.PyDataset):
         chosen = self.order(epoch)[place_in_epoch * self.places : (place_in_epoch + 1) * self.places]
         pairs = [rng.permutation(self._images_of[place])[[0, -1]] for place in chosen]
         shown = np.array(pairs).T[: self.views].reshape(-1)  # all first views, then all second ones
-        images = np.stack([self._view(self.data.images[image], rng) for image in shown])
+        views = [self._view(self.data.images[image], rng) for image in shown]
         targets: dict[str, NDArray[Any]] = {"descriptor": np.tile(np.arange(len(chosen), dtype=np.int32), self.views)}
         if self.data.classes:
             targets["logits"] = self.data.labels[shown]
         if self.taught is not None:
-            targets["teacher"] = self.taught[shown].astype(np.float32)
-        return images.astype(np.float32), targets
+            side = self.data.images.shape[1]
+            targets["teacher"] = np.stack([
+                taught_view(self.taught[image], homography, self.size, side)
+                for image, (_, homography) in zip(shown, views, strict=True)
+            ])  # fmt: skip
+        return np.stack([view for view, _ in views]).astype(np.float32), targets
 
     def order(self, epoch: int) -> NDArray[np.int64]:
         """Return all places, shuffled so that `CLASSMATES` of one class stay neighbours."""
@@ -262,5 +292,8 @@ class ViewPairs(keras.utils.PyDataset):
             self._order = (epoch, np.concatenate([rng.permutation(groups).reshape(-1), by_class[whole:]]))
         return self._order[1]
 
-    def _view(self, image: Image, rng: np.random.Generator) -> Image:
-        return distort(image, self.size, rng) if self.views > 1 else shrink(image, self.size)
+    def _view(self, image: Image, rng: np.random.Generator) -> tuple[Image, NDArray[np.float64]]:
+        if self.views > 1:
+            return distort(image, self.size, rng)
+        scale = image.shape[0] / self.size
+        return shrink(image, self.size), np.diag([scale, scale, 1.0])

@@ -46,13 +46,13 @@ class WeightsError(RuntimeError):
     """The weights cannot be read; the message says what to install or change."""
 
 
-def efficientnet_lite0(input_size: int, logits: bool = False) -> keras.Model:
+def efficientnet_lite0(input_size: int, logits: bool = False, stages: int | None = None) -> keras.Model:
     """Build EfficientNet-Lite0 with ImageNet weights, for RGB images [N, input_size, input_size, 3] float32, 0 to 255.
 
     EfficientNet-B0 (Tan and Le, ICML 2019, table 1) without squeeze-and-excitation and with ReLU6. `input_size` is a
     multiple of 32; the weights were trained at 224. Output: the feature map [N, input_size / 32, input_size / 32, 1280]
-    float32, from 0 to 6; with `logits` a dictionary of it, as `features`, and of `logits` [N, 1000]. Raises
-    WeightsError.
+    float32, from 0 to 6; with `logits` a dictionary of it, as `features`, and of `logits` [N, 1000]; with `stages` what
+    the first so many of BLOCKS make of an image, and no more. Raises WeightsError.
     """
     if input_size % 32:
         raise ValueError(f"input_size is {input_size}; give a multiple of 32")
@@ -61,11 +61,12 @@ def efficientnet_lite0(input_size: int, logits: bool = False) -> keras.Model:
     x = layers.Rescaling(1 / 128, offset=-127 / 128, name="rescale")(image)
     x = _normed(layers.Conv2D(STEM_WIDTH, 3, 2, "same", use_bias=False, name="conv_stem")(x), "bn0")
     index = 0
-    for width, kernel, first_stride, expansion, count in BLOCKS:
+    for width, kernel, first_stride, expansion, count in BLOCKS[:stages]:
         for stride in (first_stride,) + (1,) * (count - 1):
             x = _block(x, f"blocks.{index}.", width, kernel, stride, expansion)
             index += 1
-    x = _normed(layers.Conv2D(FEATURES, 1, use_bias=False, name="conv_head")(x), "bn1")
+    if stages is None:
+        x = _normed(layers.Conv2D(FEATURES, 1, use_bias=False, name="conv_head")(x), "bn1")
     outputs = x
     if logits:
         outputs = {

@@ -13,12 +13,14 @@ Tensor = Any
 
 
 def similarities(descriptor: Tensor) -> Tensor:
-    """Return the cosine of all pairs of binarized descriptors: [N,D] float -> [N,N] in -1..1.
-
-    The sign passes its gradient through unchanged (GreedyHash).
-    """
-    bits = descriptor + ops.stop_gradient(hard_sign(descriptor) - descriptor)
+    """Return the cosine of all pairs of binarized descriptors: [N,D] float -> [N,N] in -1..1."""
+    bits = signs(descriptor)
     return ops.matmul(bits, ops.transpose(bits)) / bits.shape[-1]
+
+
+def signs(descriptor: Tensor) -> Tensor:
+    """Return the signs of `descriptor`; the gradient passes unchanged (GreedyHash)."""
+    return descriptor + ops.stop_gradient(hard_sign(descriptor) - descriptor)
 
 
 def multi_similarity(
@@ -46,10 +48,12 @@ def multi_similarity(
 
 
 def cosine_distance(taught: Tensor, said: Tensor) -> Tensor:
-    """Return 1 - the cosine of each row of `said` [N,D] and of `taught` [N,D], [N]."""
+    """Return 1 - the cosine of a map `taught` [N,...] and of what is `said` of it [N,M,...], mean over M, [N]."""
+    taught = ops.reshape(taught, (ops.shape(taught)[0], 1, -1))
+    said = ops.reshape(said, (*ops.shape(said)[:2], -1))
     said = said / (ops.norm(said, axis=-1, keepdims=True) + 1e-6)
     taught = taught / (ops.norm(taught, axis=-1, keepdims=True) + 1e-6)
-    return 1.0 - ops.sum(said * taught, axis=-1)
+    return ops.mean(1.0 - ops.sum(said * taught, axis=-1), axis=-1)
 
 
 def no_loss(_places: Tensor, descriptor: Tensor) -> Tensor:

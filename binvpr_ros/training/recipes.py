@@ -29,7 +29,7 @@ class Recipe:
     views: int  # of each place in a batch; one view is the image itself, two are distorted
     descriptor_weight: float  # of the multi-similarity loss between views
     class_weight: float  # of the cross-entropy of the classes
-    teacher_weight: float  # of the distance to the teacher's descriptor, where there is a teacher
+    teacher_weight: float  # of the distance to the teacher's maps, where there is a teacher
     warm_up: int  # steps
     clip_norm: float | None  # of the gradient
 
@@ -54,7 +54,7 @@ class Recipe:
 
 DEPLOY = Recipe(
     stages=(Stage(64, 8, 2e-3, 5e-4), Stage(128, 3, 5e-4, 0.0)), batch=64, views=2, descriptor_weight=1.0,
-    class_weight=0.1, teacher_weight=1.0, warm_up=200, clip_norm=5.0,
+    class_weight=0.1, teacher_weight=4.0, warm_up=200, clip_norm=5.0,
 )  # fmt: skip
 """For descriptors: two distorted views of each place, pulled together by the multi-similarity loss."""
 

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from binvpr_ros.training.curves import draw_curves
-from binvpr_ros.training.data import TrainingDataError, TrainingImages, ViewPairs, shrink
-from binvpr_ros.training.losses import cosine_distance, multi_similarity, no_loss
+from binvpr_ros.training.data import TAUGHT_CELLS, TrainingDataError, TrainingImages, ViewPairs, shrink
+from binvpr_ros.training.losses import cosine_distance, multi_similarity, no_loss, signs
 from binvpr_ros.training.networks import BinaryConv2D, Network
+from binvpr_ros.training.networks.binvpr import scales
 from binvpr_ros.training.recipes import Recipe, Stage
 from binvpr_ros.training.state import TrainingState
 
@@ -60,7 +61,7 @@ class Trainer:
         work: Path,
         *,
         seed: int = 0,
-        taught: NDArray[np.float16] | None = None,
+        taught: NDArray[np.int8] | None = None,
         save_every: float = SAVE_EVERY,
     ) -> None:
         self.name, self.network, self.recipe = name, network, recipe
@@ -130,8 +131,7 @@ class Trainer:
             losses["logits"] = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
             weights["logits"] = recipe.class_weight
         if self.taught is not None:
-            head = keras.layers.Dense(self.taught.shape[1], name="teacher_head")
-            outputs = {**outputs, "teacher": head(outputs["descriptor"])}
+            outputs = {**outputs, "teacher": _said(outputs["descriptor"], self.taught.shape[-1])}
             losses["teacher"] = cosine_distance
             weights["teacher"] = recipe.teacher_weight
         model = keras.Model(model.input, outputs, name=model.name)
@@ -222,6 +222,15 @@ def _is_before(row: dict[str, str], state: TrainingState) -> bool:
         return (int(row["stage"]), int(row["step"])) <= (state.stage, state.step)
     except (KeyError, TypeError, ValueError):  # the last line of a run that was killed may be half a line
         return False
+
+
+def _said(descriptor: Any, channels: int) -> Any:
+    """Return what each scale of the descriptor's bits [N,D] says of the teacher's map: [N,scales,C,C,channels]."""
+    maps = []
+    for number, cells in enumerate(scales(signs(descriptor))):
+        said = keras.layers.Conv2D(channels, 1, name=f"teacher_head{number}")(cells)
+        maps.append(keras.layers.UpSampling2D(TAUGHT_CELLS // cells.shape[1])(said))
+    return keras.ops.stack(maps, axis=1)
 
 
 def _signs(model: keras.Model) -> NDArray[np.bool_]:

@@ -9,7 +9,17 @@ import pytest
 
 pytest.importorskip("keras", reason="the extra `training` is not installed")
 
-from binvpr_ros.training.data import TrainingDataError, TrainingImages, ViewPairs, distort, rendered_buildings
+from binvpr_ros.training.data import (
+    TAUGHT_CELLS,
+    TAUGHT_LEVELS,
+    TrainingDataError,
+    TrainingImages,
+    ViewPairs,
+    _move,
+    distort,
+    rendered_buildings,
+    taught_view,
+)
 
 
 @pytest.fixture
@@ -87,7 +97,7 @@ def test_a_folder_that_cannot_be_used(tmp_path: Path, name: str, sentence: str) 
 def test_views_differ_but_show_the_same_place() -> None:
     image = rendered_buildings(128, buildings=1, images=4).images[0]
     rng = np.random.default_rng(0)
-    first, second = distort(image, 64, rng), distort(image, 64, rng)
+    (first, _), (second, _) = distort(image, 64, rng), distort(image, 64, rng)
     assert first.shape == (64, 64, 3)
     assert first.dtype == np.uint8
     assert (first != second).mean() > 0.5
@@ -97,7 +107,20 @@ def test_distortion_never_fails_on_extreme_images() -> None:
     rng = np.random.default_rng(0)
     for value in (0, 255):
         for _ in range(50):
-            assert distort(np.full((64, 64, 3), value, np.uint8), 32, rng).shape == (32, 32, 3)
+            assert distort(np.full((64, 64, 3), value, np.uint8), 32, rng)[0].shape == (32, 32, 3)
+
+
+def test_the_teacher_is_seen_as_the_view_sees_its_image() -> None:
+    """A teacher that says what colour is where: what is to be learnt of a view is what colour is where in the view."""
+    ramp = np.arange(64, dtype=np.uint8) * 4
+    image = np.stack(np.broadcast_arrays(ramp[None, :], ramp[:, None], np.uint8(99)), axis=2)
+    taught = (cv2.resize(image, (8, 8), interpolation=cv2.INTER_AREA).astype(np.int16) - 128).astype(np.int8)
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        view, homography = _move(image, 32, rng)
+        seen = taught_view(taught, homography, size=32, side=64) * TAUGHT_LEVELS + 128
+        assert seen.shape == (TAUGHT_CELLS, TAUGHT_CELLS, 3)
+        np.testing.assert_allclose(seen, cv2.resize(view, (4, 4), interpolation=cv2.INTER_AREA), atol=12)
 
 
 def test_batches_hold_two_views_of_each_place_and_come_again() -> None:
@@ -143,9 +166,10 @@ def test_both_views_of_a_place_are_of_different_images_where_there_are_some() ->
     shown, targets = ViewPairs(data, 32, places=2, seed=0, views=1, last=20)[0]
     assert "logits" not in targets
     assert set(shown[:, 0, 0, 0] // 100) == {0, 1}  # one of the dark place, one of the light one
-    taught = np.arange(4, dtype=np.float16)[:, None]
-    pairs = ViewPairs(data, 32, places=2, seed=0, taught=taught)[0][1]["teacher"][:, 0]
-    assert sorted(pairs) == [0, 1, 2, 3]
+    taught = np.tile(np.arange(4, dtype=np.int8)[:, None, None, None], (1, 8, 8, 2))
+    maps = ViewPairs(data, 32, places=2, seed=0, taught=taught)[0][1]["teacher"]
+    assert maps.shape == (4, TAUGHT_CELLS, TAUGHT_CELLS, 2)
+    assert sorted(maps[:, 0, 0, 0] * TAUGHT_LEVELS) == [0, 1, 2, 3]
 
 
 def test_one_view_is_the_image_itself() -> None:

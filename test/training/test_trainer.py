@@ -42,19 +42,49 @@ print(json.dumps({
 """
 
 
-def train_on(devices: int, work: Path) -> dict[str, Any]:
-    environment = {
-        **os.environ,
-        "KERAS_BACKEND": "jax",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-        "PYTHONPATH": str(ROOT),
-    }
+# The same with a teacher that says how light it is where.
+TAUGHT = """
+import csv, dataclasses, json, sys
+from pathlib import Path
+
+import cv2, numpy as np
+
+from binvpr_ros.training.data import rendered_buildings
+from binvpr_ros.training.networks import binvpr, find
+from binvpr_ros.training.recipes import SMOKE
+from binvpr_ros.training.trainer import Trainer
+
+binvpr.WIDTHS, binvpr.BASIC_WIDTH = (32, 64, 96, 128), 32
+images = rendered_buildings(64)
+light = np.stack([cv2.resize(image, (8, 8), interpolation=cv2.INTER_AREA) for image in images.images])
+taught = (light - light.mean(axis=0)).clip(-127, 127).astype(np.int8)
+recipe = dataclasses.replace(SMOKE.with_stages("64:6"), teacher_weight=4.0)
+work = Path(sys.argv[1])
+Trainer("small", find("binvpr20r", "deploy"), recipe, images, images, work, taught=taught).run()
+print(json.dumps([float(row["teacher_loss"]) for row in csv.DictReader((work / "log.csv").open())]))
+"""
+
+
+def run(program: str, work: Path, **environment: str) -> Any:
+    """Return what a program in a process of its own prints in its last line."""
     work.mkdir()
     result = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(work)], env=environment, capture_output=True, text=True, check=False
-    )
+        [sys.executable, "-c", program, str(work)], env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
     assert result.returncode == 0, result.stderr
-    return dict(json.loads(result.stdout.splitlines()[-1]))
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def train_on(devices: int, work: Path) -> dict[str, Any]:
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    return dict(run(PROGRAM, work, KERAS_BACKEND="jax", XLA_FLAGS=flags))
+
+
+@pytest.mark.timeout(600)
+def test_the_bits_learn_what_the_teacher_sees(tmp_path: Path) -> None:
+    losses = run(TAUGHT, tmp_path / "work", KERAS_BACKEND="tensorflow")
+    assert losses[-1] < 0.8 * losses[0]
 
 
 @pytest.mark.timeout(600)

@@ -112,9 +112,22 @@ def _pyramid(maps: dict[int, Tensor], basic_features: Tensor | None) -> Tensor:
         if basic_features is not None:
             basic = layers.Conv2D(bits, 1, use_bias=False, name=f"pyramid{grid}_basic")(pool_to(basic_features, grid))
             cells = layers.Add(name=f"pyramid{grid}")([cells, basic])
-        # Without scale and shift each bit's threshold is its mean, so the bits stay balanced.
-        scales.append(layers.Flatten()(batch_norm(f"pyramid{grid}_norm", affine=False)(cells)))
+        # Without scale and shift each bit's threshold is its mean in its cell, so the bits stay balanced: else those of
+        # the sky say no more than that it is up there.
+        scales.append(batch_norm(f"pyramid{grid}_norm", affine=False)(layers.Flatten()(cells)))
     return layers.Concatenate(name="descriptor")(scales)
+
+
+def scales(descriptor: Tensor) -> list[Tensor]:
+    """Return the scales of a descriptor [N,D], each [N,cells,cells,bits]; what is no pyramid has one cell."""
+    if descriptor.shape[-1] != DESCRIPTOR_BITS:
+        return [layers.Reshape((1, 1, -1))(descriptor)]
+    parts, start = [], 0
+    for grid, bits, _ in PYRAMID:
+        end = start + grid**2 * bits
+        parts.append(layers.Reshape((grid, grid, bits))(descriptor[:, start:end]))
+        start = end
+    return parts
 
 
 def paper(
