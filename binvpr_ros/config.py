@@ -46,6 +46,14 @@ class Config:
 
     model: str = _parameter("", "Model file (.tflite, with its .json beside it); empty: the packaged one.")
     database: str = _parameter("", "SQLite file that keeps the keyframes; empty: memory only.")
+    maps: tuple[str, ...] = _parameter(("",), "Map files of earlier drives to match against; they are read alone.")
+    max_keyframes: int = _parameter(
+        0,
+        "Most keyframes of the map: for one more the most redundant goes, never the only view of a place; 0: no limit.",
+        low=0,
+        high=1_000_000_000,
+        live=True,
+    )
     backend: str = _parameter("auto", "What runs the model.", choices=BACKENDS)
     threads: int = _parameter(1, "Threads for inference.", low=1, high=64)
     compressed: bool = _parameter(False, "Subscribe to sensor_msgs/CompressedImage instead of Image.")
@@ -124,12 +132,18 @@ class Config:
 
     def __post_init__(self) -> None:
         for parameter in self.parameters():
+            if isinstance(value := getattr(self, parameter.name), list):  # as ROS and YAML give several
+                object.__setattr__(self, parameter.name, tuple(value))
             _check(parameter, getattr(self, parameter.name))
         if self.keyframe_min_interval > self.keyframe_max_interval:
             raise ConfigError(
                 f"keyframe_min_interval ({self.keyframe_min_interval} s) is longer than keyframe_max_interval "
                 f"({self.keyframe_max_interval} s); make it shorter"
             )
+
+        files = [Path(name).resolve() for name in (*self.maps, self.database) if name]
+        if twice := [file for file in files if files.count(file) > 1]:
+            raise ConfigError(f"{twice[0]} is named twice among maps and database; name it once")
 
     @classmethod
     def parameters(cls) -> tuple[dataclasses.Field[Any], ...]:
@@ -151,6 +165,8 @@ def _check(parameter: dataclasses.Field[Any], value: Any) -> None:
     kind = type(parameter.default)
     if kind is float and type(value) is int:
         kind = int
+    if kind is tuple and not (type(value) is tuple and all(type(one) is str for one in value)):
+        raise ConfigError(f"{parameter.name} must be a list of texts, not {value!r}")
     if type(value) is not kind:
         raise ConfigError(f"{parameter.name} must be of type {type(parameter.default).__name__}, not {value!r}")
     low, high, choices = (parameter.metadata[key] for key in ("low", "high", "choices"))

@@ -97,23 +97,39 @@ class Statistics:
         return lately
 
 
-def health(lately: Counter[str], config: Config, topic: str, failure: str, free_bytes: int | None) -> Health:
+def health(
+    lately: Counter[str], config: Config, topic: str, failure: str, free_bytes: int | None, keyframes: int
+) -> Health:
     """Return how the node is, after a second in which `lately` was counted, with the cause where it is not well.
 
-    `failure` says why keyframes are not saved, and `free_bytes` what the map's disk has left, None where there is none.
+    `failure` says why keyframes are not saved, `free_bytes` what the map's disk has left, None where there is none, and
+    `keyframes` how many the map holds.
     """
     processed, received, dropped = (lately[f"images_{fate}"] for fate in ("processed", "received", "dropped"))
-    if failure:
-        return Health(Level.ERROR, f"keyframes are kept in memory alone: {failure}")
-    if received == lately["images_unusable"]:
-        return Health(Level.WARN, f"no usable image from {topic} in the last second")
-    if dropped and not processed:
-        return Health(Level.WARN, f"all {dropped} images of the last second were dropped; give it more threads")
-    if processed and lately["featureless"] >= processed:
-        return Health(Level.WARN, "the images are too dark, or too blank, to show a place (min_contrast)")
-    if free_bytes is not None and free_bytes < LEAST_FREE_BYTES:
-        return Health(Level.WARN, f"{free_bytes / 2**20:.0f} MiB are left on the disk of {config.database}; make room")
-    return Health(Level.OK, f"{processed} images/s")
+    left = (free_bytes or 0) / 2**20
+    troubles = (  # the first that holds is told
+        (bool(failure), Level.ERROR, f"keyframes are kept in memory alone: {failure}"),
+        (received == lately["images_unusable"], Level.WARN, f"no usable image from {topic} in the last second"),
+        (
+            dropped and not processed,
+            Level.WARN, f"all {dropped} images of the last second were dropped; give it more threads",
+        ),
+        (
+            processed and lately["featureless"] >= processed,
+            Level.WARN, "the images are too dark, or too blank, to show a place (min_contrast)",
+        ),
+        (
+            free_bytes is not None and free_bytes < LEAST_FREE_BYTES,
+            Level.WARN, f"{left:.0f} MiB are left on the disk of {config.database}; make room",
+        ),
+        (
+            0 < config.max_keyframes < keyframes,
+            Level.WARN,
+            f"the map has {keyframes} keyframes, more than max_keyframes: each is the only view of its place",
+        ),
+    )  # fmt: skip
+    well = Health(Level.OK, f"{processed} images/s")
+    return next((Health(level, text) for holds, level, text in troubles if holds), well)
 
 
 def free_bytes(config: Config) -> int | None:

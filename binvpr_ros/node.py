@@ -236,17 +236,17 @@ class BinvprNode(Node):
             self.get_logger().warning(sentence)
 
     def _publish_diagnostics(self) -> None:
-        values = self._statistics.values()
+        values, database = self._statistics.values(), self._recognizer.database
         lately = self._statistics.lately()
         values |= {
             "rate_hz": str(lately["images_processed"]),
-            "keyframes_matched": str(len(self._recognizer.database)),
-            "session": str(self._recognizer.database.session),
+            "keyframes_matched": str(len(database)),
+            "session": str(database.session),
             "model": self._recognizer.network.card.name,
             "backend": self._recognizer.network.backend.name,
         }
         config, topic = self._recognizer.config, self.resolve_topic_name("image")
-        well = health(lately, config, topic, self._statistics.failure, free_bytes(config))
+        well = health(lately, config, topic, self._statistics.failure, free_bytes(config), database.own)
         status = DiagnosticStatus(
             level=bytes([well.level]),
             name=f"{self.get_name()}: place recognition",

@@ -50,7 +50,8 @@ class PlaceRecognizer:
         self.camera: Camera | None = None
         self.network = network or DescriptorNetwork(model_path(config), config.backend, config.threads)
         path = Path(config.database) if config.database else None
-        self.database = KeyframeDatabase(path, self.network.card.sha256, self.network.words)
+        earlier = [Path(name) for name in config.maps if name]
+        self.database = KeyframeDatabase(path, self.network.card.sha256, self.network.words, earlier)
         self._policy = KeyframePolicy()
         self._closer = closer or LoopCloser()
         self._last_stamp: int | None = None
@@ -88,7 +89,7 @@ class PlaceRecognizer:
                 query = dataclasses.replace(query, closes=verdict.closures[0].match.id)
             failure = ""
             try:
-                self.database.add(query)
+                self.database.add(query, forgotten=self.database.redundant(config))
             except DatabaseError as error:
                 failure = str(error)
             self._policy.accept(query)

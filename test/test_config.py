@@ -14,7 +14,8 @@ YAML = share_directory() / "config" / "binvpr.yaml"
 
 def test_yaml_lists_every_parameter_with_its_default() -> None:
     listed = yaml.safe_load(YAML.read_text(encoding="utf-8"))
-    assert listed == {"/**": {"ros__parameters": {p.name: p.default for p in Config.parameters()}}}
+    defaults = {p.name: list(p.default) if isinstance(p.default, tuple) else p.default for p in Config.parameters()}
+    assert listed == {"/**": {"ros__parameters": defaults}}
 
 
 @pytest.mark.parametrize("parameter", Config.parameters(), ids=lambda p: p.name)
@@ -47,6 +48,9 @@ def test_every_sentence_ends_and_every_range_is_a_range() -> None:
         ({"threads": 1.0}, "threads must be of type int"),
         ({"compressed": 1}, "compressed must be of type bool"),
         ({"database": 3}, "database must be of type str"),
+        ({"maps": "a.db"}, "maps must be a list of texts, not 'a.db'"),
+        ({"maps": ["a.db", 3]}, "maps must be a list of texts, not ('a.db', 3)"),
+        ({"maps": ["/a.db"], "database": "//a.db"}, "/a.db is named twice among maps and database; name it once"),
         ({"keyframe_min_interval": 3.0}, "is longer than keyframe_max_interval"),
     ],
 )

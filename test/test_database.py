@@ -9,11 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from binvpr_ros import database as module
-from binvpr_ros.database import INITIAL_CAPACITY, SCHEMA_VERSION, DatabaseError, KeyframeDatabase
+from binvpr_ros import keyframe_store, map_file
+from binvpr_ros.config import Config
+from binvpr_ros.database import DatabaseError, KeyframeDatabase
 from binvpr_ros.descriptor import Descriptor, hamming
 from binvpr_ros.features import Features
+from binvpr_ros.keyframe_store import INITIAL_CAPACITY
 from binvpr_ros.keyframes import NOTHING_CLOSED
+from binvpr_ros.map_file import SCHEMA_VERSION
 
 MODEL = "a" * 64
 WORDS = 4
@@ -213,7 +216,7 @@ def test_a_session_that_no_session_can_be_is_refused(path: Path, value: str) -> 
 def test_damage_is_found_wherever_it_is(
     path: Path, monkeypatch: pytest.MonkeyPatch, descriptor: str, sentence: str
 ) -> None:
-    monkeypatch.setattr(module, "ROWS_READ", 3)
+    monkeypatch.setattr(map_file, "ROWS_READ", 3)
     database = KeyframeDatabase(path, MODEL, WORDS)
     fill(database, 10)
     database.close()
@@ -230,8 +233,8 @@ def test_damage_is_found_wherever_it_is(
 def test_blocks_are_not_seen_from_outside(
     path: Path, monkeypatch: pytest.MonkeyPatch, rows_read: int, block: int, forgotten: int
 ) -> None:
-    monkeypatch.setattr(module, "ROWS_READ", rows_read)
-    monkeypatch.setattr(module, "BLOCK", block)
+    monkeypatch.setattr(map_file, "ROWS_READ", rows_read)
+    monkeypatch.setattr(keyframe_store, "BLOCK", block)
     first = KeyframeDatabase(path, MODEL, WORDS)
     fill(first, forgotten)
     first.close()
@@ -375,3 +378,116 @@ def test_a_map_of_version_1_of_another_model_is_left_alone(path: Path) -> None:
         KeyframeDatabase(path, "b" * 64, WORDS)
     with sqlite3.connect(path) as connection:
         assert connection.execute("SELECT schema_version FROM map").fetchone() == (1,)
+
+
+def test_earlier_maps_are_matched_as_if_they_were_one_with_this(tmp_path: Path, path: Path) -> None:
+    for name, numbers in (("monday", (0, 1, 2)), ("tuesday", (3, 4))):
+        earlier = KeyframeDatabase(tmp_path / f"{name}.db", MODEL, WORDS)
+        for number in numbers:
+            keyframe = earlier.next_keyframe(number * 1000, descriptor(number), features(number))
+            earlier.add(dataclasses.replace(keyframe, closes=0 if number in (2, 4) else NOTHING_CLOSED))
+            earlier.new_session()
+        earlier.close()
+    before = {file: file.read_bytes() for file in tmp_path.glob("*.db")}
+    database = KeyframeDatabase(path, MODEL, WORDS, sorted(before))
+    assert (len(database), database.own) == (5, 0)
+    keyframe = database.next_keyframe(5000, descriptor(5), features(5))
+    assert (keyframe.id, keyframe.session) == (5, 5)
+    database.add(dataclasses.replace(keyframe, closes=1))
+    database.add(dataclasses.replace(database.next_keyframe(6000, descriptor(6)), closes=5))
+    assert database.ids.tolist() == list(range(7))
+    assert database.sessions.tolist() == [0, 1, 2, 3, 4, 5, 5]
+    assert database.closes.tolist() == [NOTHING_CLOSED, NOTHING_CLOSED, 0, NOTHING_CLOSED, 3, 1, 5]
+    for number in range(6):
+        assert database.distances(descriptor(number))[number] == 0
+        found = database.features(database.keyframe(number))
+        assert found is not None
+        assert found.to_bytes() == features(number).to_bytes()
+    assert database.features(database.keyframe(6)) is None
+    database.reset()
+    assert len(database) == 0
+    database.reload()
+    assert len(database) == 7
+    database.close()
+    assert {file: file.read_bytes() for file in tmp_path.glob("*day.db")} == before
+    alone = KeyframeDatabase(path, MODEL, WORDS)  # the file knows of no other map
+    assert (alone.ids.tolist(), alone.sessions.tolist(), alone.closes.tolist()) == ([0, 1], [0, 0], [NOTHING_CLOSED, 0])
+
+
+def test_an_earlier_map_may_be_in_use(tmp_path: Path, path: Path) -> None:
+    writer = KeyframeDatabase(path, MODEL, WORDS)
+    fill(writer, 3)
+    assert len(KeyframeDatabase(tmp_path / "own.db", MODEL, WORDS, [path])) == 3
+    fill(writer, 1, start=3)
+    assert len(KeyframeDatabase(None, MODEL, WORDS, [path])) == 4
+
+
+def test_an_earlier_map_of_version_1_is_read_and_left_as_it_is(path: Path) -> None:
+    map_of_version_1(path)
+    content = path.read_bytes()
+    database = KeyframeDatabase(None, MODEL, WORDS, [path])
+    assert database.distances(descriptor(1))[1] == 0
+    assert database.closes.tolist() == [NOTHING_CLOSED] * 3
+    assert database.features(database.keyframe(0)) is None
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (None, "is no file; name a map file"),
+        ("UPDATE map SET model_sha256 = 'b'", "was made with another model"),
+        ("UPDATE map SET schema_version = 99", "has map version 99, not"),
+        ("UPDATE keyframes SET id = 2147483646", "has too many keyframes, or sessions, beside the other maps"),
+        ("UPDATE keyframes SET session = 2147483646", "has too many keyframes, or sessions, beside the other maps"),
+        ("UPDATE keyframes SET descriptor = zeroblob(3)", "is damaged at keyframe 0"),
+    ],
+)
+def test_an_earlier_map_that_cannot_be_used_is_named(
+    tmp_path: Path, path: Path, change: str | None, sentence: str
+) -> None:
+    good, bad = tmp_path / "good.db", tmp_path / "bad.db"
+    for file in (good, bad):
+        database = KeyframeDatabase(file, MODEL, WORDS)
+        fill(database, 1)
+        database.add(database.next_keyframe(1, descriptor(1)))
+        database.close()
+    if change is None:
+        bad.unlink()
+    else:
+        with sqlite3.connect(bad) as connection:
+            connection.execute(change + (" WHERE id = 1" if " id " in change else ""))
+    with pytest.raises(DatabaseError, match=f"{bad} {sentence}"):
+        KeyframeDatabase(path, MODEL, WORDS, [good, bad])
+    assert len(KeyframeDatabase(path, MODEL, WORDS, [good])) == 2  # nothing was left open or locked
+
+
+def test_what_is_forgotten_goes_from_memory_and_from_the_file(database: KeyframeDatabase, path: Path) -> None:
+    fill(database, 4)
+    database.reset()
+    fill(database, 1, start=4)
+    database.add(database.next_keyframe(5000, descriptor(5), features(5)), forgotten=2)
+    assert database.ids.tolist() == [4, 5]
+    database.add(database.next_keyframe(6000, descriptor(6)), forgotten=5)
+    assert database.ids.tolist() == [4, 6]
+    database.reload()
+    assert database.ids.tolist() == [0, 1, 3, 4, 6]
+    assert database.distances(descriptor(3))[2] == 0
+    assert database.own == 5
+    if path.exists():
+        database.close()
+        assert KeyframeDatabase(path, MODEL, WORDS).ids.tolist() == [0, 1, 3, 4, 6]
+
+
+def test_a_full_map_makes_room_by_what_has_another_view(database: KeyframeDatabase) -> None:
+    config = Config(max_keyframes=6, exclusion_time=1.0, exclusion_keyframes=1)
+    for number in range(40):
+        stamp = number * 1_000_000_000
+        keyframe = database.next_keyframe(stamp, descriptor(number % 5))
+        database.add(keyframe, forgotten=database.redundant(config))
+        assert database.own <= 6
+    kept = {bytes(database.keyframe(position).descriptor) for position in range(len(database))}
+    assert kept == {bytes(descriptor(number)) for number in range(5)}
+    fill(database, 3, start=40)  # places never seen
+    assert database.redundant(config) is not None
+    assert database.redundant(Config()) is None

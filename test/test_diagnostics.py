@@ -43,7 +43,14 @@ GOOD = {"images_received": 15, "images_processed": 15}
     ],
 )  # fmt: skip
 def test_how_the_node_is_and_why(lately: dict[str, int], failure: str, free: int | None, expected: Health) -> None:
-    assert health(Counter(lately), CONFIG, "/camera", failure, free) == expected
+    assert health(Counter(lately), CONFIG, "/camera", failure, free, keyframes=9) == expected
+
+
+def test_a_map_that_can_forget_no_more_says_so() -> None:
+    full = Config(max_keyframes=8)
+    text = "the map has 9 keyframes, more than max_keyframes: each is the only view of its place"
+    assert health(Counter(GOOD), full, "/camera", "", None, keyframes=9) == Health(Level.WARN, text)
+    assert health(Counter(GOOD), full, "/camera", "", None, keyframes=8).level == Level.OK
 
 
 def test_what_was_counted_lately() -> None:

@@ -73,6 +73,26 @@ def test_a_revisit_is_published(
     assert [to_nanoseconds(header.stamp) for header in robot.listener.keyframes][:20] == first
 
 
+def test_a_place_of_an_earlier_map_is_recognised(
+    start: Callable[..., Robot], world_images: list[NDArray[np.uint8]], tmp_path: Path
+) -> None:
+    old, new = tmp_path / "monday.db", tmp_path / "tuesday.db"
+    monday = start(*EAGER, "-p", f"database:={old}")
+    stamps = monday.show(world_images[:20], start=100)
+    monday.close()
+    tuesday = start(*EAGER, "-p", f"database:={new}", "-p", f"maps:=[{old}]", "-p", "max_keyframes:=1000")
+    tuesday.show(world_images[4:12], start=9000)
+    tuesday.wait(lambda: bool(tuesday.listener.closures), "closures are published")
+    best = rows_from_message(tuesday.listener.closures[0])[0]
+    assert int(best["match_sec"]) * 10**9 + int(best["match_nanosec"]) in stamps
+    assert (best["query_session"], best["match_session"]) == (1, 0)
+    assert best["query_id"] >= 20 > best["match_id"]
+    assert not tuesday.set("maps", [""]).successful
+    assert tuesday.set("max_keyframes", 9).successful
+    with sqlite3.connect(new) as connection:
+        assert connection.execute("SELECT MIN(id), MAX(session) FROM keyframes").fetchone() == (0, 0)
+
+
 def test_a_calibrated_camera_is_used_and_another_one_is_not(
     start: Callable[..., Robot], world_images: list[NDArray[np.uint8]]
 ) -> None:

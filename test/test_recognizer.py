@@ -148,6 +148,39 @@ def test_an_earlier_session_is_recognised_from_its_file(world_images: list[Image
     assert {(closure.query.session, closure.match.session) for closure in found} == {(1, 0)}
 
 
+def test_the_robot_knows_where_it_is_in_a_map_of_an_earlier_drive(world_images: list[Image], tmp_path: Path) -> None:
+    old, new = str(tmp_path / "monday.db"), str(tmp_path / "tuesday.db")
+    first = PlaceRecognizer(Config(database=old, keyframe_distance=0.0))
+    show(first, world_images[:40])
+    first.close()
+    second = PlaceRecognizer(Config(database=new, maps=(old,), keyframe_distance=0.0, confirmation_time=0.2))
+    found = closures(show(second, world_images[5:20], first=1000))
+    second.close()
+    assert len(found) >= 10
+    assert min(closure.inliers for closure in found) >= Config().min_inliers
+    images = [round(closure.match.stamp * RATE / NANOSECONDS) for closure in found]
+    now = [round(closure.query.stamp * RATE / NANOSECONDS) - 1000 + 5 for closure in found]
+    assert max(np.abs(np.subtract(images, now))) <= 1
+    alone = PlaceRecognizer(Config(database=new)).database
+    assert (alone.ids.tolist(), alone.sessions.tolist()) == (list(range(15)), [0] * 15)
+
+
+def test_a_robot_that_goes_round_and_round_keeps_one_view_of_each_place(tmp_path: Path) -> None:
+    """The map stays small, and what it recognises after many rounds is what it recognised in the second one."""
+    world = World()
+    images = [world.render(*stop) for stop in list(drive())[:60]]
+    config = Config(database=str(tmp_path / "map.db"), max_keyframes=80, exclusion_time=2.0, confirmation_time=0.2)
+    recognizer = PlaceRecognizer(config)
+    found = []
+    for number in range(6):
+        found.append(len(closures(show(recognizer, images, first=60 * number))))
+        assert recognizer.database.own <= 80
+    assert found[0] == 0
+    assert min(found[1:]) >= 50
+    recognizer.close()
+    assert len(PlaceRecognizer(config).database) <= 80
+
+
 def test_reset_forgets_for_matching_and_reload_brings_back(world_images: list[Image], tmp_path: Path) -> None:
     recognizer = PlaceRecognizer(Config(database=str(tmp_path / "map.db"), keyframe_distance=0.0))
     show(recognizer, world_images[:20])

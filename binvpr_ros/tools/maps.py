@@ -6,73 +6,31 @@ from __future__ import annotations
 import argparse
 import contextlib
 import csv
-import os
 import sqlite3
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.parse import quote
+from typing import Any
 
-from binvpr_ros.database import MOST_KEYFRAMES, SCHEMA, SCHEMA_VERSION, DatabaseError
 from binvpr_ros.descriptor import WORD_BITS
 from binvpr_ros.features import Features, FeaturesError
+from binvpr_ros.keyframe_store import MOST_KEYFRAMES
 from binvpr_ros.keyframes import NANOSECONDS
+from binvpr_ros.map_file import SCHEMA, SCHEMA_VERSION, DatabaseError, Facts, columns, opened
 
 MOST_PROBLEMS = 20
 INTEGERS = ("id", "session", "stamp")
 LIMITS = {"id": MOST_KEYFRAMES, "session": 1 << 31}
 
 
-MOST_WORDS = 1 << 16
-
-
-class _Facts(NamedTuple):
-    """What a map file says of itself."""
-
-    version: int
-    model: str  # SHA-256
-    words: int  # of a descriptor
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[tuple[sqlite3.Connection, _Facts]]:
-    """Open a map for reading alone, also one that a node has in use; every failure is a DatabaseError."""
-    if not path.is_file():
-        raise DatabaseError(f"{path} is no file; name a map file")
-    try:
-        # Without a write-ahead log nobody has the map open: then SQLite need not make one, which it would leave behind.
-        mode = "mode=ro" if path.with_name(path.name + "-wal").exists() else "immutable=1"
-        with contextlib.closing(sqlite3.connect(f"file:{quote(os.fsencode(path))}?{mode}", uri=True)) as connection:
-            # A view of that name could be without end.
-            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-            if not {"map", "keyframes"} <= tables:
-                raise DatabaseError(f"{path} is no map, or an empty one; name a map file")
-            row = connection.execute("SELECT schema_version, model_sha256, descriptor_words FROM map").fetchone()
-            if row is None:
-                raise DatabaseError(f"{path} does not say which model it was made with; restore a copy of the file")
-            facts = _Facts(*row)
-            if not (isinstance(facts.words, int) and 0 < facts.words <= MOST_WORDS and isinstance(facts.model, str)):
-                raise DatabaseError(f"{path} does not say which model it was made with; restore a copy of the file")
-            if facts.version not in range(1, SCHEMA_VERSION + 1):
-                raise DatabaseError(f"{path} has map version {facts.version}, not {SCHEMA_VERSION}; upgrade binvpr_ros")
-            yield connection, facts
-    except sqlite3.Error as error:
-        raise DatabaseError(f"{path} cannot be read as a map ({error}); restore a copy of the file") from None
-
-
-def _columns(connection: sqlite3.Connection) -> list[str]:
-    return [row[1] for row in connection.execute("PRAGMA table_info(keyframes)")]
-
-
 def info(path: Path) -> str:
     """Return what a map holds: keyframes, model, and its sessions with their times."""
-    with _opened(path) as (connection, facts):
+    with opened(path) as (connection, facts):
         sessions = connection.execute(
             "SELECT session, COUNT(*), MIN(stamp), MAX(stamp) FROM keyframes GROUP BY session ORDER BY session"
         ).fetchall()
         featured = 0
-        if "features" in _columns(connection):
+        if "features" in columns(connection):
             (featured,) = connection.execute("SELECT COUNT(features) FROM keyframes").fetchone()
     if not all(isinstance(number, int) for row in sessions for number in row):
         raise DatabaseError(f"{path} has damaged rows; run: map check")
@@ -91,7 +49,7 @@ def info(path: Path) -> str:
 def problems(path: Path) -> list[str]:
     """Return a sentence for each thing that is wrong with a map, none for a whole one."""
     found = []
-    with _opened(path) as (connection, facts):
+    with opened(path) as (connection, facts):
         damage = [row[0] for row in connection.execute("PRAGMA integrity_check")]
         found += [f"SQLite: {line}" for line in damage if line != "ok"]
         for row in _rows(connection):
@@ -101,12 +59,12 @@ def problems(path: Path) -> list[str]:
 
 def _rows(connection: sqlite3.Connection) -> Iterator[dict[str, Any]]:
     """Yield the keyframes by id, each as its values by column, with those that its map has of the later columns."""
-    names = [*INTEGERS, "descriptor", *(name for name in ("features", "closes") if name in _columns(connection))]
+    names = [*INTEGERS, "descriptor", *(name for name in ("features", "closes") if name in columns(connection))]
     for row in connection.execute(f"SELECT {', '.join(names)} FROM keyframes ORDER BY id"):  # noqa: S608
         yield dict(zip(names, row, strict=True))
 
 
-def _whole_rows(path: Path, connection: sqlite3.Connection, facts: _Facts) -> Iterator[dict[str, Any]]:
+def _whole_rows(path: Path, connection: sqlite3.Connection, facts: Facts) -> Iterator[dict[str, Any]]:
     """Yield the keyframes as `_rows` does; raises DatabaseError at the first that is damaged."""
     for row in _rows(connection):
         for sentence in _problems_of(row, facts):
@@ -114,7 +72,7 @@ def _whole_rows(path: Path, connection: sqlite3.Connection, facts: _Facts) -> It
         yield row
 
 
-def _problems_of(row: dict[str, Any], facts: _Facts) -> Iterator[str]:
+def _problems_of(row: dict[str, Any], facts: Facts) -> Iterator[str]:
     length = facts.words * WORD_BITS // 8
     for name in INTEGERS:
         if not isinstance(row[name], int):
@@ -145,10 +103,10 @@ def merge(paths: Sequence[Path], output: Path) -> str:
     try:
         with contextlib.closing(sqlite3.connect(part, isolation_level=None)) as merged:
             merged.executescript("BEGIN; " + SCHEMA)
-            first: _Facts | None = None
+            first: Facts | None = None
             keyframes = sessions = 0
             for path in paths:
-                with _opened(path) as (connection, facts):
+                with opened(path) as (connection, facts):
                     if first is not None and facts[1:] != first[1:]:
                         raise DatabaseError(
                             f"{path} was made with another model than {paths[0]}; merge maps of one model"
@@ -183,7 +141,7 @@ def _append(rows: Iterator[dict[str, Any]], merged: sqlite3.Connection, ids: int
 
 def export(path: Path, output: Path | None) -> None:
     """Write a map's keyframes as CSV: id, session, stamp in seconds, and the packed bits as hexadecimal digits."""
-    with _opened(path) as (connection, facts), contextlib.ExitStack() as stack:
+    with opened(path) as (connection, facts), contextlib.ExitStack() as stack:
         file = sys.stdout if output is None else stack.enter_context(output.open("x", encoding="utf-8", newline=""))
         writer = csv.writer(file)
         writer.writerow(["id", "session", "stamp", "descriptor"])

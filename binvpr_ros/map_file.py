@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The file of a map: one SQLite database, which one node writes and anybody may read."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
+
+import numpy as np
+
+from binvpr_ros.descriptor import WORD_BITS
+from binvpr_ros.features import Features, FeaturesError
+from binvpr_ros.keyframe_store import MOST_KEYFRAMES, Columns
+from binvpr_ros.keyframes import NOTHING_CLOSED, Keyframe
+
+SCHEMA_VERSION = 2
+SCHEMA = """
+CREATE TABLE map (schema_version INTEGER NOT NULL, model_sha256 TEXT NOT NULL, descriptor_words INTEGER NOT NULL);
+CREATE TABLE keyframes (
+    id INTEGER PRIMARY KEY,
+    session INTEGER NOT NULL,
+    stamp INTEGER NOT NULL,  -- nanoseconds
+    descriptor BLOB NOT NULL,  -- packed bits, little-endian words of 64
+    features BLOB,  -- features.py says how; null: not kept
+    closes INTEGER  -- id of the keyframe whose place it was found to show; null: of none
+);
+"""
+FROM_VERSION_1 = """
+ALTER TABLE keyframes ADD COLUMN features BLOB;
+ALTER TABLE keyframes ADD COLUMN closes INTEGER;
+UPDATE map SET schema_version = 2;
+"""
+MOST_WORDS = 1 << 16
+ROWS_READ = 256
+"""Keyframes that are read from the file at a time; what Python makes of more does not stay in the processor's cache."""
+LOCK_TIMEOUT = 0.2
+"""Seconds to wait for another program that writes; images are dropped meanwhile."""
+
+
+class DatabaseError(RuntimeError):
+    """The map file cannot be used or written; the message names the file and says what to do."""
+
+
+class Facts(NamedTuple):
+    """What a map file says of itself."""
+
+    version: int
+    model: str  # SHA-256
+    words: int  # of a descriptor
+
+    @classmethod
+    def of(cls, connection: sqlite3.Connection, path: Path) -> Facts:
+        """Read them; raises DatabaseError where they make no sense, or a later program wrote them."""
+        row = connection.execute("SELECT schema_version, model_sha256, descriptor_words FROM map").fetchone()
+        facts = None if row is None else cls(*row)
+        if (
+            facts is None
+            or not isinstance(facts.model, str)
+            or not isinstance(facts.words, int)
+            or not 0 < facts.words <= MOST_WORDS
+        ):
+            raise DatabaseError(f"{path} does not say which model it was made with; restore a copy of the file")
+        if facts.version not in range(1, SCHEMA_VERSION + 1):
+            raise DatabaseError(f"{path} has map version {facts.version}, not {SCHEMA_VERSION}; upgrade binvpr_ros")
+        return facts
+
+    def require(self, path: Path, model_sha256: str, words: int) -> None:
+        """Raise DatabaseError where the map is of another model."""
+        if (self.model, self.words) != (model_sha256, words):
+            raise DatabaseError(
+                f"{path} was made with another model (SHA-256 {self.model}); use that model or another file"
+            )
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[tuple[sqlite3.Connection, Facts]]:
+    """Open a map for reading alone, also one that a node has in use; every failure is a DatabaseError."""
+    if not path.is_file():
+        raise DatabaseError(f"{path} is no file; name a map file")
+    try:
+        # Without a write-ahead log nobody has the map open: then SQLite need not make one, which it would leave behind.
+        mode = "mode=ro" if path.with_name(path.name + "-wal").exists() else "immutable=1"
+        # Calls come from several threads, one at a time: the recognizer holds a lock.
+        uri = f"file:{quote(os.fsencode(path))}?{mode}"
+        with contextlib.closing(sqlite3.connect(uri, uri=True, check_same_thread=False)) as connection:
+            # A view of that name could be without end.
+            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            if not {"map", "keyframes"} <= tables:
+                raise DatabaseError(f"{path} is no map, or an empty one; name a map file")
+            yield connection, Facts.of(connection, path)
+    except sqlite3.Error as error:
+        raise DatabaseError(f"{path} cannot be read as a map ({error}); restore a copy of the file") from None
+
+
+def columns(connection: sqlite3.Connection) -> list[str]:
+    """Return the names of a keyframe's columns: earlier versions had fewer."""
+    return [row[1] for row in connection.execute("PRAGMA table_info(keyframes)")]
+
+
+def _read(connection: sqlite3.Connection, path: Path, words: int) -> Iterator[Columns]:
+    """Yield all keyframes, by id; raises DatabaseError where one is damaged."""
+    size = words * WORD_BITS // 8
+    closes = f"IFNULL(closes, {NOTHING_CLOSED})" if "closes" in columns(connection) else str(NOTHING_CLOSED)
+    try:
+        # What closes nothing comes as a number from SQLite, which takes less time than to replace it here.
+        rows = connection.execute(f"SELECT id, session, stamp, {closes}, descriptor FROM keyframes ORDER BY id")  # noqa: S608
+        while some := rows.fetchmany(ROWS_READ):
+            ids, sessions, stamps, closed, blobs = zip(*some, strict=True)
+            for number, session, blob in zip(ids, sessions, blobs, strict=True):
+                # Rows of the topic have 32 bits for an id.
+                if len(blob) != size or not 0 <= number < MOST_KEYFRAMES or session < 0:
+                    raise DatabaseError(f"{path} is damaged at keyframe {number}; restore a copy of the file")
+            yield Columns(
+                # SQLite keeps a text in an INTEGER column too, and a fraction, which an array of integers refuses.
+                np.frombuffer(array("i", ids), np.int32),
+                np.frombuffer(array("i", sessions), np.int32),
+                np.frombuffer(array("q", stamps), np.int64),
+                np.frombuffer(array("i", closed), np.int32),
+                np.frombuffer(b"".join(blobs), "<u8").reshape(-1, words),
+            )
+    except (sqlite3.Error, ValueError, TypeError, OverflowError) as error:
+        raise DatabaseError(f"{path} cannot be read ({error}); restore a copy of the file") from None
+
+
+def _features(connection: sqlite3.Connection, number: int) -> Features | None:
+    try:
+        row = connection.execute("SELECT features FROM keyframes WHERE id = ?", (number,)).fetchone()
+        return None if row is None or row[0] is None else Features.from_bytes(row[0])
+    except (sqlite3.Error, FeaturesError, TypeError):
+        return None  # what cannot be verified is refused, which says so
+
+
+class EarlierMap:
+    """A map that is matched against and never written. Every failure is a DatabaseError."""
+
+    def __init__(self, path: Path, model_sha256: str, words: int) -> None:
+        with contextlib.ExitStack() as resources:
+            self._connection, facts = resources.enter_context(opened(path))
+            facts.require(path, model_sha256, words)
+            self._path, self._words = path, words
+            self._resources = resources.pop_all()
+
+    def read(self) -> Iterator[Columns]:
+        """Yield all keyframes, by id; raises DatabaseError where one is damaged."""
+        return _read(self._connection, self._path, self._words)
+
+    def features(self, number: int) -> Features | None:
+        """Return the features of the keyframe of this id; None where there are none, or they cannot be read."""
+        return _features(self._connection, number)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._resources.close()
+
+
+class MapFile:
+    """The map of this node, locked for this process from opening to closing. Every failure is a DatabaseError."""
+
+    def __init__(self, path: Path, model_sha256: str, words: int) -> None:
+        self._path = path
+        self._words = words
+        # Closes in reverse order: closing a descriptor of the file earlier would drop SQLite's own locks on it.
+        with contextlib.ExitStack() as resources:
+            self._lock = _lock_file(path)
+            resources.callback(os.close, self._lock)
+            try:
+                # Calls come from several threads, one at a time: the recognizer holds a lock.
+                self._connection = sqlite3.connect(
+                    path, timeout=LOCK_TIMEOUT, check_same_thread=False, isolation_level=None
+                )
+                resources.callback(self._connection.close)
+                self._prepare(model_sha256)
+            except sqlite3.Error as error:
+                raise DatabaseError(
+                    f"{path} cannot be opened as a map ({error}); name a map file or a new one"
+                ) from None
+            self._resources = resources.pop_all()
+
+    def _prepare(self, model_sha256: str) -> None:
+        """Make a new file a map, and hold an old one against this program and its model."""
+        path, connection = self._path, self._connection
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        if tables and {"map", "keyframes"} - {name for (name,) in tables}:
+            raise DatabaseError(f"{path} cannot be opened as a map (it has other tables); name a map file or a new one")
+        if not tables:
+            connection.executescript("BEGIN; " + SCHEMA)
+            connection.execute("INSERT INTO map VALUES (?, ?, ?)", (SCHEMA_VERSION, model_sha256, self._words))
+            connection.execute("COMMIT")
+        facts = Facts.of(connection, path)
+        facts.require(path, model_sha256, self._words)
+        if facts.version == 1:
+            connection.executescript("BEGIN;" + FROM_VERSION_1 + "COMMIT;")
+
+    def read(self) -> Iterator[Columns]:
+        """Yield all keyframes, by id; closes the file where one is damaged."""
+        try:
+            yield from _read(self._connection, self._path, self._words)
+        except DatabaseError:
+            self.close()
+            raise
+
+    def features(self, number: int) -> Features | None:
+        """Return the features of the keyframe of this id; None where there are none, or they cannot be read."""
+        return _features(self._connection, number)
+
+    def add(self, keyframe: Keyframe, forgotten: int | None = None) -> None:
+        """Commit `keyframe`, and with it that the keyframe of the id `forgotten` goes."""
+        features = None if keyframe.features is None else keyframe.features.to_bytes()
+        closes = None if keyframe.closes == NOTHING_CLOSED else keyframe.closes
+        row = (
+            keyframe.id, keyframe.session, keyframe.stamp, keyframe.descriptor.astype("<u8").tobytes(), features, closes
+        )  # fmt: skip
+        with self._writing():
+            self._connection.execute("BEGIN")
+            try:
+                self._connection.execute("INSERT INTO keyframes VALUES (?, ?, ?, ?, ?, ?)", row)
+                if forgotten is not None:
+                    self._connection.execute("DELETE FROM keyframes WHERE id = ?", (forgotten,))
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    def save(self) -> str:
+        """Bring the write-ahead log into the file; return a sentence about it."""
+        with self._writing():
+            (busy, _, _) = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            if busy:
+                raise DatabaseError(f"another program has {self._path} open; close it and save again")
+            (count,) = self._connection.execute("SELECT COUNT(*) FROM keyframes").fetchone()
+        return f"{count} keyframes in {self._path}"
+
+    def close(self) -> None:
+        """Close the file, and let others have it."""
+        self._resources.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Make sure that the file is still the one that was opened, and put what SQLite says into a sentence."""
+        try:
+            if not os.path.samestat(self._path.stat(), os.fstat(self._lock)):
+                raise DatabaseError(f"{self._path} was replaced while in use; restart the node")
+            yield
+        except FileNotFoundError:
+            raise DatabaseError(f"{self._path} was removed while in use; restart the node") from None
+        except (sqlite3.Error, OverflowError) as error:
+            raise DatabaseError(f"{self._path} cannot be written ({error}); check the disk and its space") from None
+
+
+def _lock_file(path: Path) -> int:
+    """Open the file for this process alone, and return its descriptor; the lock goes with the process."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise DatabaseError(
+            f"{path} cannot be opened as a map ({error.strerror}); name a map file, or a new one in a writable folder"
+        ) from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise DatabaseError(f"{path} is in use by another node; give each node a map of its own") from None
+    return descriptor
