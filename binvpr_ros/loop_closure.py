@@ -209,7 +209,7 @@ class LoopCloser:
             return Verdict(refused=[Refused(Refusal.NO_HISTORY)])
 
         scores = self._scores(similarities, distances)
-        open_distances = np.where(within_window, len(scores), distances)  # farther than any
+        open_distances = np.where(within_window, np.uint32(len(scores)), distances)  # farther than any
         places = self._places(open_distances, scores, query, database, config)
         if not places:
             best = int(open_distances.argmin())

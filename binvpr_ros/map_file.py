@@ -40,6 +40,8 @@ UPDATE map SET schema_version = 2;
 MOST_WORDS = 1 << 16
 ROWS_READ = 256
 """Keyframes that are read from the file at a time; what Python makes of more does not stay in the processor's cache."""
+CACHE = "PRAGMA cache_size = -256"
+"""KiB that SQLite keeps of a file: what is searched lies in memory already, and features are read once."""
 LOCK_TIMEOUT = 0.2
 """Seconds to wait for another program that writes; images are dropped meanwhile."""
 
@@ -94,6 +96,7 @@ def opened(path: Path) -> Iterator[tuple[sqlite3.Connection, Facts]]:
             tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             if not {"map", "keyframes"} <= tables:
                 raise DatabaseError(f"{path} is no map, or an empty one; name a map file")
+            connection.execute(CACHE)
             yield connection, Facts.of(connection, path)
     except sqlite3.Error as error:
         raise DatabaseError(f"{path} cannot be read as a map ({error}); restore a copy of the file") from None
@@ -188,6 +191,7 @@ class MapFile:
         path, connection = self._path, self._connection
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
+        connection.execute(CACHE)
         tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
         if tables and {"map", "keyframes"} - {name for (name,) in tables}:
             raise DatabaseError(f"{path} cannot be opened as a map (it has other tables); name a map file or a new one")
