@@ -124,23 +124,23 @@ def test_each_camera_has_a_node_a_map_and_diagnostics_of_its_own(
     tmp_path: Path, world_images: list[NDArray[np.uint8]]
 ) -> None:
     from robot import CAMERA
-    from sensor_msgs.msg import Image
+    from sensor_msgs.msg import CompressedImage
 
     from binvpr_ros.messages import to_nanoseconds
     from binvpr_ros.tools.node_process import Listener
     from binvpr_ros.tools.replay import wait_for_subscriber
-    from binvpr_ros.tools.sources import message_from_array
+    from binvpr_ros.tools.sources import as_type, message_from_array
 
     cameras = ("front", "robot2/rear")
     command = ["ros2", "launch", str(CAMERAS_FILE), f"cameras:={','.join(cameras)}", "image_topic:=color/image_raw",
-               f"databases:={tmp_path}"]  # fmt: skip
+               "compressed:=true", f"databases:={tmp_path}"]  # fmt: skip
     process = subprocess.Popen(command, start_new_session=True)
     listeners = [Listener(f"/{camera}") for camera in cameras]
     try:
         for second, (camera, listener) in enumerate(zip(cameras, listeners, strict=True), 1):
-            publisher = listener.node.create_publisher(Image, f"/{camera}/color/image_raw", CAMERA)
+            publisher = listener.node.create_publisher(CompressedImage, f"/{camera}/color/image_raw/compressed", CAMERA)
             assert wait_for_subscriber(publisher, 30.0)
-            message = message_from_array(world_images[0], "rgb8")
+            message = as_type(message_from_array(world_images[0], "rgb8"), compressed=True)
             message.header.stamp.sec, message.header.frame_id = second, camera
             publisher.publish(message)
             assert listener.wait_until_settled()
