@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.srv import DescribeParameters, GetParameters
 from rclpy.qos import QoSProfile
 from robot import CAMERA, Robot
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
@@ -113,6 +114,7 @@ def test_diagnostics_say_what_happened(start: Callable[..., Robot], world_images
     assert values["refused_no_history"] == "6"
     assert {f"refused_{reason.value}" for reason in Refusal} <= set(values)
     assert float(values["processing_ms_p95"]) >= float(values["processing_ms_median"]) > 0
+    assert float(values["latency_ms_p99"]) >= float(values["latency_ms_p95"]) >= float(values["latency_ms_median"])
     robot.wait(lambda: robot.listener.level == DiagnosticStatus.WARN, "a camera that stops is noticed")
     assert "no usable image from /camera" in robot.listener.message
 
@@ -158,6 +160,28 @@ def test_stamps_that_do_not_advance_are_skipped(
     robot.settle()
     assert robot.count("unusable_stamp") == 2
     assert "is not later than the last image's" in robot.log.read_text()
+
+
+def test_it_goes_on_when_simulated_time_stops(
+    start: Callable[..., Robot], world_images: list[NDArray[np.uint8]]
+) -> None:
+    robot = start(*EAGER, "-p", "use_sim_time:=true")
+    clock = robot.node.create_publisher(Clock, "/clock", 10)
+    assert wait_for_subscriber(clock, 30.0)
+
+    def show_at(second: int) -> None:
+        clock.publish(Clock(clock=from_nanoseconds(second * 10**9)))
+        robot.send(message_from_array(world_images[second], "rgb8"), second * 10**9)
+        robot.settle()
+
+    show_at(10)
+    for _ in range(4):
+        show_at(11)
+    robot.wait(lambda: robot.count("unusable_stamp") == 3, "stamps that stand still are counted")
+    robot.wait(lambda: robot.listener.level == DiagnosticStatus.WARN, "diagnostics go on, and warn")
+    assert robot.call(Trigger, "reload_database", Trigger.Request()).message == "2 keyframes are matched"
+    show_at(12)
+    robot.wait(lambda: robot.count("keyframes") == 3, "it goes on with the time")
 
 
 def test_a_bag_that_starts_again_begins_a_session(
@@ -431,7 +455,7 @@ def test_what_prevents_a_start_is_said_in_one_sentence(argument: str, sentence: 
 
 
 REVISIT = [(slice(20), 100), (slice(30, 36), 112), (slice(4, 12), 122)]
-REFUSALS: dict[Refusal, tuple[list[str], list[tuple[Any, float]]]] = {
+REFUSALS: dict[Refusal, tuple[list[str], Sequence[tuple[slice, float]]]] = {
     Refusal.NO_HISTORY: ([], [(slice(2), 100)]),
     Refusal.LOW_SCORE: (["min_score:=1.0"], REVISIT),
     Refusal.NOT_CONFIRMED: ([], [(slice(20), 100), (slice(3, 4), 112)]),
