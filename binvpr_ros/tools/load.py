@@ -19,6 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
@@ -53,8 +54,8 @@ MOST_FRAME_TIMES = 2.0
 """From an image's stamp to its publication, as a multiple of the time from one processed image to the next."""
 
 
-def camera(stop: Event) -> None:
-    """Publish views of the rendered building until told to stop, and say how many a second."""
+def camera(stop: Event, sent: Connection) -> None:
+    """Publish views of the rendered building until told to stop, and send how many those were, and the seconds."""
     world = World()
     views = [cv2.resize(world.render(*place), SIZE) for place in drive(VIEWS)]
     messages = [message_from_array(np.asarray(view, np.uint8), "rgb8") for view in views]
@@ -66,8 +67,7 @@ def camera(stop: Event) -> None:
         times.append(time.monotonic())
 
     endless = itertools.takewhile(lambda _: not stop.is_set(), itertools.cycle(messages))
-    published = publish(node, TOPIC, endless, CAMERA_HZ, frame_id="camera", wait=60.0, before=note)
-    print(f"camera: {published} images of {CAMERA_HZ:g} Hz sent, at {(published - 1) / (times[-1] - times[0]):.1f} Hz")
+    sent.send((publish(node, TOPIC, endless, CAMERA_HZ, frame_id="camera", before=note), times[-1] - times[0]))
     rclpy.try_shutdown()
 
 
@@ -162,13 +162,16 @@ def main() -> int:
         arguments = ["-r", f"image:={TOPIC}", "-p", f"database:={Path(folder, 'map.db')}"]
         arguments += ["-p", "keyframe_distance:=0.0", "-p", "keyframe_min_interval:=0.0"]
         with on_core(core):
-            stack.enter_context(NodeProcess(*arguments))
+            node = stack.enter_context(NodeProcess(*arguments)).process
         listener = stack.enter_context(Listener())
         load = Load(listener)
-        stop = spawn.Event()
-        process = spawn.Process(target=camera, args=(stop,))
+        stop, (result, sent) = spawn.Event(), spawn.Pipe(duplex=False)
+        process = spawn.Process(target=camera, args=(stop, sent), daemon=True)
         process.start()
-        while not load.ages_ms and process.is_alive():
+        while not load.ages_ms:
+            if node.poll() is not None or not process.is_alive():
+                print("load: the node or the camera did not start; its messages are above", file=sys.stderr)
+                return 1
             time.sleep(0.1)
         alone = load.rate(WARM_UP)
         programs = max(0, round(alone / NODE_HZ) - 1)
@@ -179,6 +182,7 @@ def main() -> int:
             seconds = time.monotonic() - start
             ages, received = load.ages_ms[first:], load.count("images_received") - received
             stop.set()
+            published, camera_seconds = result.recv()
             process.join()
             settled = load.wait_until_still()
         values = listener.diagnostics
@@ -186,9 +190,13 @@ def main() -> int:
     if not ages or not settled:
         print("load: the node did not process the images; its messages are above", file=sys.stderr)
         return 1
+    unseen = published - int(values["images_received"]) - int(values["messages_lost"])
     print(f"{programs} busy programs share the node's core, where it does {alone:.1f} Hz alone")
-    print(f"rate in               {received / seconds:8.1f} Hz at the node")
+    print(f"rate sent             {(published - 1) / camera_seconds:8.1f} Hz, of {CAMERA_HZ:g}")
+    print(f"rate received         {received / seconds:8.1f} Hz")
     print(f"rate processed        {len(ages) / seconds:8.1f} Hz")
+    print(f"lost on the way       {values['messages_lost']:>8} images")
+    print(f"replaced by newer     {unseen:8} images, before the node took them")
     return report(values, ages, load.answers_ms, load.failed, seconds / len(ages) * 1e3)
 
 
@@ -210,7 +218,6 @@ def report(values: dict[str, str], ages_ms: list[float], answers_ms: list[float]
         ("latency by the node", f"{values['latency_ms_p99']:>8} ms, p99 of its last images", "", True),
         ("dropped", f"{dropped:8} images", f"{left} received and not processed", dropped == left),
         ("unusable", f"{unusable:8} images", "0", unusable == 0),
-        ("lost on the way", f"{values['messages_lost']:>8} images", "", True),
         ("services, median", f"{np.median(answers_ms):8.1f} ms of {len(answers_ms)} calls", "", True),
         ("services, longest", f"{longest_ms:8.1f} ms", f"{MOST_ANSWER_MS:.0f} ms", longest_ms < MOST_ANSWER_MS),
         ("services, failed", f"{failed:8} calls", "0", failed == 0),
