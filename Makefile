@@ -11,7 +11,7 @@ ORACLE := .venv-lce
 PACKAGING := setup.py setup.cfg pyproject.toml $(wildcard binvpr_ros/lce_delegate/src/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test aarch64 oracle wheels lint format clean
+.PHONY: help demo test load aarch64 oracle wheels lint format clean
 
 help:  ## show this list
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -21,6 +21,9 @@ demo: $(VENV)/.installed  ## run the node end to end on a rendered world, or on 
 
 test: $(VENV)/.installed-test lint oracle  ## check style and types, then run all tests
 	$(RUN)/python -m pytest
+
+load: $(VENV)/.installed  ## put a 60 Hz 1920x1080 camera before a node of about 10 Hz, and print figures
+	$(RUN)/python -m binvpr_ros.tools.load
 
 aarch64: $(VENV)/.installed-test  ## run the delegate's tests and a replay on ARM64, under QEMU (Debian, x86-64)
 	.ci/aarch64-tests

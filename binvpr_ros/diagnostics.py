@@ -84,7 +84,7 @@ class Statistics:
             values |= {f"unusable_{kind}": str(count) for kind, count in sorted(self.unusable.items())}
             values |= {f"refused_{reason.value}": str(self.refused[reason]) for reason in Refusal}
             for name, times in (("processing_ms", self.processing_ms), ("latency_ms", self.latency_ms)):
-                for percent, label in ((50, "median"), (95, "p95")):
+                for percent, label in ((50, "median"), (95, "p95"), (99, "p99")):
                     values[f"{name}_{label}"] = f"{np.percentile(times, percent):.1f}" if times else "nan"
         return values
 

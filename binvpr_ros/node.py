@@ -249,13 +249,22 @@ class BinvprNode(Node):
         well = health(lately, config, topic, self._statistics.failure, free_bytes(config), database.own)
         status = DiagnosticStatus(
             level=bytes([well.level]),
-            name=f"{self.get_name()}: place recognition",
+            name=status_name(self.get_name(), self.get_namespace()),
             message=well.text,
             hardware_id=self._statistics.frame_id,
             values=[KeyValue(key=key, value=value) for key, value in values.items()],
         )
         stamp = from_nanoseconds(self.get_clock().now().nanoseconds)
         self._diagnostics.publish(DiagnosticArray(header=Header(stamp=stamp), status=[status]))
+
+
+def status_name(node: str, namespace: str) -> str:
+    """Return the name of a node's diagnostics, by which the nodes of several cameras are told apart.
+
+    The namespace is left out where it says nothing: launch's own repeats the node's name.
+    """
+    namespace = namespace.strip("/")
+    return f"{node if namespace in ('', node) else f'{namespace}/{node}'}: place recognition"
 
 
 def _descriptor_of(parameter: Any) -> ParameterDescriptor:

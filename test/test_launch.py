@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The launch file, wherever launch_ros is (ROS from apt); the wheels of the registries do not have it."""
+"""The launch files, wherever launch_ros is (ROS from apt); the wheels of the registries do not have it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from binvpr_ros.config import share_directory
 
 LAUNCH_FILE = Path(__file__).resolve().parents[1] / "launch" / "binvpr.launch.py"
+CAMERAS_FILE = LAUNCH_FILE.with_name("binvpr_cameras.launch.py")
 
 
 def test_it_names_the_arguments_of_the_contract() -> None:
@@ -32,12 +35,18 @@ def launch_file(monkeypatch: pytest.MonkeyPatch) -> Any:
         index.get_package_share_directory("binvpr_ros")
     except index.PackageNotFoundError:
         pytest.skip("the package is not built with colcon here")
-    spec = importlib.util.spec_from_file_location("binvpr_launch", LAUNCH_FILE)
+    module = load(LAUNCH_FILE)
+    monkeypatch.setattr(module, "get_package_share_directory", lambda _: str(share_directory()))
+    return module
+
+
+def load(file: Path) -> Any:
+    """Return a launch file as a module."""
+    spec = importlib.util.spec_from_file_location("launch_file", file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    monkeypatch.setattr(module, "get_package_share_directory", lambda _: str(share_directory()))
     return module
 
 
@@ -99,6 +108,52 @@ def test_the_profile_does_not_replace_the_users(launch_file: Any, monkeypatch: p
     _, environment = expand(launch_file, fastdds_profile=ours)
     assert environment["FASTRTPS_DEFAULT_PROFILES_FILE"] == "mine.xml"
     assert environment["FASTDDS_DEFAULT_PROFILES_FILE"] == ours
+
+
+@pytest.mark.usefixtures("launch_file")
+@pytest.mark.parametrize("cameras", ["", "front,", "front,front", "front, /front/"])
+def test_cameras_that_cannot_be_told_apart(cameras: str) -> None:
+    context = pytest.importorskip("launch").LaunchContext()
+    context.launch_configurations.update(cameras=cameras, image_topic="image_raw", databases="")
+    with pytest.raises(ValueError, match="cameras must be different names, separated by commas"):
+        load(CAMERAS_FILE).start_nodes(context)
+
+
+@pytest.mark.usefixtures("ros", "launch_file")
+def test_each_camera_has_a_node_a_map_and_diagnostics_of_its_own(
+    tmp_path: Path, world_images: list[NDArray[np.uint8]]
+) -> None:
+    from robot import CAMERA
+    from sensor_msgs.msg import CompressedImage
+
+    from binvpr_ros.messages import to_nanoseconds
+    from binvpr_ros.tools.node_process import Listener
+    from binvpr_ros.tools.replay import wait_for_subscriber
+    from binvpr_ros.tools.sources import as_type, message_from_array
+
+    cameras = ("front", "robot2/rear")
+    command = ["ros2", "launch", str(CAMERAS_FILE), f"cameras:={','.join(cameras)}", "image_topic:=color/image_raw",
+               "compressed:=true", f"databases:={tmp_path}"]  # fmt: skip
+    process = subprocess.Popen(command, start_new_session=True)
+    listeners = [Listener(f"/{camera}") for camera in cameras]
+    try:
+        for second, (camera, listener) in enumerate(zip(cameras, listeners, strict=True), 1):
+            publisher = listener.node.create_publisher(CompressedImage, f"/{camera}/color/image_raw/compressed", CAMERA)
+            assert wait_for_subscriber(publisher, 30.0)
+            message = as_type(message_from_array(world_images[0], "rgb8"), compressed=True)
+            message.header.stamp.sec, message.header.frame_id = second, camera
+            publisher.publish(message)
+            assert listener.wait_until_settled()
+        for second, (camera, listener) in enumerate(zip(cameras, listeners, strict=True), 1):
+            assert [to_nanoseconds(header.stamp) for header in listener.keyframes] == [second * 10**9]
+            assert listener.hardware_id == camera
+            assert listener.diagnostics["images_received"] == "1"
+        assert {path.name for path in tmp_path.glob("*.db")} == {"front.db", "robot2_rear.db"}
+    finally:
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(30) == 0
+        for listener in listeners:
+            listener.close()
 
 
 @pytest.mark.usefixtures("ros", "launch_file")

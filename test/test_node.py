@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +21,11 @@ from numpy.typing import NDArray
 
 rclpy = pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
-from diagnostic_msgs.msg import DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.srv import DescribeParameters, GetParameters
 from rclpy.qos import QoSProfile
 from robot import CAMERA, Robot
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
@@ -30,6 +34,7 @@ from binvpr_ros.config import Config
 from binvpr_ros.loop_closure import Refusal
 from binvpr_ros.messages import from_nanoseconds, rows_from_message, to_nanoseconds
 from binvpr_ros.node import EVERY_RESULT
+from binvpr_ros.tools.maps import problems
 from binvpr_ros.tools.replay import wait_for_subscriber
 from binvpr_ros.tools.sources import message_from_array
 
@@ -129,6 +134,7 @@ def test_diagnostics_say_what_happened(start: Callable[..., Robot], world_images
     assert values["refused_no_history"] == "6"
     assert {f"refused_{reason.value}" for reason in Refusal} <= set(values)
     assert float(values["processing_ms_p95"]) >= float(values["processing_ms_median"]) > 0
+    assert float(values["latency_ms_p99"]) >= float(values["latency_ms_p95"]) >= float(values["latency_ms_median"])
     robot.wait(lambda: robot.listener.level == DiagnosticStatus.WARN, "a camera that stops is noticed")
     assert "no usable image from /camera" in robot.listener.message
 
@@ -174,6 +180,28 @@ def test_stamps_that_do_not_advance_are_skipped(
     robot.settle()
     assert robot.count("unusable_stamp") == 2
     assert "is not later than the last image's" in robot.log.read_text()
+
+
+def test_it_goes_on_when_simulated_time_stops(
+    start: Callable[..., Robot], world_images: list[NDArray[np.uint8]]
+) -> None:
+    robot = start(*EAGER, "-p", "use_sim_time:=true")
+    clock = robot.node.create_publisher(Clock, "/clock", 10)
+    assert wait_for_subscriber(clock, 30.0)
+
+    def show_at(second: int) -> None:
+        clock.publish(Clock(clock=from_nanoseconds(second * 10**9)))
+        robot.send(message_from_array(world_images[second], "rgb8"), second * 10**9)
+        robot.settle()
+
+    show_at(10)
+    for _ in range(4):
+        show_at(11)
+    robot.wait(lambda: robot.count("unusable_stamp") == 3, "stamps that stand still are counted")
+    robot.wait(lambda: robot.listener.level == DiagnosticStatus.WARN, "diagnostics go on, and warn")
+    assert robot.call(Trigger, "reload_database", Trigger.Request()).message == "2 keyframes are matched"
+    show_at(12)
+    robot.wait(lambda: robot.count("keyframes") == 3, "it goes on with the time")
 
 
 def test_a_bag_that_starts_again_begins_a_session(
@@ -304,6 +332,74 @@ def test_services_save_reset_and_reload(
     ]
 
 
+def test_services_do_what_they_say_while_images_arrive(
+    start: Callable[..., Robot], world_images: list[NDArray[np.uint8]], tmp_path: Path
+) -> None:
+    path = tmp_path / "map.db"
+    robot = start(*EAGER, "-p", f"database:={path}", "-p", "exclusion_time:=1.0", "-p", "verify:=false")
+    levels: list[bytes] = []
+    robot.node.create_subscription(
+        DiagnosticArray, "/diagnostics", lambda message: levels.extend(status.level for status in message.status), 10
+    )
+    stop = threading.Event()
+
+    def stream() -> None:
+        messages = [message_from_array(image, "rgb8") for image in world_images[:30]]
+        while not stop.wait(0.005):
+            message = messages[robot.sent % len(messages)]
+            message.header.stamp = from_nanoseconds(time.time_ns())
+            robot.camera.publish(message)
+            robot.sent += 1
+
+    def matched() -> set[tuple[int, int]]:
+        """Return the sessions of all that was published: of the query, of the match."""
+        rows = [row for table in list(robot.listener.closures) for row in rows_from_message(table)]
+        return {(int(row["query_session"]), int(row["match_session"])) for row in rows}
+
+    def keyframes(file: Path) -> dict[int, int]:
+        """Return how many keyframes of each session a map holds."""
+        with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as connection:
+            return dict(connection.execute("SELECT session, COUNT(*) FROM keyframes GROUP BY session").fetchall())
+
+    def call(service: str) -> str:
+        answer = robot.call(Trigger, service, Trigger.Request())
+        assert answer.success
+        return str(answer.message)
+
+    streaming = threading.Thread(target=stream)
+    streaming.start()
+    try:
+        robot.wait(lambda: (0, 0) in matched(), "places are recognised")
+        for session in (1, 2):
+            assert f"session {session} begins" in call("reset_database")
+            before = {earlier: count for earlier, count in keyframes(path).items() if earlier < session}
+            robot.wait(lambda: (session, session) in matched(), "the new session is matched")  # noqa: B023
+            assert all(match == session for query, match in matched() if query == session)
+
+            copy = tmp_path / f"copy{session}.db"
+            assert str(path) in (saved := call("save_database"))
+            shutil.copyfile(path, copy)
+            assert problems(copy) == []
+            assert sum(keyframes(copy).values()) >= int(saved.split()[0])
+            for held in (keyframes(copy), keyframes(path)):  # the rows from before the reset are there
+                assert held.items() >= before.items()
+
+            assert int(call("reload_database").split()[0]) >= sum(keyframes(copy).values())
+            robot.wait(lambda: (session, 0) in matched(), "earlier sessions are matched again")  # noqa: B023
+        for _ in range(5):
+            for service in ("save_database", "reset_database", "reload_database"):
+                call(service)
+    finally:
+        stop.set()
+        streaming.join()
+    robot.wait(lambda: robot.listener.diagnostics["rate_hz"] == "0", "no image is in work")
+    assert robot.count("images_received") == robot.count("images_processed") + robot.count("images_dropped")
+    assert DiagnosticStatus.ERROR not in levels
+    assert "WARN" not in robot.log.read_text()
+    assert len(keyframes(path)) >= 3
+    assert sum(keyframes(path).values()) == robot.count("keyframes")
+
+
 def test_saving_without_a_file_says_what_to_do(start: Callable[..., Robot]) -> None:
     answer = start().call(Trigger, "save_database", Trigger.Request())
     assert not answer.success
@@ -376,3 +472,38 @@ def test_what_prevents_a_start_is_said_in_one_sentence(argument: str, sentence: 
     assert result.returncode == 1, output
     assert f"cannot start: {sentence}" in output or ("cannot start: " in output and sentence in output)
     assert "Traceback" not in output
+
+
+REVISIT = [(slice(20), 100), (slice(30, 36), 112), (slice(4, 12), 122)]
+REFUSALS: dict[Refusal, tuple[list[str], Sequence[tuple[slice, float]]]] = {
+    Refusal.NO_HISTORY: ([], [(slice(2), 100)]),
+    Refusal.LOW_SCORE: (["min_score:=1.0"], REVISIT),
+    Refusal.NOT_CONFIRMED: ([], [(slice(20), 100), (slice(3, 4), 112)]),
+    Refusal.NOT_AMONG_BEST: (
+        ["max_candidates:=1", "verify:=false", "exclusion_keyframes:=0"],
+        [(slice(8), 100), (slice(8), 111), (slice(8), 122)],
+    ),
+    Refusal.NEVER_LEFT: (["exclusion_time:=1.0"], [(slice(0, 1), 100 + 0.2 * number) for number in range(20)]),
+    # The second visit is within the window, so nothing has joined it to the first when the third comes.
+    Refusal.AMBIGUOUS: (
+        ["exclusion_time:=20.0"], [(slice(8), 100), (slice(30, 38), 107), (slice(8), 115), (slice(8), 125)]
+    ),
+    Refusal.FEW_INLIERS: (["min_inliers:=500"], REVISIT),
+    Refusal.NOT_VERIFIED: (["verification_time:=0.0"], REVISIT),
+}  # fmt: skip
+
+
+def test_every_refusal_is_tested() -> None:
+    assert set(REFUSALS) == set(Refusal) - {Refusal.FEATURELESS}  # which test_darkness_is_noticed has
+
+
+@pytest.mark.parametrize("reason", REFUSALS)
+def test_each_refusal_is_counted_in_diagnostics(
+    start: Callable[..., Robot], world_images: list[NDArray[np.uint8]], reason: Refusal
+) -> None:
+    parameters, visits = REFUSALS[reason]
+    robot = start(*EAGER, *(word for parameter in parameters for word in ("-p", parameter)))
+    for chosen, second in visits:
+        robot.show(world_images[chosen], start=second)
+    robot.wait(lambda: robot.count(f"refused_{reason.value}") > 0, "the refusal is counted")
+    assert robot.count("refused_featureless") == 0

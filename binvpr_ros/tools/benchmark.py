@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`benchmark`: how long an image's descriptor takes on this machine, against another runtime or model, and search."""
+"""`benchmark`: what an image takes on this machine, against another runtime or model; the search; the whole node."""
 
 from __future__ import annotations
 
@@ -175,6 +175,20 @@ def compare(choices: argparse.Namespace, model: Path) -> dict[str, Any]:
     return {**figures, "backend": ours.name}
 
 
+def image_figures(choices: argparse.Namespace, config: Config, model: Path) -> dict[str, Any]:
+    """Measure the whole way from an image to its descriptor."""
+    network = DescriptorNetwork(model, config.backend, config.threads)
+    if choices.kernel != "auto":
+        network.backend = _backend(choices, model.read_bytes())
+    times = measure({"ours": image_timer(network)}, choices.repeat)["ours"]
+    return {
+        "model": network.card.name,
+        **figures_of(times),
+        "measured": "image to descriptor",
+        "backend": network.backend.name,
+    }
+
+
 def _backend(choices: argparse.Namespace, content: bytes) -> LitertBackend:
     if choices.kernel != "auto":
         return DelegateBackend(content, choices.threads, choices.kernel)
@@ -192,6 +206,30 @@ def search(choices: argparse.Namespace) -> int:
     return 0
 
 
+def node(config: Config, choices: argparse.Namespace) -> int:
+    """Measure the way of an image through the node; return the exit status."""
+    try:
+        from binvpr_ros.tools.node_benchmark import NodeError, node_figures
+    except ImportError as error:
+        print(f"benchmark: --node needs ROS 2 ({error}); source its setup, or run make demo once", file=sys.stderr)
+        return 1
+    sizes = []
+    try:
+        for figures in node_figures(config, choices.repeat):
+            sizes.append(figures)
+            print(f"{figures['size']:14} {'median':>9} {'p95':>9}")
+            for name, times in figures["parts"].items():
+                print(f"  {name:12} {times['median_ms']:6.2f} ms {times['p95_ms']:6.2f} ms")
+            print("  node         " + ", ".join(f"{name} {value}" for name, value in figures["node"].items()))
+            print(f"  outside the network, in times of it: {figures['outside']} an image, "
+                  f"{figures['outside_keyframe']} a keyframe with a match", flush=True)  # fmt: skip
+    except NodeError as error:
+        print(f"benchmark: {error}", file=sys.stderr)
+        return 1
+    _write({"sizes": sizes, "threads": config.threads, "cpu": cpu_name()}, choices.json)
+    return 0
+
+
 def main() -> int:
     """Measure what the command line names; the exit status is 1 where the model cannot be run."""
     parser = argparse.ArgumentParser(prog="benchmark", description=__doc__)
@@ -206,6 +244,7 @@ def main() -> int:
     )
     parser.add_argument("--binary", action="store_true", help="time the network's binary layers alone")
     parser.add_argument("--search", action="store_true", help="load and search maps of random keyframes instead")
+    parser.add_argument("--node", action="store_true", help="measure the node and each of its parts instead")
     parser.add_argument(
         "--keyframes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], help="(default %(default)s)"
     )
@@ -224,19 +263,12 @@ def main() -> int:
         for file in (model, *([Path(choices.versus)] if choices.versus and choices.versus != "lce" else [])):
             if not file.is_file():
                 raise DescriptorError(f"the model file {file} does not exist; name another")
+        if choices.node:
+            return node(config, choices)
         if choices.versus or choices.binary or not ModelCard.path_for(model).exists():
             figures = compare(choices, model)
         else:
-            network = DescriptorNetwork(model, config.backend, config.threads)
-            if choices.kernel != "auto":
-                network.backend = _backend(choices, model.read_bytes())
-            times = measure({"ours": image_timer(network)}, choices.repeat)["ours"]
-            figures = {
-                "model": network.card.name,
-                **figures_of(times),
-                "measured": "image to descriptor",
-                "backend": network.backend.name,
-            }
+            figures = image_figures(choices, config, model)
     except (ConfigError, DescriptorError, LceError, ModelCardError, OSError) as error:
         print(f"benchmark: {error}", file=sys.stderr)
         return 1

@@ -19,7 +19,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Header
 
-from binvpr_ros.node import EVERY_RESULT
+from binvpr_ros.node import EVERY_RESULT, status_name
 
 
 class NodeProcess:
@@ -71,6 +71,7 @@ class Listener:
         self.level: bytes = b""
         self.message = ""
         self.hardware_id = ""
+        self._status_name = status_name("binvpr", namespace)
         self.node.create_subscription(PointCloud2, "loop_closures", self.closures.append, EVERY_RESULT)
         self.node.create_subscription(Header, "keyframes", self.keyframes.append, EVERY_RESULT)
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
@@ -109,6 +110,6 @@ class Listener:
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
-            if status.name == "binvpr: place recognition":
+            if status.name == self._status_name:
                 self.diagnostics = {value.key: value.value for value in status.values}
                 self.level, self.message, self.hardware_id = status.level, status.message, status.hardware_id

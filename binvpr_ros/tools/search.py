@@ -38,14 +38,15 @@ def search_figures(keyframes: int, bits: int, repeat: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         path, small = Path(folder) / "map.db", Path(folder) / "small.db"
         for file, count in ((path, keyframes), (small, 1)):
-            _write_map(file, count, bits)
+            write_map(file, count, bits, MODEL)
         # A process of its own, whose memory is that of this map.
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             return pool.apply(_measure, (path, small, bits, repeat))
 
 
-def _write_map(path: Path, keyframes: int, bits: int) -> None:
-    KeyframeDatabase(path, MODEL, bits // WORD_BITS).close()
+def write_map(path: Path, keyframes: int, bits: int, model_sha256: str) -> None:
+    """Make a map of so many random keyframes of so many bits, without features."""
+    KeyframeDatabase(path, model_sha256, bits // WORD_BITS).close()
     rng = np.random.default_rng(0)
     rows = ((i, 0, i * NANOSECONDS // KEYFRAMES_A_SECOND, rng.bytes(bits // 8)) for i in range(keyframes))
     connection = sqlite3.connect(path)
@@ -56,13 +57,13 @@ def _write_map(path: Path, keyframes: int, bits: int) -> None:
 
 def _measure(path: Path, small: Path, bits: int, repeat: int) -> dict[str, Any]:
     words = bits // WORD_BITS
-    _decide(KeyframeDatabase(small, MODEL, words))()  # so that what the programs take is not counted
+    decide(KeyframeDatabase(small, MODEL, words))()  # so that what the programs take is not counted
     before = _kilobytes("VmRSS")
     start = time.perf_counter()
     database = KeyframeDatabase(path, MODEL, words)
     loaded = time.perf_counter() - start
     query = database.keyframe(len(database) // 2).descriptor
-    searches = {"search": lambda: database.distances(query), "decide": _decide(database)}
+    searches = {"search": lambda: database.distances(query), "decide": decide(database)}
     for search in searches.values():
         search()
     memory = (_kilobytes("VmHWM") - before) * 8192 / (len(database) * bits)
@@ -86,7 +87,7 @@ def _measure(path: Path, small: Path, bits: int, repeat: int) -> dict[str, Any]:
     }
 
 
-def _decide(database: KeyframeDatabase) -> Callable[[], Any]:
+def decide(database: KeyframeDatabase) -> Callable[[], Any]:
     """Return a search that judges a keyframe like an old one, a minute after the last."""
     descriptor = database.keyframe(len(database) // 2).descriptor
     query = database.next_keyframe(int(database.stamps[-1]) + 60 * NANOSECONDS, descriptor)

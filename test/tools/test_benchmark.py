@@ -19,7 +19,7 @@ from binvpr_ros.tools.lce_process import LceError, LceProcess, find_python
 
 def benchmark(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "binvpr_ros.tools.benchmark", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
 
 
 def test_figures_are_written_with_what_they_were_measured_on(tmp_path: Path) -> None:
@@ -118,3 +118,18 @@ def test_a_map_of_broken_words_is_refused() -> None:
     result = benchmark("--search", "--bits", "100")
     assert result.returncode == 2
     assert "--bits a multiple of 64" in result.stderr
+
+
+def test_the_node_is_measured_part_by_part_and_end_to_end() -> None:
+    pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+    figures = figures_of("--node")
+    assert [size["size"] for size in figures["sizes"]] == ["640x480", "1280x720"]
+    for size in figures["sizes"]:
+        parts = {name: times["median_ms"] for name, times in size["parts"].items()}
+        assert all(0 < times["median_ms"] <= times["p95_ms"] for times in size["parts"].values())
+        every_image = parts["conversion"] + parts["resize"] + parts["search"] + parts["publication"]
+        assert size["outside"] == pytest.approx(every_image / parts["network"], abs=0.02)
+        keyframe = every_image + parts["features"] + parts["verification"] + parts["saving"]
+        assert size["outside_keyframe"] == pytest.approx(keyframe / parts["network"], abs=0.02)
+        for name in ("processing", "latency"):
+            assert 0 < size["node"][f"{name}_ms_median"] <= size["node"][f"{name}_ms_p99"]

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Start a node for each camera or robot: `ros2 launch binvpr_ros binvpr_cameras.launch.py cameras:=front,rear`.
+
+Each is in the namespace of its camera and has a map of its own. What binvpr.launch.py takes beside that (params_file,
+model, compressed, log_level, use_sim_time, fastdds_profile) holds for all of them.
+"""
+
+from pathlib import Path
+
+from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction
+from launch.launch_description_entity import LaunchDescriptionEntity
+
+from launch import LaunchContext, LaunchDescription
+
+ARGUMENTS = {
+    "cameras": (None, "Their namespaces, separated by commas, such as front,rear or robot1/camera,robot2/camera."),
+    "image_topic": ("image_raw", "Camera topic below each namespace: /front/image_raw, with camera_info beside it."),
+    "databases": ("", "Folder of the map files, one for each: front.db, robot1_camera.db; empty: memory only."),
+}
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Declare the arguments; the nodes are made when their values are known."""
+    arguments = [
+        DeclareLaunchArgument(name, default_value=default, description=description)
+        for name, (default, description) in ARGUMENTS.items()
+    ]
+    return LaunchDescription([*arguments, OpaqueFunction(function=start_nodes)])
+
+
+def start_nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    """Return the launch file of one node, included for each camera."""
+    given, topic, folder = (context.launch_configurations[name] for name in ARGUMENTS)
+    cameras = [camera.strip(" /") for camera in given.split(",")]
+    if not all(cameras) or len(set(cameras)) < len(cameras):
+        raise ValueError(f"cameras must be different names, separated by commas, such as front,rear, not {given!r}")
+    one_node = str(Path(__file__).with_name("binvpr.launch.py"))
+    return [
+        IncludeLaunchDescription(
+            one_node,
+            launch_arguments={
+                "namespace": camera,
+                "image_topic": f"/{camera}/{topic.strip('/')}",
+                "database": str(Path(folder, camera.replace("/", "_") + ".db")) if folder else "",
+            }.items(),
+        )
+        for camera in cameras
+    ]
