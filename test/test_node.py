@@ -151,6 +151,7 @@ def test_darkness_is_noticed(start: Callable[..., Robot]) -> None:
     robot.wait(noticed, "darkness is noticed")
     assert robot.listener.level == DiagnosticStatus.WARN
     assert robot.count("keyframes") == 0
+    assert robot.count("refused_featureless") == robot.count("images_processed") > 0
 
 
 def test_unusable_images_are_skipped_with_one_warning_and_harm_nothing(
