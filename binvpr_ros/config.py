@@ -46,6 +46,9 @@ class Config:
 
     model: str = _parameter("", "Model file (.tflite, with its .json beside it); empty: the packaged one.")
     database: str = _parameter("", "SQLite file that keeps the keyframes; empty: memory only.")
+    thumbnails: bool = _parameter(
+        False, "Keep a small picture of each keyframe in the map, for people to look at.", live=True
+    )
     backend: str = _parameter("auto", "What runs the model.", choices=BACKENDS)
     threads: int = _parameter(1, "Threads for inference.", low=1, high=64)
     compressed: bool = _parameter(False, "Subscribe to sensor_msgs/CompressedImage instead of Image.")

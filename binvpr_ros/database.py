@@ -19,7 +19,7 @@ from binvpr_ros.descriptor import WORD_BITS, Descriptor, hamming
 from binvpr_ros.features import Features, FeaturesError
 from binvpr_ros.keyframes import NOTHING_CLOSED, Keyframe
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 SCHEMA = """
 CREATE TABLE map (schema_version INTEGER NOT NULL, model_sha256 TEXT NOT NULL, descriptor_words INTEGER NOT NULL);
 CREATE TABLE keyframes (
@@ -28,18 +28,28 @@ CREATE TABLE keyframes (
     stamp INTEGER NOT NULL,  -- nanoseconds
     descriptor BLOB NOT NULL,  -- packed bits, little-endian words of 64
     features BLOB,  -- features.py says how; null: not kept
-    closes INTEGER  -- id of the keyframe whose place it was found to show; null: of none
+    closes INTEGER,  -- id of the keyframe whose place it was found to show; null: of none
+    thumbnail BLOB  -- a small jpeg file; null: not kept
 );
 """
-FROM_VERSION_1 = """
+FROM_VERSION = {
+    1: """
 ALTER TABLE keyframes ADD COLUMN features BLOB;
 ALTER TABLE keyframes ADD COLUMN closes INTEGER;
 UPDATE map SET schema_version = 2;
-"""
+""",
+    2: """
+ALTER TABLE keyframes ADD COLUMN thumbnail BLOB;
+UPDATE map SET schema_version = 3;
+""",
+}
+"""What makes a map of each earlier version one of the next."""
 INITIAL_CAPACITY = 1024
 BLOCK = 1 << 15
 """Keyframes whose descriptors lie in one piece. Memory for them grows by a block, and nothing is ever copied."""
 MOST_KEYFRAMES = 1 << 32
+MOST_THUMBNAILS = 4096
+"""Latest thumbnails that are kept in memory where there is no file, some 5 kB each."""
 ROWS_READ = 256
 """Keyframes that are read from the file at a time; what Python makes of more does not stay in the processor's cache."""
 LOCK_TIMEOUT = 0.2
@@ -80,6 +90,7 @@ class KeyframeDatabase:
         self._words = descriptor_words
         self._blocks: list[NDArray[np.uint64]] = []  # [BLOCK,W] each
         self._features: dict[int, Features] = {}  # by id, of the keyframes that are in no file
+        self._thumbnails: dict[int, bytes] = {}  # likewise
         self.session = 0
         self._next_id = 0
         self._file = None if path is None else _MapFile(path, model_sha256, descriptor_words)
@@ -134,9 +145,17 @@ class KeyframeDatabase:
             return self._features.get(keyframe.id)
         return self._file.features(keyframe.id)
 
-    def next_keyframe(self, stamp: int, descriptor: Descriptor, features: Features | None = None) -> Keyframe:
+    def thumbnail(self, keyframe: Keyframe) -> bytes | None:
+        """Return the small jpeg file of a keyframe of the map; None where there is none, or it cannot be read."""
+        if keyframe.id in self._thumbnails or self._file is None:
+            return self._thumbnails.get(keyframe.id)
+        return self._file.thumbnail(keyframe.id)
+
+    def next_keyframe(
+        self, stamp: int, descriptor: Descriptor, features: Features | None = None, thumbnail: bytes | None = None
+    ) -> Keyframe:
         """Return the keyframe that an image of the present session would become; `add` keeps it."""
-        return Keyframe(self._next_id, self.session, stamp, descriptor, features)
+        return Keyframe(self._next_id, self.session, stamp, descriptor, features, thumbnail=thumbnail)
 
     def add(self, keyframe: Keyframe) -> None:
         """Keep `keyframe`; where it cannot be written it is kept in memory alone, and DatabaseError is raised."""
@@ -151,9 +170,14 @@ class KeyframeDatabase:
         )
         if keyframe.features is not None:
             self._features[keyframe.id] = keyframe.features
+        if keyframe.thumbnail is not None:
+            self._thumbnails[keyframe.id] = keyframe.thumbnail
+            if len(self._thumbnails) > MOST_THUMBNAILS:
+                del self._thumbnails[next(iter(self._thumbnails))]
         if self._file is not None:
             self._file.add(keyframe)
             self._features.pop(keyframe.id, None)
+            self._thumbnails.pop(keyframe.id, None)
 
     def save(self) -> str:
         """Bring all that was committed into the one file, so that it can be copied; return a sentence about it."""
@@ -236,13 +260,12 @@ class _MapFile:
 
     def add(self, keyframe: Keyframe) -> None:
         """Commit `keyframe`."""
+        descriptor = keyframe.descriptor.astype("<u8").tobytes()
         features = None if keyframe.features is None else keyframe.features.to_bytes()
         closes = None if keyframe.closes == NOTHING_CLOSED else keyframe.closes
-        row = (
-            keyframe.id, keyframe.session, keyframe.stamp, keyframe.descriptor.astype("<u8").tobytes(), features, closes
-        )  # fmt: skip
+        row = (keyframe.id, keyframe.session, keyframe.stamp, descriptor, features, closes, keyframe.thumbnail)
         with self._writing():
-            self._connection.execute("INSERT INTO keyframes VALUES (?, ?, ?, ?, ?, ?)", row)
+            self._connection.execute("INSERT INTO keyframes VALUES (?, ?, ?, ?, ?, ?, ?)", row)
 
     def features(self, number: int) -> Features | None:
         """Return the features of the keyframe of this id; None where there are none, or they cannot be read."""
@@ -251,6 +274,14 @@ class _MapFile:
             return None if row is None or row[0] is None else Features.from_bytes(row[0])
         except (sqlite3.Error, FeaturesError, TypeError):
             return None  # what cannot be verified is refused, which says so
+
+    def thumbnail(self, number: int) -> bytes | None:
+        """Return the thumbnail of the keyframe of this id; None where there is none, or it cannot be read."""
+        try:
+            row = self._connection.execute("SELECT thumbnail FROM keyframes WHERE id = ?", (number,)).fetchone()
+        except sqlite3.Error:
+            return None
+        return row[0] if row is not None and isinstance(row[0], bytes) else None
 
     def save(self) -> str:
         """Bring the write-ahead log into the file; return a sentence about it."""
@@ -281,12 +312,13 @@ class _MapFile:
         if facts is None:
             raise DatabaseError(f"{path} does not say which model it was made with; restore a copy of the file")
         version, model, words = facts
-        if version not in (1, SCHEMA_VERSION):
+        if version not in (*FROM_VERSION, SCHEMA_VERSION):
             raise DatabaseError(f"{path} has map version {version}, not {SCHEMA_VERSION}; upgrade binvpr_ros")
         if model != model_sha256 or words != self._words:
             raise DatabaseError(f"{path} was made with another model (SHA-256 {model}); use that model or another file")
-        if version == 1:
-            connection.executescript("BEGIN;" + FROM_VERSION_1 + "COMMIT;")
+        steps = [FROM_VERSION[earlier] for earlier in range(version, SCHEMA_VERSION)]
+        if steps:
+            connection.executescript("BEGIN;" + "".join(steps) + "COMMIT;")
 
     def read(self) -> Iterator[_Keyframes]:
         """Yield all keyframes, by id; closes the file where one is damaged."""

@@ -15,6 +15,7 @@ from binvpr_ros.descriptor import Description, DescriptorNetwork, Image
 from binvpr_ros.features import Camera, Features, extract
 from binvpr_ros.keyframes import NANOSECONDS, Keyframe, KeyframePolicy
 from binvpr_ros.loop_closure import LoopCloser, Refusal, Refused, Verdict
+from binvpr_ros.pictures import thumbnail
 
 NO_DECISION = Verdict()
 SHORTEST_LEAP = 1.0
@@ -62,17 +63,21 @@ class PlaceRecognizer:
 
         Raises StampError, as `recognize` does.
         """
-        return self.recognize(self.network.describe(image), stamp, lambda: extract(image))
+        return self.recognize(self.network.describe(image), stamp, lambda: extract(image), lambda: thumbnail(image))
 
     def recognize(
-        self, description: Description, stamp: int, features: Callable[[], Features | None] = lambda: None
+        self,
+        description: Description,
+        stamp: int,
+        features: Callable[[], Features | None] = lambda: None,
+        picture: Callable[[], bytes | None] = lambda: None,
     ) -> Recognition:
         """Recognise the place of an image that the network has described, taken at `stamp` (nanoseconds).
 
         It becomes a keyframe if it differs enough, or in any case where a back end chooses the images. `features` finds
-        its local features, and is called where they are wanted. Raises StampError for an image whose stamp does not
-        advance, or leaps by more than the exclusion window: that the time has leapt is believed when a second image
-        says so. A leap back (a bag that loops) begins a session.
+        its local features, `picture` makes its thumbnail; each is called where it is wanted. Raises StampError for an
+        image whose stamp does not advance, or leaps by more than the exclusion window: that the time has leapt is
+        believed when a second image says so. A leap back (a bag that loops) begins a session.
         """
         config = self.config
         descriptor, contrast = description
@@ -82,7 +87,12 @@ class PlaceRecognizer:
                 return Recognition(None, Verdict(refused=[Refused(Refusal.FEATURELESS)]), new_session)
             if config.keyframe_source == "images" and not self._policy.wants(stamp, descriptor, config):
                 return Recognition(None, NO_DECISION, new_session)
-            query = self.database.next_keyframe(stamp, descriptor, features() if config.verify else None)
+            query = self.database.next_keyframe(
+                stamp,
+                descriptor,
+                features() if config.verify else None,
+                picture() if config.thumbnails else None,
+            )
             verdict = self._closer.decide(query, self.database, config, self.camera)
             if verdict.closures:
                 query = dataclasses.replace(query, closes=verdict.closures[0].match.id)
