@@ -15,7 +15,7 @@ from binvpr_ros.descriptor import Description, DescriptorNetwork, Image
 from binvpr_ros.features import Camera, Features, extract
 from binvpr_ros.keyframes import NANOSECONDS, Keyframe, KeyframePolicy
 from binvpr_ros.loop_closure import LoopCloser, Refusal, Refused, Verdict
-from binvpr_ros.pictures import thumbnail
+from binvpr_ros.pictures import Side, from_thumbnail, match_picture, thumbnail
 
 NO_DECISION = Verdict()
 SHORTEST_LEAP = 1.0
@@ -103,6 +103,19 @@ class PlaceRecognizer:
                 failure = str(error)
             self._policy.accept(query)
         return Recognition(query, verdict, new_session, failure)
+
+    def picture(self, image: Image, recognition: Recognition) -> Image | None:
+        """Return a picture of `image`, as `process` took it, beside its best match, and of what came of that.
+
+        It is uint8, [H,W,3] RGB; None where the image is no keyframe, or there was nothing to match.
+        """
+        query, judged = recognition.keyframe, recognition.verdict.best
+        if query is None or judged is None or judged.match is None:
+            return None
+        with self._lock:
+            features, kept = self.database.features(judged.match), self.database.thumbnail(judged.match)
+        match = Side(judged.match, from_thumbnail(kept), features)
+        return match_picture(Side(query, image, query.features), match, judged, self.config, self.camera)
 
     def save(self) -> str:
         """Bring the map into its one file; return a sentence about it, or raise DatabaseError."""

@@ -19,8 +19,8 @@ LAUNCH_FILE = Path(__file__).resolve().parents[1] / "launch" / "binvpr.launch.py
 
 def test_it_names_the_arguments_of_the_contract() -> None:
     text = LAUNCH_FILE.read_text(encoding="utf-8")
-    for name in ("image_topic", "compressed", "namespace", "params_file", "model", "database", "log_level",
-                 "use_sim_time", "fastdds_profile"):  # fmt: skip
+    for name in ("image_topic", "odometry_topic", "compressed", "namespace", "params_file", "model", "database",
+                 "log_level", "use_sim_time", "fastdds_profile", "rviz"):  # fmt: skip
         assert f'    "{name}": (' in text
 
 
@@ -60,7 +60,11 @@ def expand(launch_file: Any, **arguments: str) -> tuple[Any, dict[str, str]]:
 def test_by_default_it_reads_the_camera_in_a_namespace(launch_file: Any) -> None:
     node, _ = expand(launch_file)
     assert node.node_name == "/binvpr/binvpr"
-    assert node.expanded_remapping_rules == [("image", "/camera/image_raw"), ("camera_info", "/camera/camera_info")]
+    assert node.expanded_remapping_rules == [
+        ("image", "/camera/image_raw"),
+        ("camera_info", "/camera/camera_info"),
+        ("odometry", "/odom"),
+    ]
 
 
 def test_compressed_images_are_read_from_the_sibling_topic(launch_file: Any) -> None:
@@ -69,6 +73,7 @@ def test_compressed_images_are_read_from_the_sibling_topic(launch_file: Any) -> 
     assert node.expanded_remapping_rules == [
         ("image", "/front/image_raw/compressed"),
         ("camera_info", "/front/camera_info"),
+        ("odometry", "/odom"),
     ]
 
 
@@ -79,6 +84,7 @@ def test_a_params_file_may_ask_for_compressed_images(launch_file: Any, tmp_path:
     assert node.expanded_remapping_rules == [
         ("image", "/camera/image_raw/compressed"),
         ("camera_info", "/camera/camera_info"),
+        ("odometry", "/odom"),
     ]
 
 
