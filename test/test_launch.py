@@ -41,8 +41,8 @@ def launch_file(monkeypatch: pytest.MonkeyPatch) -> Any:
     return module
 
 
-def expand(launch_file: Any, **arguments: str) -> tuple[Any, dict[str, str]]:
-    """Return the node that the launch file would start, its names filled in, and the environment."""
+def started(launch_file: Any, **arguments: str) -> tuple[list[Any], Any]:
+    """Return what the launch file would do with these arguments, and the context in which."""
     actions: Any = pytest.importorskip("launch.actions")
     context = pytest.importorskip("launch").LaunchContext()
     for entity in launch_file.generate_launch_description().entities:
@@ -50,7 +50,12 @@ def expand(launch_file: Any, **arguments: str) -> tuple[Any, dict[str, str]]:
             if entity.name in arguments:
                 context.launch_configurations[entity.name] = arguments[entity.name]
             entity.execute(context)
-    *environment, node = launch_file.start_node(context)
+    return launch_file.start_node(context), context
+
+
+def expand(launch_file: Any, **arguments: str) -> tuple[Any, dict[str, str]]:
+    """Return the node that the launch file would start, its names filled in, and the environment."""
+    (*environment, node), context = started(launch_file, **arguments)
     for action in environment:
         action.execute(context)
     node._perform_substitutions(context)
@@ -96,6 +101,23 @@ def test_a_params_file_that_is_not_there(launch_file: Any) -> None:
 def test_a_truth_value_that_is_none(launch_file: Any) -> None:
     with pytest.raises(ValueError, match="compressed must be true or false, not 'maybe'"):
         expand(launch_file, compressed="maybe")
+
+
+def test_the_graph_is_drawn_with_the_odometry_that_is_named(launch_file: Any) -> None:
+    node, _ = expand(launch_file, odometry_topic="/visual/odometry")
+    assert node.expanded_remapping_rules[-1] == ("odometry", "/visual/odometry")
+
+
+def test_rviz_shows_the_topics_of_the_namespace(launch_file: Any) -> None:
+    (rviz, _), context = started(launch_file, rviz="true", namespace="front", image_topic="/front/image_raw")
+    rviz._perform_substitutions(context)
+    assert rviz.node_package == "rviz2"
+    assert rviz.expanded_remapping_rules == [
+        ("/binvpr/binvpr/graph", "/front/binvpr/graph"),
+        ("/binvpr/binvpr/match_image", "/front/binvpr/match_image"),
+        ("/camera/image_raw", "/front/image_raw"),
+    ]
+    assert len(started(launch_file, rviz="false")[0]) == 1
 
 
 def test_the_profile_does_not_replace_the_users(launch_file: Any, monkeypatch: pytest.MonkeyPatch) -> None:
