@@ -67,7 +67,7 @@ setup(
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (SHARE, ["package.xml"]),
         (f"{SHARE}/launch", files("launch", "*.launch.py")),
-        (f"{SHARE}/config", files("config", "*.yaml", "*.xml")),
+        (f"{SHARE}/config", files("config", "*.yaml", "*.xml", "*.rviz")),
         (f"{SHARE}/models", files("models", "*.tflite", "*.json")),
     ],
     zip_safe=False,
@@ -86,6 +86,9 @@ setup(
             "ros-jazzy-std-msgs",
             "ros-jazzy-std-srvs",
             "ros-jazzy-diagnostic-msgs",
+            "ros-jazzy-geometry-msgs",
+            "ros-jazzy-nav-msgs",
+            "ros-jazzy-visualization-msgs",
         ],
         "tools": ["rosbags>=0.11", "tqdm>=4.60", "matplotlib>=3.5", "rich>=10"],
         "training": [

@@ -54,6 +54,9 @@ class Config:
         high=1_000_000_000,
         live=True,
     )
+    thumbnails: bool = _parameter(
+        False, "Keep a small picture of each keyframe in the map, for people to look at.", live=True
+    )
     backend: str = _parameter("auto", "What runs the model.", choices=BACKENDS)
     threads: int = _parameter(1, "Threads for inference.", low=1, high=64)
     compressed: bool = _parameter(False, "Subscribe to sensor_msgs/CompressedImage instead of Image.")

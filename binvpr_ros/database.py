@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from binvpr_ros.forgetting import most_redundant
 from binvpr_ros.keyframe_store import MOST_KEYFRAMES, Columns, KeyframeStore
 from binvpr_ros.keyframes import NOTHING_CLOSED, Keyframe
 from binvpr_ros.map_file import DatabaseError, EarlierMap, MapFile
+
+MOST_THUMBNAILS = 4096
+"""Latest thumbnails that are kept in memory where there is no file, some 5 kB each."""
 
 __all__ = ["DatabaseError", "KeyframeDatabase"]
 
@@ -34,6 +38,7 @@ class KeyframeDatabase:
         self._store = KeyframeStore(descriptor_words)
         self._first_matched = 0
         self._features: dict[int, Features] = {}  # by id, of the keyframes that are in no file
+        self._thumbnails: dict[int, bytes] = {}  # likewise
         self._earlier: list[tuple[int, EarlierMap]] = []  # each with its first id
         self._file: MapFile | None = None
         self.session = 0
@@ -111,14 +116,28 @@ class KeyframeDatabase:
         """Return the features of a keyframe of the map; None where there are none, or they cannot be read."""
         if keyframe.id in self._features:
             return self._features[keyframe.id]
-        if keyframe.id >= self._own_id:
-            return None if self._file is None else self._file.features(keyframe.id - self._own_id)
-        first_id, source = next((first, source) for first, source in reversed(self._earlier) if first <= keyframe.id)
-        return source.features(keyframe.id - first_id)
+        source, number = self._in_file(keyframe)
+        return None if source is None else source.features(number)
 
-    def next_keyframe(self, stamp: int, descriptor: Descriptor, features: Features | None = None) -> Keyframe:
+    def thumbnail(self, keyframe: Keyframe) -> bytes | None:
+        """Return the small jpeg file of a keyframe of the map; None where there is none, or it cannot be read."""
+        if keyframe.id in self._thumbnails:
+            return self._thumbnails[keyframe.id]
+        source, number = self._in_file(keyframe)
+        return None if source is None else source.thumbnail(number)
+
+    def _in_file(self, keyframe: Keyframe) -> tuple[EarlierMap | MapFile | None, int]:
+        """Return the file that holds a keyframe, None where there is none, and its id there."""
+        if keyframe.id >= self._own_id:
+            return self._file, keyframe.id - self._own_id
+        first_id, source = next((first, source) for first, source in reversed(self._earlier) if first <= keyframe.id)
+        return source, keyframe.id - first_id
+
+    def next_keyframe(
+        self, stamp: int, descriptor: Descriptor, features: Features | None = None, thumbnail: bytes | None = None
+    ) -> Keyframe:
         """Return the keyframe that an image of the present session would become; `add` keeps it."""
-        return Keyframe(self._next_id, self.session, stamp, descriptor, features)
+        return Keyframe(self._next_id, self.session, stamp, descriptor, features, thumbnail=thumbnail)
 
     def redundant(self, config: Config) -> int | None:
         """Return the id of the keyframe of this map that is to make room for the next one.
@@ -140,21 +159,25 @@ class KeyframeDatabase:
             self._store.remove(position)
             self._first_matched -= position < self._first_matched
             self._features.pop(forgotten, None)
+            self._thumbnails.pop(forgotten, None)
         self._store.append(Columns.of(keyframe))
         self._next_id = keyframe.id + 1
         if keyframe.features is not None:
             self._features[keyframe.id] = keyframe.features
+        if keyframe.thumbnail is not None:
+            self._thumbnails[keyframe.id] = keyframe.thumbnail
+            if len(self._thumbnails) > MOST_THUMBNAILS:
+                del self._thumbnails[next(iter(self._thumbnails))]
         if self._file is not None:
             self._file.add(self._as_in_file(keyframe), None if forgotten is None else forgotten - self._own_id)
             self._features.pop(keyframe.id, None)
+            self._thumbnails.pop(keyframe.id, None)
 
     def _as_in_file(self, keyframe: Keyframe) -> Keyframe:
         """Return a keyframe with the ids of the file, which knows of no earlier map."""
         closes = keyframe.closes - self._own_id if keyframe.closes >= self._own_id else NOTHING_CLOSED
-        return Keyframe(
-            keyframe.id - self._own_id, keyframe.session - self._own_session, keyframe.stamp, keyframe.descriptor,
-            keyframe.features, closes,
-        )  # fmt: skip
+        session = keyframe.session - self._own_session
+        return dataclasses.replace(keyframe, id=keyframe.id - self._own_id, session=session, closes=closes)
 
     def save(self) -> str:
         """Bring all that was committed into the one file, so that it can be copied; return a sentence about it."""

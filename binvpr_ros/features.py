@@ -20,6 +20,9 @@ from binvpr_ros.descriptor import Image, resize
 
 Points = NDArray[np.float32]
 """float32, [N,2]: x and y."""
+Pairs = tuple[NDArray[np.intp], NDArray[np.intp]]
+"""Indices [M] of features of the one image, and [M] of the other's."""
+NO_PAIRS: Pairs = (np.empty(0, np.intp), np.empty(0, np.intp))
 
 MOST_FEATURES = 500
 MOST_WIDTH = 480
@@ -136,9 +139,14 @@ def verify(query: Features, match: Features, camera: Camera | None = None) -> in
 
     Both images are taken as those of `camera`. The result is the same for the same images.
     """
+    return len(inliers(query, match, camera)[0])
+
+
+def inliers(query: Features, match: Features, camera: Camera | None = None) -> Pairs:
+    """Return the matches of two images that obey one motion of the camera, those that `verify` counts."""
     ours, theirs = matches(query, match)
     if len(ours) < FEWEST_MATCHES:
-        return 0
+        return NO_PAIRS
     if camera is None:
         points = query.points(ours, query.size), match.points(theirs, match.size)
         pixel = 1.0
@@ -147,31 +155,31 @@ def verify(query: Features, match: Features, camera: Camera | None = None) -> in
         # The rays of a fisheye may lie beyond the plane, or nowhere.
         usable = np.isfinite(np.hstack(points)).all(axis=1)
         if usable.sum() < FEWEST_MATCHES:
-            return 0
+            return NO_PAIRS
         ours, theirs, points = ours[usable], theirs[usable], (points[0][usable], points[1][usable])
         pixel = camera.size[0] / (query.size[0] * camera.focal_length)
-    inliers = max(_epipolar_inliers(*points, camera, pixel), _homography_inliers(*points, pixel), key=np.count_nonzero)
+    obeying = max(_epipolar_inliers(*points, camera, pixel), _homography_inliers(*points, pixel), key=np.count_nonzero)
+    ours, theirs = ours[obeying], theirs[obeying]
     for features, chosen in ((query, ours), (match, theirs)):
-        cells = features.positions[chosen[inliers]].astype(int) * GRID // _POSITION_STEPS
+        cells = features.positions[chosen].astype(int) * GRID // _POSITION_STEPS
         _, counts = np.unique(cells @ (1, GRID), return_counts=True)
         if np.count_nonzero(counts > 1) < FEWEST_CELLS:  # one alone may be chance
-            return 0
-    return int(np.count_nonzero(inliers))
+            return NO_PAIRS
+    return ours, theirs
 
 
-def matches(query: Features, match: Features) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def matches(query: Features, match: Features) -> Pairs:
     """Return which features [M] of the one image are which [M] of the other.
 
     They are each other's nearest, clearly nearer than the second, and turned by about the same angle.
     """
-    nothing = np.empty(0, np.intp)
     if min(len(query.descriptors), len(match.descriptors)) < FEWEST_MATCHES:
-        return nothing, nothing
+        return NO_PAIRS
     distances, nearest = _nearest(query.descriptors, match.descriptors, 2)
     clear = (distances[:, 0] <= MOST_BITS) & (distances[:, 0] <= RATIO * distances[:, 1])
     ours = np.flatnonzero(clear)
     if not ours.size:
-        return nothing, nothing
+        return NO_PAIRS
     theirs = nearest[ours, 0].astype(np.intp)
     mutual = _nearest(match.descriptors[theirs], query.descriptors, 1)[1][:, 0] == ours
     ours, theirs = ours[mutual], theirs[mutual]

@@ -17,8 +17,9 @@ NOTHING_CLOSED = -1
 class Keyframe:
     """An image that is remembered: `id` counts over all sessions of a map, `stamp` is in nanoseconds.
 
-    `features` are those of the newest keyframe, None where they were not asked for; of an earlier one they are asked of
-    the database. `closes` is the id of the keyframe whose place it was found to show, or NOTHING_CLOSED.
+    `features`, and the `thumbnail` (a small jpeg file), are those of the newest keyframe, None where they were not
+    asked for; of an earlier one they are asked of the database. `closes` is the id of the keyframe whose place it was
+    found to show, or NOTHING_CLOSED.
     """
 
     id: int
@@ -27,6 +28,7 @@ class Keyframe:
     descriptor: Descriptor
     features: Features | None = None
     closes: int = NOTHING_CLOSED
+    thumbnail: bytes | None = None
 
 
 class KeyframePolicy:

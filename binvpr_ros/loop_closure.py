@@ -75,6 +75,12 @@ class Verdict:
     closures: list[LoopClosure] = field(default_factory=list)
     refused: list[Refused] = field(default_factory=list)
 
+    @property
+    def best(self) -> LoopClosure | Refused | None:
+        """The best closure, or else the best match that was refused; None where there was nothing to match."""
+        matched: list[LoopClosure | Refused] = [*self.closures, *self.refused]
+        return next((judged for judged in matched if judged.match is not None), None)
+
 
 class _Candidate(NamedTuple):
     """A match above the threshold: its position in the database, and the streak of keyframes that matched near it.

@@ -20,7 +20,7 @@ from binvpr_ros.features import Features, FeaturesError
 from binvpr_ros.keyframe_store import MOST_KEYFRAMES, Columns
 from binvpr_ros.keyframes import NOTHING_CLOSED, Keyframe
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 SCHEMA = """
 CREATE TABLE map (schema_version INTEGER NOT NULL, model_sha256 TEXT NOT NULL, descriptor_words INTEGER NOT NULL);
 CREATE TABLE keyframes (
@@ -29,14 +29,22 @@ CREATE TABLE keyframes (
     stamp INTEGER NOT NULL,  -- nanoseconds
     descriptor BLOB NOT NULL,  -- packed bits, little-endian words of 64
     features BLOB,  -- features.py says how; null: not kept
-    closes INTEGER  -- id of the keyframe whose place it was found to show; null: of none
+    closes INTEGER,  -- id of the keyframe whose place it was found to show; null: of none
+    thumbnail BLOB  -- a small jpeg file; null: not kept
 );
 """
-FROM_VERSION_1 = """
+FROM_VERSION = {
+    1: """
 ALTER TABLE keyframes ADD COLUMN features BLOB;
 ALTER TABLE keyframes ADD COLUMN closes INTEGER;
 UPDATE map SET schema_version = 2;
-"""
+""",
+    2: """
+ALTER TABLE keyframes ADD COLUMN thumbnail BLOB;
+UPDATE map SET schema_version = 3;
+""",
+}
+"""What makes a map of each earlier version one of the next."""
 MOST_WORDS = 1 << 16
 ROWS_READ = 256
 """Keyframes that are read from the file at a time; what Python makes of more does not stay in the processor's cache."""
@@ -140,6 +148,14 @@ def _features(connection: sqlite3.Connection, number: int) -> Features | None:
         return None  # what cannot be verified is refused, which says so
 
 
+def _thumbnail(connection: sqlite3.Connection, number: int) -> bytes | None:
+    try:
+        row = connection.execute("SELECT thumbnail FROM keyframes WHERE id = ?", (number,)).fetchone()
+    except sqlite3.Error:
+        return None
+    return row[0] if row is not None and isinstance(row[0], bytes) else None
+
+
 class EarlierMap:
     """A map that is matched against and never written. Every failure is a DatabaseError."""
 
@@ -157,6 +173,10 @@ class EarlierMap:
     def features(self, number: int) -> Features | None:
         """Return the features of the keyframe of this id; None where there are none, or they cannot be read."""
         return _features(self._connection, number)
+
+    def thumbnail(self, number: int) -> bytes | None:
+        """Return the thumbnail of the keyframe of this id; None where there is none, or it cannot be read."""
+        return _thumbnail(self._connection, number)
 
     def close(self) -> None:
         """Close the file."""
@@ -201,8 +221,9 @@ class MapFile:
             connection.execute("COMMIT")
         facts = Facts.of(connection, path)
         facts.require(path, model_sha256, self._words)
-        if facts.version == 1:
-            connection.executescript("BEGIN;" + FROM_VERSION_1 + "COMMIT;")
+        steps = [FROM_VERSION[earlier] for earlier in range(facts.version, SCHEMA_VERSION)]
+        if steps:
+            connection.executescript("BEGIN;" + "".join(steps) + "COMMIT;")
 
     def read(self) -> Iterator[Columns]:
         """Yield all keyframes, by id; closes the file where one is damaged."""
@@ -216,17 +237,20 @@ class MapFile:
         """Return the features of the keyframe of this id; None where there are none, or they cannot be read."""
         return _features(self._connection, number)
 
+    def thumbnail(self, number: int) -> bytes | None:
+        """Return the thumbnail of the keyframe of this id; None where there is none, or it cannot be read."""
+        return _thumbnail(self._connection, number)
+
     def add(self, keyframe: Keyframe, forgotten: int | None = None) -> None:
         """Commit `keyframe`, and with it that the keyframe of the id `forgotten` goes."""
+        descriptor = keyframe.descriptor.astype("<u8").tobytes()
         features = None if keyframe.features is None else keyframe.features.to_bytes()
         closes = None if keyframe.closes == NOTHING_CLOSED else keyframe.closes
-        row = (
-            keyframe.id, keyframe.session, keyframe.stamp, keyframe.descriptor.astype("<u8").tobytes(), features, closes
-        )  # fmt: skip
+        row = (keyframe.id, keyframe.session, keyframe.stamp, descriptor, features, closes, keyframe.thumbnail)
         with self._writing():
             self._connection.execute("BEGIN")
             try:
-                self._connection.execute("INSERT INTO keyframes VALUES (?, ?, ?, ?, ?, ?)", row)
+                self._connection.execute("INSERT INTO keyframes VALUES (?, ?, ?, ?, ?, ?, ?)", row)
                 if forgotten is not None:
                     self._connection.execute("DELETE FROM keyframes WHERE id = ?", (forgotten,))
                 self._connection.execute("COMMIT")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""sensor_msgs/Image and CompressedImage -> array; CameraInfo -> Camera; LoopClosure <-> sensor_msgs/PointCloud2."""
+"""sensor_msgs/Image <-> array; CameraInfo -> Camera; LoopClosure <-> PointCloud2; Drawing -> MarkerArray."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from typing import Any
 import cv2
 import numpy as np
 from builtin_interfaces.msg import Time
+from geometry_msgs.msg import Point, Vector3
 from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, CompressedImage, PointCloud2, PointField
 from sensor_msgs.msg import Image as ImageMessage
-from std_msgs.msg import Header
+from std_msgs.msg import ColorRGBA, Header
+from visualization_msgs.msg import Marker, MarkerArray
 
 from binvpr_ros.descriptor import Image, decode_image
 from binvpr_ros.features import Camera
+from binvpr_ros.graph import Drawing
 from binvpr_ros.keyframes import NANOSECONDS
 from binvpr_ros.loop_closure import LoopClosure
 
@@ -105,6 +108,16 @@ def image_from_compressed(message: CompressedImage) -> Image:
     if image is None:
         raise ImageMessageError(f"its {data.size} bytes (format {message.format[:40]!r}) cannot be decoded")
     return image
+
+
+def message_from_array(image: Image, encoding: str = "") -> ImageMessage:
+    """Return an Image message of uint8 pixels [H,W] or [H,W,3]; without `encoding` mono8 or bgr8, OpenCV's order."""
+    height, width = image.shape[:2]
+    data = np.ascontiguousarray(image)
+    return ImageMessage(
+        height=height, width=width, encoding=encoding or ("mono8" if image.ndim == 2 else "bgr8"),
+        step=data.nbytes // height, data=array.array("B", data.tobytes()),
+    )  # fmt: skip
 
 
 def supported_encodings() -> list[str]:
@@ -197,6 +210,45 @@ def camera_from_info(message: CameraInfo, rectified: bool = False) -> Camera:
         )
     matrix[:2, 2] -= (region.x_offset, region.y_offset)
     return Camera((width, height), matrix, coefficients, fisheye=not rectified and LENSES[model] == (4,))
+
+
+ROUTE_COLOURS = ((0.25, 0.6, 1.0), (1.0, 0.65, 0.15), (0.8, 0.5, 1.0), (0.2, 0.85, 0.85), (1.0, 0.45, 0.6))
+"""Red, green and blue, 0 to 1, of sessions in turn."""
+CLOSURE_COLOUR = (0.2, 1.0, 0.3)
+LINE_WIDTH = 1 / 400
+"""Of a route's line, as a share of the longest side of all that is drawn: a room and a town are both seen whole."""
+LEAST_WIDTH = 0.01  # metres
+
+
+def message_from_drawing(drawing: Drawing) -> MarkerArray:
+    """Return the route of each session, with its keyframes as points, and all closures as lines.
+
+    Each message is complete: it first deletes what an earlier one drew.
+    """
+    header = Header(frame_id=drawing.frame)  # without a stamp: where the frame is now
+    places = [position for route in drawing.routes.values() for position in route]
+    width = max(LEAST_WIDTH, LINE_WIDTH * float(np.ptp(places, axis=0).max())) if places else LEAST_WIDTH
+
+    def marker(
+        name: str, number: int, kind: int, points: list[Point], size: float, colour: tuple[float, float, float]
+    ) -> Marker:
+        red, green, blue = colour
+        return Marker(
+            header=header, ns=name, id=number, type=kind, action=Marker.ADD, points=points,
+            scale=Vector3(x=size, y=size), color=ColorRGBA(r=red, g=green, b=blue, a=1.0),
+        )  # fmt: skip
+
+    markers = [Marker(header=header, action=Marker.DELETEALL)]
+    for session, route in drawing.routes.items():
+        points = [Point(x=x, y=y, z=z) for x, y, z in route]
+        colour = ROUTE_COLOURS[session % len(ROUTE_COLOURS)]
+        markers.append(marker("keyframes", session, Marker.POINTS, points, 3 * width, colour))
+        if len(points) > 1:
+            markers.append(marker("route", session, Marker.LINE_STRIP, points, width, colour))
+    ends = [Point(x=x, y=y, z=z) for closure in drawing.closures for x, y, z in closure]
+    if ends:
+        markers.append(marker("closures", 0, Marker.LINE_LIST, ends, 1.5 * width, CLOSURE_COLOUR))
+    return MarkerArray(markers=markers)
 
 
 def to_nanoseconds(stamp: Time) -> int:

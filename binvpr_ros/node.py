@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import signal
 import sys
 import threading
@@ -13,16 +14,18 @@ from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from nav_msgs.msg import Odometry
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
+from visualization_msgs.msg import MarkerArray
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
@@ -33,6 +36,7 @@ from binvpr_ros.config import Config, ConfigError
 from binvpr_ros.database import DatabaseError
 from binvpr_ros.descriptor import DescriptorError
 from binvpr_ros.diagnostics import Statistics, free_bytes, health
+from binvpr_ros.graph import Graph
 from binvpr_ros.keyframes import NANOSECONDS
 from binvpr_ros.messages import (
     CameraInfoError,
@@ -40,24 +44,33 @@ from binvpr_ros.messages import (
     camera_from_info,
     decode,
     from_nanoseconds,
+    message_from_array,
     message_from_closures,
+    message_from_drawing,
     to_nanoseconds,
 )
 from binvpr_ros.model_card import ModelCardError
 from binvpr_ros.recent_images import Answer, RecentImages
-from binvpr_ros.recognizer import PlaceRecognizer, StampError
+from binvpr_ros.recognizer import PlaceRecognizer, Recognition, StampError
 
 START_ERRORS = (ConfigError, DatabaseError, DescriptorError, ModelCardError, ParameterException)
 NEWEST_IMAGE = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 NEWEST_IMAGES = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
 EVERY_RESULT = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=50, reliability=ReliabilityPolicy.RELIABLE)
+ODOMETRY = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
+LATEST_FOR_ALL = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 WARNING_INTERVAL = 5.0
 """Least time in seconds between two warnings of one kind."""
 MOST_LOST_AT_ONCE = 10_000
+MOST_PICTURES = 8
+"""Matches that wait to be drawn; more are not shown."""
 
 
 class BinvprNode(Node):
-    """Subscribes to `image` and `camera_info`, publishes `loop_closures` and `keyframes`, reports on /diagnostics."""
+    """Subscribes to `image` and `camera_info`, publishes `loop_closures` and `keyframes`, reports on /diagnostics.
+
+    What it shows to people, `~/match_image` and, with `odometry`, `~/graph`, is made while somebody subscribes.
+    """
 
     def __init__(self) -> None:
         super().__init__("binvpr")
@@ -69,21 +82,29 @@ class BinvprNode(Node):
 
         self._closures = self.create_publisher(PointCloud2, "loop_closures", EVERY_RESULT)
         self._keyframes = self.create_publisher(Header, "keyframes", EVERY_RESULT)
+        self._match_image = self.create_publisher(Image, "~/match_image", 1)
+        self._graph = Graph()
+        self._graph_markers = self.create_publisher(MarkerArray, "~/graph", LATEST_FOR_ALL)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         for name, action in (
             ("save_database", self._recognizer.save),
-            ("reset_database", self._recognizer.reset),
+            ("reset_database", self._reset),
             ("reload_database", self._recognizer.reload),
         ):
             self.create_service(Trigger, f"~/{name}", self._service(name, action))
         # Wall time: diagnostics go on when simulated time stands still.
-        self.create_timer(1.0, self._publish_diagnostics, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        for publish in (self._publish_diagnostics, self._publish_graph):
+            self.create_timer(1.0, publish, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
         # Inference stays off the executor's thread, so services and parameters answer while it runs.
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="recognizer")
         self._busy = threading.Event()
+        # So that no image is dropped because somebody looks at the matches.
+        self._artist = ThreadPoolExecutor(max_workers=1, thread_name_prefix="artist")
+        self._pictures = threading.Semaphore(MOST_PICTURES)
         self._camera_info: CameraInfo | None = None
         self.create_subscription(CameraInfo, "camera_info", self._on_camera_info, NEWEST_IMAGE)
+        self.create_subscription(Odometry, "odometry", self._on_odometry, ODOMETRY)
         self._recent: RecentImages[Image | CompressedImage] = RecentImages(config.recent_images)
         self._waiting = 0  # images that are described after one another, since a back end wants each of them
         self._asked = config.keyframe_source == "topic"
@@ -103,6 +124,7 @@ class BinvprNode(Node):
     def close(self) -> None:
         """Finish the image in work and close the map."""
         self._worker.shutdown(wait=True, cancel_futures=True)
+        self._artist.shutdown(wait=True, cancel_futures=True)
         self._recognizer.close()
 
     def _listen(self, kind: Any, topic: str, callback: Callable[[Any], None], quality: QoSProfile) -> None:
@@ -141,6 +163,11 @@ class BinvprNode(Node):
 
         return answer
 
+    def _reset(self) -> str:
+        sentence = self._recognizer.reset()
+        self._graph.begin(self._recognizer.database.session)
+        return sentence
+
     def _on_message_lost(self, event: Any) -> None:
         # Fast DDS now and then reports a change of 2,147,483,647.
         if 0 < event.total_count_change <= MOST_LOST_AT_ONCE:
@@ -160,6 +187,12 @@ class BinvprNode(Node):
             self._recognizer.camera = None
             self._warn("camera_info", f"camera_info is not used: {error}")
 
+    def _on_odometry(self, message: Odometry) -> None:
+        position = message.pose.pose.position
+        self._graph.add_odometry(
+            to_nanoseconds(message.header.stamp), message.header.frame_id, (position.x, position.y, position.z)
+        )
+
     def _on_image(self, message: Image | CompressedImage) -> None:
         """Hand the image to the worker, or drop it when that is busy: a frame never waits behind another."""
         self._statistics.count("images_received")
@@ -170,7 +203,7 @@ class BinvprNode(Node):
             self._statistics.count("images_dropped")
             return
         self._busy.set()
-        self._worker.submit(self._recognize, message).add_done_callback(self._on_recognized)
+        self._start(message)
 
     def _on_keyframe_stamp(self, message: Header) -> None:
         """Describe the image that the back end has made its keyframe."""
@@ -188,25 +221,35 @@ class BinvprNode(Node):
                 self._statistics.count("images_dropped")
                 continue
             self._waiting += 1
-            self._worker.submit(self._recognize, image).add_done_callback(self._on_recognized)
+            self._start(image)
 
-    def _on_recognized(self, future: Future[None]) -> None:
+    def _start(self, message: Image | CompressedImage) -> None:
+        """Hand one image to the worker."""
+        recognized = self._worker.submit(self._recognize, message)
+        recognized.add_done_callback(functools.partial(self._on_recognized, message))
+
+    def _on_recognized(self, message: Image | CompressedImage, future: Future[Recognition | None]) -> None:
         self._busy.clear()
         self._waiting -= self._asked
-        if not future.cancelled() and (error := future.exception()) is not None and self.context.ok():
-            self._skip("error", f"an image was lost to an error in the program: {error!r}; please report it")
+        if future.cancelled():
+            return
+        if (error := future.exception()) is not None:
+            if self.context.ok():
+                self._skip("error", f"an image was lost to an error in the program: {error!r}; please report it")
+        elif (recognition := future.result()) is not None:
+            self._show(message, recognition)
 
-    def _recognize(self, message: Image | CompressedImage) -> None:
-        """Recognise the place in one image and publish the result (worker thread)."""
+    def _recognize(self, message: Image | CompressedImage) -> Recognition | None:
+        """Recognise the place in one image and publish the result (worker thread); None where it cannot be used."""
         started = time.perf_counter()
         try:
             recognition = self._recognizer.process(decode(message), to_nanoseconds(message.header.stamp))
         except ImageMessageError as error:
             self._skip("image", f"skipped an image: {error}")
-            return
+            return None
         except StampError as error:
             self._skip("stamp", f"skipped an image: {error}")
-            return
+            return None
         if recognition.keyframe is not None:
             self._statistics.failure = recognition.failure
         if recognition.failure:
@@ -219,9 +262,34 @@ class BinvprNode(Node):
             self._keyframes.publish(message.header)
             if recognition.verdict.closures:
                 self._closures.publish(message_from_closures(message.header, recognition.verdict.closures))
+            self._graph.add(recognition.keyframe, [closure.match for closure in recognition.verdict.closures])
         now = time.perf_counter()
         latency = self.get_clock().now().nanoseconds - to_nanoseconds(message.header.stamp)
         self._statistics.count_recognition(recognition, message.header.frame_id, (now - started) * 1e3, latency / 1e6)
+        return recognition
+
+    def _show(self, message: Image | CompressedImage, recognition: Recognition) -> None:
+        """Have a keyframe drawn beside its best match where somebody looks at that, and no more than can be drawn."""
+        if (
+            recognition.verdict.best is not None
+            and self.context.ok()
+            and self._match_image.get_subscription_count()
+            and self._pictures.acquire(blocking=False)
+        ):
+            self._artist.submit(self._draw, message, recognition).add_done_callback(self._on_drawn)
+
+    def _draw(self, message: Image | CompressedImage, recognition: Recognition) -> None:
+        """Publish the picture of a keyframe beside its best match (artist's thread)."""
+        picture = self._recognizer.picture(decode(message), recognition)
+        if picture is not None and self.context.ok():
+            shown = message_from_array(picture, "rgb8")
+            shown.header = message.header
+            self._match_image.publish(shown)
+
+    def _on_drawn(self, future: Future[None]) -> None:
+        self._pictures.release()
+        if not future.cancelled() and (error := future.exception()) is not None and self.context.ok():
+            self._warn("picture", f"a match was not drawn for an error in the program: {error!r}; please report it")
 
     def _skip(self, kind: str, sentence: str) -> None:
         """Count an image that could not be used, and warn of it."""
@@ -234,6 +302,11 @@ class BinvprNode(Node):
         if now - self._warned.get(kind, -WARNING_INTERVAL) >= WARNING_INTERVAL:
             self._warned[kind] = now
             self.get_logger().warning(sentence)
+
+    def _publish_graph(self) -> None:
+        """Draw the graph where it has changed and somebody looks at it."""
+        if self._graph_markers.get_subscription_count() and (drawing := self._graph.changes()) is not None:
+            self._graph_markers.publish(message_from_drawing(drawing))
 
     def _publish_diagnostics(self) -> None:
         values, database = self._statistics.values(), self._recognizer.database

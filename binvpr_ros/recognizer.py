@@ -15,6 +15,7 @@ from binvpr_ros.descriptor import Description, DescriptorNetwork, Image
 from binvpr_ros.features import Camera, Features, extract
 from binvpr_ros.keyframes import NANOSECONDS, Keyframe, KeyframePolicy
 from binvpr_ros.loop_closure import LoopCloser, Refusal, Refused, Verdict
+from binvpr_ros.pictures import Side, from_thumbnail, match_picture, thumbnail
 
 NO_DECISION = Verdict()
 SHORTEST_LEAP = 1.0
@@ -63,17 +64,21 @@ class PlaceRecognizer:
 
         Raises StampError, as `recognize` does.
         """
-        return self.recognize(self.network.describe(image), stamp, lambda: extract(image))
+        return self.recognize(self.network.describe(image), stamp, lambda: extract(image), lambda: thumbnail(image))
 
     def recognize(
-        self, description: Description, stamp: int, features: Callable[[], Features | None] = lambda: None
+        self,
+        description: Description,
+        stamp: int,
+        features: Callable[[], Features | None] = lambda: None,
+        picture: Callable[[], bytes | None] = lambda: None,
     ) -> Recognition:
         """Recognise the place of an image that the network has described, taken at `stamp` (nanoseconds).
 
         It becomes a keyframe if it differs enough, or in any case where a back end chooses the images. `features` finds
-        its local features, and is called where they are wanted. Raises StampError for an image whose stamp does not
-        advance, or leaps by more than the exclusion window: that the time has leapt is believed when a second image
-        says so. A leap back (a bag that loops) begins a session.
+        its local features, `picture` makes its thumbnail; each is called where it is wanted. Raises StampError for an
+        image whose stamp does not advance, or leaps by more than the exclusion window: that the time has leapt is
+        believed when a second image says so. A leap back (a bag that loops) begins a session.
         """
         config = self.config
         descriptor, contrast = description
@@ -83,7 +88,12 @@ class PlaceRecognizer:
                 return Recognition(None, Verdict(refused=[Refused(Refusal.FEATURELESS)]), new_session)
             if config.keyframe_source == "images" and not self._policy.wants(stamp, descriptor, config):
                 return Recognition(None, NO_DECISION, new_session)
-            query = self.database.next_keyframe(stamp, descriptor, features() if config.verify else None)
+            query = self.database.next_keyframe(
+                stamp,
+                descriptor,
+                features() if config.verify else None,
+                picture() if config.thumbnails else None,
+            )
             verdict = self._closer.decide(query, self.database, config, self.camera)
             if verdict.closures:
                 query = dataclasses.replace(query, closes=verdict.closures[0].match.id)
@@ -94,6 +104,19 @@ class PlaceRecognizer:
                 failure = str(error)
             self._policy.accept(query)
         return Recognition(query, verdict, new_session, failure)
+
+    def picture(self, image: Image, recognition: Recognition) -> Image | None:
+        """Return a picture of `image`, as `process` took it, beside its best match, and of what came of that.
+
+        It is uint8, [H,W,3] RGB; None where the image is no keyframe, or there was nothing to match.
+        """
+        query, judged = recognition.keyframe, recognition.verdict.best
+        if query is None or judged is None or judged.match is None:
+            return None
+        with self._lock:
+            features, kept = self.database.features(judged.match), self.database.thumbnail(judged.match)
+        match = Side(judged.match, from_thumbnail(kept), features)
+        return match_picture(Side(query, image, query.features), match, judged, self.config, self.camera)
 
     def save(self) -> str:
         """Bring the map into its one file; return a sentence about it, or raise DatabaseError."""

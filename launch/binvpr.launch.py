@@ -19,6 +19,7 @@ ARGUMENTS = {
         "/camera/image_raw",
         "Camera topic; with compressed:=true its /compressed sibling is read, and camera_info beside it.",
     ),
+    "odometry_topic": ("/odom", "Odometry topic (nav_msgs/Odometry) that ~/graph is drawn with; it may be missing."),
     "compressed": ("", "true: subscribe to sensor_msgs/CompressedImage."),
     "namespace": ("binvpr", "Namespace of the node and its topics."),
     "params_file": ("", "YAML file of parameters; empty: the package's config/binvpr.yaml."),
@@ -27,6 +28,7 @@ ARGUMENTS = {
     "log_level": ("", "debug, info, warn, error or fatal."),
     "use_sim_time": ("", "true: take the time from /clock."),
     "fastdds_profile": ("", "XML profile for Fast DDS, such as the package's config/fastdds_large_images.xml."),
+    "rviz": ("", "true: start RViz 2 too, with the package's config/binvpr.rviz."),
 }
 BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
@@ -45,7 +47,8 @@ def start_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     values = {name: context.launch_configurations[name] for name in ARGUMENTS}
     overrides: dict[str, str | bool] = {name: values[name] for name in ("model", "database") if values[name]}
     overrides |= {name: boolean(name, values[name]) for name in ("compressed", "use_sim_time") if values[name]}
-    params_file = values["params_file"] or str(Path(get_package_share_directory("binvpr_ros"), "config", "binvpr.yaml"))
+    config = Path(get_package_share_directory("binvpr_ros"), "config")
+    params_file = values["params_file"] or str(config / "binvpr.yaml")
     for name, path in (("params_file", params_file), ("fastdds_profile", values["fastdds_profile"])):
         if path and not Path(path).is_file():
             raise FileNotFoundError(f"{name} {path} is not a file; give the path of one")
@@ -62,13 +65,25 @@ def start_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
             for name in PROFILE_VARIABLES
             if name not in os.environ
         ]
+    if values["rviz"] and boolean("rviz", values["rviz"]):
+        # Its file names the topics of the default arguments.
+        private = f"/{values['namespace'].strip('/')}/binvpr".replace("//", "/")
+        topics = {f"/binvpr/binvpr/{name}": f"{private}/{name}" for name in ("graph", "match_image")}
+        actions.append(
+            Node(
+                package="rviz2",
+                executable="rviz2",
+                arguments=["-d", str(config / "binvpr.rviz")],
+                remappings=[*topics.items(), ("/camera/image_raw", values["image_topic"])],
+            )
+        )
     node = Node(
         package="binvpr_ros",
         executable="binvpr_node",
         name="binvpr",
         namespace=values["namespace"],
         parameters=[params_file, overrides],
-        remappings=[("image", topic), ("camera_info", camera_info)],
+        remappings=[("image", topic), ("camera_info", camera_info), ("odometry", values["odometry_topic"])],
         ros_arguments=["--log-level", values["log_level"]] if values["log_level"] else [],
         output="screen",
     )

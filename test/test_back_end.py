@@ -18,8 +18,7 @@ pytest.importorskip("scipy", reason="the extra `test` is not installed")
 from back_end import BackEnd, Pose
 from robot import Robot
 
-from binvpr_ros.messages import to_nanoseconds
-from binvpr_ros.tools.sources import message_from_array
+from binvpr_ros.messages import message_from_array, to_nanoseconds
 
 pytestmark = pytest.mark.usefixtures("ros")
 

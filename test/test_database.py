@@ -343,8 +343,25 @@ def test_what_a_keyframe_closed_comes_back(path: Path) -> None:
     assert database.keyframe(2).closes == 1
 
 
-def map_of_version_1(path: Path) -> None:
-    """Write a map of three keyframes, as it was before there were features."""
+@pytest.mark.parametrize("in_file", [False, True])
+def test_thumbnails_come_back(path: Path, in_file: bool) -> None:
+    database = KeyframeDatabase(path if in_file else None, MODEL, WORDS)
+    database.add(database.next_keyframe(1, descriptor(0), thumbnail=b"jpeg"))
+    database.add(database.next_keyframe(2, descriptor(1)))
+    assert [database.thumbnail(database.keyframe(at)) for at in range(2)] == [b"jpeg", None]
+    database.close()
+
+
+def test_in_memory_the_latest_thumbnails_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("binvpr_ros.database.MOST_THUMBNAILS", 2)
+    database = KeyframeDatabase(None, MODEL, WORDS)
+    for number in range(3):
+        database.add(database.next_keyframe(number, descriptor(number), thumbnail=bytes([number])))
+    assert [database.thumbnail(database.keyframe(at)) for at in range(3)] == [None, b"\1", b"\2"]
+
+
+def map_of_version(version: int, path: Path) -> None:
+    """Write a map of three keyframes, as it was before there were features, or before there were thumbnails."""
     with sqlite3.connect(path) as connection:
         connection.execute(
             "CREATE TABLE map (schema_version INTEGER NOT NULL, model_sha256 TEXT NOT NULL, "
@@ -354,26 +371,32 @@ def map_of_version_1(path: Path) -> None:
             "CREATE TABLE keyframes (id INTEGER PRIMARY KEY, session INTEGER NOT NULL, stamp INTEGER NOT NULL, "
             "descriptor BLOB NOT NULL  -- packed bits, little-endian words of 64\n)"
         )
-        connection.execute("INSERT INTO map VALUES (1, ?, ?)", (MODEL, WORDS))
+        if version == 2:
+            connection.execute("ALTER TABLE keyframes ADD COLUMN features BLOB")
+            connection.execute("ALTER TABLE keyframes ADD COLUMN closes INTEGER")
+        connection.execute("INSERT INTO map VALUES (?, ?, ?)", (version, MODEL, WORDS))
         rows = [(number, 0, number * 1000, descriptor(number).tobytes()) for number in range(3)]
-        connection.executemany("INSERT INTO keyframes VALUES (?, ?, ?, ?)", rows)
+        connection.executemany("INSERT INTO keyframes (id, session, stamp, descriptor) VALUES (?, ?, ?, ?)", rows)
 
 
-def test_a_map_of_version_1_opens_and_goes_on_as_version_2(path: Path) -> None:
-    map_of_version_1(path)
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_map_of_an_earlier_version_opens_and_goes_on_as_version_3(path: Path, version: int) -> None:
+    map_of_version(version, path)
     database = KeyframeDatabase(path, MODEL, WORDS)
     np.testing.assert_array_equal(database.stamps, np.arange(3) * 1000)
     assert database.features(database.keyframe(1)) is None
-    database.add(database.next_keyframe(9, descriptor(3), features(3)))
+    assert database.thumbnail(database.keyframe(1)) is None
+    database.add(database.next_keyframe(9, descriptor(3), features(3), b"jpeg"))
     database.close()
     with sqlite3.connect(path) as connection:
-        assert connection.execute("SELECT schema_version FROM map").fetchone() == (SCHEMA_VERSION,) == (2,)
+        assert connection.execute("SELECT schema_version FROM map").fetchone() == (SCHEMA_VERSION,) == (3,)
     database = KeyframeDatabase(path, MODEL, WORDS)
     assert [database.features(database.keyframe(at)) is not None for at in range(4)] == [False, False, False, True]
+    assert database.thumbnail(database.keyframe(3)) == b"jpeg"
 
 
 def test_a_map_of_version_1_of_another_model_is_left_alone(path: Path) -> None:
-    map_of_version_1(path)
+    map_of_version(1, path)
     with pytest.raises(DatabaseError, match="was made with another model"):
         KeyframeDatabase(path, "b" * 64, WORDS)
     with sqlite3.connect(path) as connection:
@@ -384,7 +407,7 @@ def test_earlier_maps_are_matched_as_if_they_were_one_with_this(tmp_path: Path, 
     for name, numbers in (("monday", (0, 1, 2)), ("tuesday", (3, 4))):
         earlier = KeyframeDatabase(tmp_path / f"{name}.db", MODEL, WORDS)
         for number in numbers:
-            keyframe = earlier.next_keyframe(number * 1000, descriptor(number), features(number))
+            keyframe = earlier.next_keyframe(number * 1000, descriptor(number), features(number), b"%d" % number)
             earlier.add(dataclasses.replace(keyframe, closes=0 if number in (2, 4) else NOTHING_CLOSED))
             earlier.new_session()
         earlier.close()
@@ -403,6 +426,7 @@ def test_earlier_maps_are_matched_as_if_they_were_one_with_this(tmp_path: Path, 
         found = database.features(database.keyframe(number))
         assert found is not None
         assert found.to_bytes() == features(number).to_bytes()
+        assert database.thumbnail(database.keyframe(number)) == (b"%d" % number if number < 5 else None)
     assert database.features(database.keyframe(6)) is None
     database.reset()
     assert len(database) == 0
@@ -422,13 +446,15 @@ def test_an_earlier_map_may_be_in_use(tmp_path: Path, path: Path) -> None:
     assert len(KeyframeDatabase(None, MODEL, WORDS, [path])) == 4
 
 
-def test_an_earlier_map_of_version_1_is_read_and_left_as_it_is(path: Path) -> None:
-    map_of_version_1(path)
+@pytest.mark.parametrize("version", [1, 2])
+def test_an_earlier_map_of_an_earlier_version_is_read_and_left_as_it_is(path: Path, version: int) -> None:
+    map_of_version(version, path)
     content = path.read_bytes()
     database = KeyframeDatabase(None, MODEL, WORDS, [path])
     assert database.distances(descriptor(1))[1] == 0
     assert database.closes.tolist() == [NOTHING_CLOSED] * 3
     assert database.features(database.keyframe(0)) is None
+    assert database.thumbnail(database.keyframe(0)) is None
     assert path.read_bytes() == content
 
 

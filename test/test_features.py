@@ -18,6 +18,7 @@ from binvpr_ros.features import (
     Features,
     FeaturesError,
     extract,
+    inliers,
     matches,
     verify,
 )
@@ -82,6 +83,9 @@ def test_the_same_scene_from_elsewhere_is_verified(scene: Image, x: float, y: fl
     query, match = extract(seen(scene, 640, 480)), extract(seen(scene, x, y, scale, turn))
     assert verify(query, match) >= ENOUGH
     assert verify(match, query) >= ENOUGH
+    ours, theirs = inliers(query, match)
+    assert len(ours) == len(theirs) == verify(query, match)
+    assert set(zip(ours, theirs, strict=True)) <= set(zip(*matches(query, match), strict=True))
 
 
 def test_matches_are_where_the_motion_brings_them(scene: Image) -> None:

@@ -22,8 +22,8 @@ CAMERAS_FILE = LAUNCH_FILE.with_name("binvpr_cameras.launch.py")
 
 def test_it_names_the_arguments_of_the_contract() -> None:
     text = LAUNCH_FILE.read_text(encoding="utf-8")
-    for name in ("image_topic", "compressed", "namespace", "params_file", "model", "database", "log_level",
-                 "use_sim_time", "fastdds_profile"):  # fmt: skip
+    for name in ("image_topic", "odometry_topic", "compressed", "namespace", "params_file", "model", "database",
+                 "log_level", "use_sim_time", "fastdds_profile", "rviz"):  # fmt: skip
         assert f'    "{name}": (' in text
 
 
@@ -50,8 +50,8 @@ def load(file: Path) -> Any:
     return module
 
 
-def expand(launch_file: Any, **arguments: str) -> tuple[Any, dict[str, str]]:
-    """Return the node that the launch file would start, its names filled in, and the environment."""
+def started(launch_file: Any, **arguments: str) -> tuple[list[Any], Any]:
+    """Return what the launch file would do with these arguments, and the context in which."""
     actions: Any = pytest.importorskip("launch.actions")
     context = pytest.importorskip("launch").LaunchContext()
     for entity in launch_file.generate_launch_description().entities:
@@ -59,7 +59,12 @@ def expand(launch_file: Any, **arguments: str) -> tuple[Any, dict[str, str]]:
             if entity.name in arguments:
                 context.launch_configurations[entity.name] = arguments[entity.name]
             entity.execute(context)
-    *environment, node = launch_file.start_node(context)
+    return launch_file.start_node(context), context
+
+
+def expand(launch_file: Any, **arguments: str) -> tuple[Any, dict[str, str]]:
+    """Return the node that the launch file would start, its names filled in, and the environment."""
+    (*environment, node), context = started(launch_file, **arguments)
     for action in environment:
         action.execute(context)
     node._perform_substitutions(context)
@@ -69,7 +74,11 @@ def expand(launch_file: Any, **arguments: str) -> tuple[Any, dict[str, str]]:
 def test_by_default_it_reads_the_camera_in_a_namespace(launch_file: Any) -> None:
     node, _ = expand(launch_file)
     assert node.node_name == "/binvpr/binvpr"
-    assert node.expanded_remapping_rules == [("image", "/camera/image_raw"), ("camera_info", "/camera/camera_info")]
+    assert node.expanded_remapping_rules == [
+        ("image", "/camera/image_raw"),
+        ("camera_info", "/camera/camera_info"),
+        ("odometry", "/odom"),
+    ]
 
 
 def test_compressed_images_are_read_from_the_sibling_topic(launch_file: Any) -> None:
@@ -78,6 +87,7 @@ def test_compressed_images_are_read_from_the_sibling_topic(launch_file: Any) -> 
     assert node.expanded_remapping_rules == [
         ("image", "/front/image_raw/compressed"),
         ("camera_info", "/front/camera_info"),
+        ("odometry", "/odom"),
     ]
 
 
@@ -88,6 +98,7 @@ def test_a_params_file_may_ask_for_compressed_images(launch_file: Any, tmp_path:
     assert node.expanded_remapping_rules == [
         ("image", "/camera/image_raw/compressed"),
         ("camera_info", "/camera/camera_info"),
+        ("odometry", "/odom"),
     ]
 
 
@@ -99,6 +110,23 @@ def test_a_params_file_that_is_not_there(launch_file: Any) -> None:
 def test_a_truth_value_that_is_none(launch_file: Any) -> None:
     with pytest.raises(ValueError, match="compressed must be true or false, not 'maybe'"):
         expand(launch_file, compressed="maybe")
+
+
+def test_the_graph_is_drawn_with_the_odometry_that_is_named(launch_file: Any) -> None:
+    node, _ = expand(launch_file, odometry_topic="/visual/odometry")
+    assert node.expanded_remapping_rules[-1] == ("odometry", "/visual/odometry")
+
+
+def test_rviz_shows_the_topics_of_the_namespace(launch_file: Any) -> None:
+    (rviz, _), context = started(launch_file, rviz="true", namespace="front", image_topic="/front/image_raw")
+    rviz._perform_substitutions(context)
+    assert rviz.node_package == "rviz2"
+    assert rviz.expanded_remapping_rules == [
+        ("/binvpr/binvpr/graph", "/front/binvpr/graph"),
+        ("/binvpr/binvpr/match_image", "/front/binvpr/match_image"),
+        ("/camera/image_raw", "/front/image_raw"),
+    ]
+    assert len(started(launch_file, rviz="false")[0]) == 1
 
 
 def test_the_profile_does_not_replace_the_users(launch_file: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,10 +154,10 @@ def test_each_camera_has_a_node_a_map_and_diagnostics_of_its_own(
     from robot import CAMERA
     from sensor_msgs.msg import CompressedImage
 
-    from binvpr_ros.messages import to_nanoseconds
+    from binvpr_ros.messages import message_from_array, to_nanoseconds
     from binvpr_ros.tools.node_process import Listener
     from binvpr_ros.tools.replay import wait_for_subscriber
-    from binvpr_ros.tools.sources import as_type, message_from_array
+    from binvpr_ros.tools.sources import as_type
 
     cameras = ("front", "robot2/rear")
     command = ["ros2", "launch", str(CAMERAS_FILE), f"cameras:={','.join(cameras)}", "image_topic:=color/image_raw",

@@ -84,6 +84,16 @@ def test_the_first_keyframes_have_no_history() -> None:
     assert all(reasons(verdict) == [Refusal.NO_HISTORY] for verdict in verdicts)
 
 
+def test_the_best_is_a_closure_or_else_the_best_match_that_was_refused() -> None:
+    query, first, second = (Keyframe(number, 0, number, place(number)) for number in range(3))
+    closure = LoopClosure(query, first, 1, 0.5)
+    refusals = [Refused(Refusal.FEW_INLIERS, second, 0.9), Refused(Refusal.AMBIGUOUS, first, 0.5)]
+    assert Verdict([closure], refusals).best is closure
+    assert Verdict([], refusals).best is refusals[0]
+    assert Verdict([], [Refused(Refusal.NO_HISTORY)]).best is None
+    assert Verdict().best is None
+
+
 def test_of_several_good_matches_the_best_is_taken() -> None:
     drive = Drive(CONFIG.replace(confirmations=0))
     drive.through(np.arange(0, 30, 0.5))  # neighbours are more alike than the query and its match will be

@@ -19,8 +19,10 @@ from builtin_interfaces.msg import Time
 from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, RegionOfInterest
 from std_msgs.msg import Header
+from visualization_msgs.msg import Marker, MarkerArray
 
 from binvpr_ros import messages
+from binvpr_ros.graph import Drawing
 from binvpr_ros.keyframes import Keyframe
 from binvpr_ros.loop_closure import LoopClosure
 from binvpr_ros.messages import (
@@ -32,6 +34,7 @@ from binvpr_ros.messages import (
     image_from_compressed,
     image_from_message,
     message_from_closures,
+    message_from_drawing,
     rows_from_message,
     supported_encodings,
     to_nanoseconds,
@@ -279,6 +282,33 @@ def test_another_table_is_no_table_of_closures() -> None:
     table.fields[7].name = "intensity"
     with pytest.raises(ValueError, match="its fields differ"):
         rows_from_message(table)
+
+
+def test_a_drawing_is_routes_with_points_and_lines_between() -> None:
+    routes = {2: [(0.0, 0.0, 0.0), (40.0, 0.0, 0.0)], 5: [(10.0, 3.0, 1.0)]}
+    drawing = Drawing("odom", routes, [((10.0, 3.0, 1.0), (0.0, 0.0, 0.0))])
+    array = deserialize_message(serialize_message(message_from_drawing(drawing)), MarkerArray)
+    delete, *markers = array.markers
+    assert delete.action == Marker.DELETEALL
+    assert {marker.header.frame_id for marker in markers} == {"odom"}
+    assert {marker.action for marker in markers} == {Marker.ADD}
+    found = {(marker.ns, marker.id): marker for marker in markers}
+    # A line needs two points.
+    assert list(found) == [("keyframes", 2), ("route", 2), ("keyframes", 5), ("closures", 0)]
+    points = {key: [(point.x, point.y, point.z) for point in marker.points] for key, marker in found.items()}
+    assert points["keyframes", 2] == points["route", 2] == routes[2]
+    assert points["keyframes", 5] == routes[5]
+    assert points["closures", 0] == [(10.0, 3.0, 1.0), (0.0, 0.0, 0.0)]
+    assert [marker.type for marker in markers] == [Marker.POINTS, Marker.LINE_STRIP, Marker.POINTS, Marker.LINE_LIST]
+    assert len({(marker.color.r, marker.color.g, marker.color.b) for marker in markers}) == 3
+    assert all(marker.color.a == 1 for marker in markers)
+    assert found["route", 2].scale.x == pytest.approx(0.1)
+    assert all(marker.scale.x >= 0.1 for marker in markers)
+
+
+def test_a_drawing_without_anything_deletes_what_was_there() -> None:
+    (marker,) = message_from_drawing(Drawing("odom", {}, [])).markers
+    assert marker.action == Marker.DELETEALL
 
 
 def test_a_row_has_36_bytes() -> None:

@@ -17,11 +17,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from numpy.typing import NDArray
 
 rclpy = pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from nav_msgs.msg import Odometry
 from rcl_interfaces.srv import DescribeParameters, GetParameters
 from rclpy.qos import QoSProfile
 from robot import CAMERA, Robot
@@ -29,14 +31,21 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
+from visualization_msgs.msg import MarkerArray
 
-from binvpr_ros.config import Config
+from binvpr_ros.config import Config, share_directory
 from binvpr_ros.loop_closure import Refusal
-from binvpr_ros.messages import from_nanoseconds, rows_from_message, to_nanoseconds
-from binvpr_ros.node import EVERY_RESULT
+from binvpr_ros.messages import (
+    from_nanoseconds,
+    image_from_message,
+    message_from_array,
+    rows_from_message,
+    to_nanoseconds,
+)
+from binvpr_ros.node import EVERY_RESULT, LATEST_FOR_ALL
+from binvpr_ros.pictures import ACCEPTED, GAP, LABEL_HEIGHT, PANEL, REFUSED, TITLE_HEIGHT
 from binvpr_ros.tools.maps import problems
 from binvpr_ros.tools.replay import wait_for_subscriber
-from binvpr_ros.tools.sources import message_from_array
 
 pytestmark = pytest.mark.usefixtures("ros")
 
@@ -420,6 +429,91 @@ def test_an_earlier_session_is_recognised(
     best = rows_from_message(second.listener.closures[0])[0]
     assert (best["query_session"], best["match_session"]) == (1, 0)
     assert int(best["match_sec"]) * 10**9 + int(best["match_nanosec"]) in stamps
+
+
+def test_a_query_is_shown_beside_its_best_match(
+    start: Callable[..., Robot], world_images: list[NDArray[np.uint8]]
+) -> None:
+    robot = start(*EAGER, "-p", "thumbnails:=true")
+    shown: list[Image] = []
+    robot.node.create_subscription(Image, "/binvpr/match_image", shown.append, EVERY_RESULT)
+    robot.show(world_images[:20], start=100)
+    robot.show(world_images[30:36], start=112)
+    again = robot.show(world_images[4:12], start=122)
+    robot.wait(lambda: bool(shown) and to_nanoseconds(shown[-1].header.stamp) == again[-1], "the last one is shown")
+    closures = {to_nanoseconds(table.header.stamp) for table in robot.listener.closures}
+    assert closures
+    titles = {True: ACCEPTED, False: REFUSED}
+    for message in shown:
+        stamp = to_nanoseconds(message.header.stamp)
+        assert message.header.frame_id == "camera_link"
+        assert message.encoding == "rgb8"
+        picture = image_from_message(message)
+        for closed, colour in titles.items():
+            title = (picture[:TITLE_HEIGHT] == colour).all(axis=2)
+            assert title.any() == (closed == (stamp in closures))
+        if stamp in again:  # the two images are one and the same
+            rows = picture[TITLE_HEIGHT:-LABEL_HEIGHT].astype(int)
+            assert np.median(np.abs(rows[:, : PANEL[0]] - rows[:, PANEL[0] + GAP :])) < 10
+    assert closures <= {to_nanoseconds(message.header.stamp) for message in shown}
+    assert len(shown) > len(closures)
+
+
+def test_the_graph_shows_keyframes_and_closures_where_the_odometry_has_them(
+    start: Callable[..., Robot], world_images: list[NDArray[np.uint8]]
+) -> None:
+    robot = start(*EAGER)
+    odometry = robot.node.create_publisher(Odometry, "/odometry", EVERY_RESULT)
+    assert wait_for_subscriber(odometry, 30.0)
+    for second in range(100, 125):
+        message = Odometry()
+        message.header.stamp, message.header.frame_id = from_nanoseconds(second * 10**9), "odom"
+        message.pose.pose.position.x = float(second)
+        odometry.publish(message)
+        time.sleep(0.01)
+    stamps = robot.show(world_images[:20], start=100)
+    stamps += robot.show(world_images[30:36], start=112)
+    stamps += robot.show(world_images[4:12], start=122)
+
+    def newest_of(graphs: list[MarkerArray]) -> dict[str, list[float]]:
+        """Return the x of the points of each marker, by its name."""
+        markers = graphs[-1].markers[1:] if graphs else []
+        return {marker.ns: [point.x for point in marker.points] for marker in markers}
+
+    graphs: list[MarkerArray] = []
+    robot.node.create_subscription(MarkerArray, "/binvpr/graph", graphs.append, LATEST_FOR_ALL)
+    robot.wait(lambda: len(newest_of(graphs).get("keyframes", [])) == 34, "all keyframes are drawn for a late viewer")
+    markers = newest_of(graphs)
+    assert {marker.header.frame_id for marker in graphs[-1].markers} == {"odom"}
+    np.testing.assert_allclose(markers["keyframes"], np.array(stamps) * 1e-9)
+    assert markers["route"] == markers["keyframes"]
+    rows = [(table.header.stamp, row) for table in robot.listener.closures for row in rows_from_message(table)]
+    ends = [(to_nanoseconds(stamp) * 1e-9, row["match_sec"] + row["match_nanosec"] * 1e-9) for stamp, row in rows]
+    assert ends
+    np.testing.assert_allclose(np.reshape(markers["closures"], (-1, 2)), ends)
+
+    later: list[MarkerArray] = []
+    robot.node.create_subscription(MarkerArray, "/binvpr/graph", later.append, LATEST_FOR_ALL)
+    robot.wait(lambda: later == graphs[-1:], "a later viewer sees the same")
+    robot.call(Trigger, "reset_database", Trigger.Request())
+    robot.wait(lambda: len(graphs) > 0 and not newest_of(graphs), "a reset clears the graph")
+
+
+def test_rviz_shows_what_the_node_publishes(start: Callable[..., Robot]) -> None:
+    robot = start(namespace="/binvpr")
+    settings = yaml.safe_load((share_directory() / "config" / "binvpr.rviz").read_text(encoding="utf-8"))
+    displays = [display for display in settings["Visualization Manager"]["Displays"] if "Topic" in display]
+    assert [(display["Class"].rpartition("/")[2], display["Topic"]["Value"]) for display in displays] == [
+        ("MarkerArray", "/binvpr/binvpr/graph"),
+        ("Image", "/binvpr/binvpr/match_image"),
+        ("Image", "/camera/image_raw"),  # of the launch file, where it is not told another one
+    ]
+    for display, kind in zip(displays, ("visualization_msgs/msg/MarkerArray", "sensor_msgs/msg/Image"), strict=False):
+        (publisher,) = robot.node.get_publishers_info_by_topic(display["Topic"]["Value"])
+        assert publisher.topic_type == kind
+        quality = publisher.qos_profile
+        assert quality.reliability.name == display["Topic"]["Reliability Policy"].upper()
+        assert quality.durability.name == display["Topic"]["Durability Policy"].upper().replace(" ", "_")
 
 
 def test_names_follow_the_namespace(start: Callable[..., Robot], world_images: list[NDArray[np.uint8]]) -> None:

@@ -18,8 +18,8 @@ SETUP = (ROOT / "setup.py").read_text(encoding="utf-8")
 SOURCES = sorted(path for path in (ROOT / "binvpr_ros").rglob("*.py"))
 WITHOUT_ROS = [path for path in SOURCES
                if path.name not in ("node.py", "messages.py") and path.parent.name != "tools"]  # fmt: skip
-ROS_MODULES = {"builtin_interfaces", "cv_bridge", "diagnostic_msgs", "rcl_interfaces", "rclpy", "sensor_msgs",
-               "std_msgs", "std_srvs"}  # fmt: skip
+ROS_MODULES = {"builtin_interfaces", "cv_bridge", "diagnostic_msgs", "geometry_msgs", "nav_msgs", "rcl_interfaces",
+               "rclpy", "sensor_msgs", "std_msgs", "std_srvs", "visualization_msgs"}  # fmt: skip
 
 
 def imports(path: Path) -> set[str]:

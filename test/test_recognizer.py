@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from binvpr_ros.config import Config
+from binvpr_ros.descriptor import decode_image
 from binvpr_ros.evaluation.world import World, drive
 from binvpr_ros.keyframes import NANOSECONDS
 from binvpr_ros.loop_closure import NOT_VERIFIED, LoopClosure, Refusal
@@ -56,6 +57,23 @@ def test_revisits_of_a_real_room_are_closures_and_nothing_else_is(
     assert min(c.query.stamp - c.match.stamp for c in found) >= 10 * NANOSECONDS
     places = [(499 - query, 499 - match) if backwards else (query, match) for query, match in frames]
     assert all(true_pairs[place] for place in places)
+
+
+@pytest.mark.parametrize("thumbnails", [False, True])
+def test_keyframes_have_thumbnails_where_they_are_asked_for(world_images: list[Image], thumbnails: bool) -> None:
+    recognizer = PlaceRecognizer(Config(thumbnails=thumbnails))
+    (recognition,) = show(recognizer, world_images[:1])
+    assert recognition.keyframe is not None
+    kept = recognizer.database.thumbnail(recognition.keyframe)
+    if thumbnails:
+        assert kept is not None
+        shown = decode_image(np.frombuffer(kept, np.uint8))
+        assert shown is not None
+        assert shown.shape == (120, 160, 3)
+        difference = shown.astype(int) - cv2.resize(world_images[0], (160, 120), interpolation=cv2.INTER_AREA)
+        assert np.abs(difference.mean(axis=(0, 1))).max() < 1  # its colours are in order
+    else:
+        assert kept is None
 
 
 def test_the_second_lap_of_the_rendered_building_is_recognised() -> None:

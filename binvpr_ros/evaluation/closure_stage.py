@@ -174,10 +174,12 @@ class _SimilarityDatabase(KeyframeDatabase):
         self._bits = words * WORD_BITS
         self._query = 0
 
-    def next_keyframe(self, stamp: int, descriptor: Descriptor, features: Features | None = None) -> Keyframe:
+    def next_keyframe(
+        self, stamp: int, descriptor: Descriptor, features: Features | None = None, thumbnail: bytes | None = None
+    ) -> Keyframe:
         """Return the keyframe of the image at `stamp`, about which `distances` is asked next."""
         self._query = self._index_at[stamp]
-        return super().next_keyframe(stamp, descriptor, features)
+        return super().next_keyframe(stamp, descriptor, features, thumbnail)
 
     def distances(self, descriptor: Descriptor) -> NDArray[np.uint32]:  # noqa: ARG002 - the query is known
         """Return the distances [K] of the newest keyframe; its descriptor is not looked at."""

@@ -25,11 +25,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from binvpr_ros.evaluation.world import RATE, Pose, World, drive, wall_segments
-from binvpr_ros.messages import decode, rows_from_message, to_nanoseconds
+from binvpr_ros.messages import decode, message_from_array, rows_from_message, to_nanoseconds
 from binvpr_ros.tools.dds import isolate_ros, make_room_for_large_images
 from binvpr_ros.tools.node_process import Listener, NodeProcess
 from binvpr_ros.tools.replay import DEFAULT_RATE, publish
-from binvpr_ros.tools.sources import ImageMessage, SourceError, encode_jpeg, message_from_array, open_source
+from binvpr_ros.tools.sources import ImageMessage, SourceError, encode_jpeg, open_source
 
 TOPIC = "/demo/image"
 PICTURE = Path("demo.png")

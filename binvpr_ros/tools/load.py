@@ -30,12 +30,12 @@ from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
 from binvpr_ros.evaluation.world import World, drive
-from binvpr_ros.messages import to_nanoseconds
+from binvpr_ros.messages import message_from_array, to_nanoseconds
 from binvpr_ros.node import EVERY_RESULT
 from binvpr_ros.tools.dds import isolate_ros, make_room_for_large_images
 from binvpr_ros.tools.node_process import Listener, NodeProcess
 from binvpr_ros.tools.replay import publish
-from binvpr_ros.tools.sources import ImageMessage, message_from_array
+from binvpr_ros.tools.sources import ImageMessage
 
 TOPIC = "/load/image"
 SIZE = (1920, 1080)

@@ -20,7 +20,11 @@ from binvpr_ros.map_file import SCHEMA, SCHEMA_VERSION, DatabaseError, Facts, co
 
 MOST_PROBLEMS = 20
 INTEGERS = ("id", "session", "stamp")
+LATER_COLUMNS = ("features", "closes", "thumbnail")
+"""Those that a map of an earlier version may lack."""
 LIMITS = {"id": MOST_KEYFRAMES, "session": 1 << 31}
+JPEG = b"\xff\xd8\xff"
+"""How such a file begins."""
 
 
 def info(path: Path) -> str:
@@ -29,16 +33,16 @@ def info(path: Path) -> str:
         sessions = connection.execute(
             "SELECT session, COUNT(*), MIN(stamp), MAX(stamp) FROM keyframes GROUP BY session ORDER BY session"
         ).fetchall()
-        featured = 0
-        if "features" in columns(connection):
-            (featured,) = connection.execute("SELECT COUNT(features) FROM keyframes").fetchone()
+        kept = dict.fromkeys(("features", "thumbnail"), 0)
+        for name in kept.keys() & columns(connection):
+            (kept[name],) = connection.execute(f"SELECT COUNT({name}) FROM keyframes").fetchone()  # noqa: S608
     if not all(isinstance(number, int) for row in sessions for number in row):
         raise DatabaseError(f"{path} has damaged rows; run: map check")
     keyframes = sum(count for _, count, _, _ in sessions)
     lines = [
         f"{path}: {keyframes} keyframes in {len(sessions)} sessions, {path.stat().st_size / 2**20:.1f} MiB",
         f"model {facts.model}, {facts.words * WORD_BITS} bits; map version {facts.version}; "
-        f"{featured} keyframes with local features",
+        f"{kept['features']} keyframes with local features, {kept['thumbnail']} with a thumbnail",
     ]
     for session, count, first, last in sessions:
         begins, lasts = first / NANOSECONDS, (last - first) / NANOSECONDS
@@ -59,7 +63,7 @@ def problems(path: Path) -> list[str]:
 
 def _rows(connection: sqlite3.Connection) -> Iterator[dict[str, Any]]:
     """Yield the keyframes by id, each as its values by column, with those that its map has of the later columns."""
-    names = [*INTEGERS, "descriptor", *(name for name in ("features", "closes") if name in columns(connection))]
+    names = [*INTEGERS, "descriptor", *(name for name in LATER_COLUMNS if name in columns(connection))]
     for row in connection.execute(f"SELECT {', '.join(names)} FROM keyframes ORDER BY id"):  # noqa: S608
         yield dict(zip(names, row, strict=True))
 
@@ -79,7 +83,7 @@ def _problems_of(row: dict[str, Any], facts: Facts) -> Iterator[str]:
             yield f"its {name} is no integer"
         elif name in LIMITS and not 0 <= row[name] < LIMITS[name]:
             yield f"its {name} is out of range"
-    descriptor, features, closes = row["descriptor"], row.get("features"), row.get("closes")
+    descriptor, features, closes, thumbnail = row["descriptor"], *(row.get(name) for name in LATER_COLUMNS)
     if not isinstance(descriptor, bytes) or len(descriptor) != length:
         yield f"its descriptor is not of {length} bytes"
     if features is not None:
@@ -89,6 +93,8 @@ def _problems_of(row: dict[str, Any], facts: Facts) -> Iterator[str]:
             yield "its features cannot be read"
     if closes is not None and not isinstance(closes, int):
         yield "what it closes is no integer"
+    if thumbnail is not None and not (isinstance(thumbnail, bytes) and thumbnail.startswith(JPEG)):
+        yield "its thumbnail is no jpeg file"
 
 
 def merge(paths: Sequence[Path], output: Path) -> str:
@@ -139,8 +145,13 @@ def _append(rows: Iterator[dict[str, Any]], merged: sqlite3.Connection, ids: int
     return last + 1, sessions + len(numbers)
 
 
-def export(path: Path, output: Path | None) -> None:
-    """Write a map's keyframes as CSV: id, session, stamp in seconds, and the packed bits as hexadecimal digits."""
+def export(path: Path, output: Path | None, thumbnails: Path | None = None) -> None:
+    """Write a map's keyframes as CSV: id, session, stamp in seconds, and the packed bits as hexadecimal digits.
+
+    Their thumbnails go into the folder `thumbnails`, which is made, as <id>.jpg.
+    """
+    if thumbnails is not None:
+        thumbnails.mkdir()
     with opened(path) as (connection, facts), contextlib.ExitStack() as stack:
         file = sys.stdout if output is None else stack.enter_context(output.open("x", encoding="utf-8", newline=""))
         writer = csv.writer(file)
@@ -148,6 +159,8 @@ def export(path: Path, output: Path | None) -> None:
         for row in _whole_rows(path, connection, facts):
             seconds, nanoseconds = divmod(row["stamp"], NANOSECONDS)
             writer.writerow([row["id"], row["session"], f"{seconds}.{nanoseconds:09}", row["descriptor"].hex()])
+            if thumbnails is not None and row.get("thumbnail") is not None:
+                (thumbnails / f"{row['id']:06}.jpg").write_bytes(row["thumbnail"])
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -162,6 +175,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     exporting = commands.add_parser("export", help="write the keyframes as CSV")
     exporting.add_argument("map", type=Path, metavar="MAP")
     exporting.add_argument("--output", type=Path, help="the new file (default: standard output)")
+    exporting.add_argument("--thumbnails", type=Path, help="a new folder for the keyframes' thumbnails, <id>.jpg")
     choices = parser.parse_args(arguments)
     if choices.command == "merge" and len(choices.maps) < 2:
         parser.error("name two maps at least")
@@ -180,7 +194,7 @@ def main() -> int:
         elif choices.command == "merge":
             print(merge(choices.maps, choices.output))
         else:
-            export(choices.map, choices.output)
+            export(choices.map, choices.output, choices.thumbnails)
     except DatabaseError as error:
         print(f"map: {error}", file=sys.stderr)
         return 1

@@ -21,14 +21,13 @@ from binvpr_ros.descriptor import WORD_BITS, DescriptorNetwork, resize
 from binvpr_ros.evaluation.world import World, drive
 from binvpr_ros.features import extract, verify
 from binvpr_ros.loop_closure import LoopClosure
-from binvpr_ros.messages import decode, from_nanoseconds, message_from_closures, to_nanoseconds
+from binvpr_ros.messages import decode, from_nanoseconds, message_from_array, message_from_closures, to_nanoseconds
 from binvpr_ros.node import EVERY_RESULT
 from binvpr_ros.tools.benchmark import Timer, figures_of, measure, timer
 from binvpr_ros.tools.dds import isolate_ros, make_room_for_large_images
 from binvpr_ros.tools.node_process import Listener, NodeProcess
 from binvpr_ros.tools.replay import LIKE_A_CAMERA, wait_for_subscriber
 from binvpr_ros.tools.search import decide, write_map
-from binvpr_ros.tools.sources import message_from_array
 
 SIZES = ((640, 480), (1280, 720))
 KEYFRAMES = 10_000

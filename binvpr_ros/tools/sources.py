@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from binvpr_ros.evaluation.datasets.bag import BAG_SUFFIXES, choose_topic, open_bag
 from binvpr_ros.evaluation.datasets.dataset import IMAGE_SUFFIXES, DatasetError, image_paths
-from binvpr_ros.messages import decode, from_nanoseconds
+from binvpr_ros.messages import decode, from_nanoseconds, message_from_array
 
 JPEG_AND_PNG = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png"}
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg")
@@ -187,16 +187,6 @@ def _from_rosbags(message: Any) -> ImageMessage:
     return Image(
         header=header, height=message.height, width=message.width, encoding=message.encoding,
         is_bigendian=message.is_bigendian, step=message.step, data=data,
-    )  # fmt: skip
-
-
-def message_from_array(image: NDArray[np.uint8], encoding: str = "") -> Image:
-    """Return an Image message of uint8 pixels [H,W] or [H,W,3]; without `encoding` mono8 or bgr8, OpenCV's order."""
-    height, width = image.shape[:2]
-    data = np.ascontiguousarray(image)
-    return Image(
-        height=height, width=width, encoding=encoding or ("mono8" if image.ndim == 2 else "bgr8"),
-        step=data.nbytes // height, data=array.array("B", data.tobytes()),
     )  # fmt: skip
 
 

@@ -13,10 +13,12 @@ import pytest
 from binvpr_ros.database import DatabaseError, KeyframeDatabase
 from binvpr_ros.descriptor import Descriptor
 from binvpr_ros.features import Features
+from binvpr_ros.pictures import thumbnail
 from binvpr_ros.tools.maps import main
 
 MODEL = "a" * 64
 WORDS = 4
+THUMBNAIL = thumbnail(np.zeros((48, 64), np.uint8))
 SECOND = 1_000_000_000
 FEATURES = Features((64, 48), np.zeros((2, 2), np.uint16), np.zeros(2, np.uint8), np.ones((2, 32), np.uint8))
 
@@ -26,14 +28,14 @@ def descriptor(seed: int) -> Descriptor:
 
 
 def write_map(path: Path, first: int, model: str = MODEL) -> Path:
-    """Write a map of two sessions with three keyframes each; the third closes on the first, and alone has features."""
+    """Write a map of two sessions of three keyframes; the third alone closes one, has features, and a thumbnail."""
     for session in range(2):
         database = KeyframeDatabase(path, model, WORDS)
         for number in range(3):
             stamp = (first + 100 * session + number) * SECOND + 5
             keyframe = database.next_keyframe(stamp, descriptor(first + 3 * session + number))
             if number == 2:
-                keyframe = dataclasses.replace(keyframe, features=FEATURES, closes=keyframe.id - 2)
+                keyframe = dataclasses.replace(keyframe, features=FEATURES, closes=keyframe.id - 2, thumbnail=THUMBNAIL)
             database.add(keyframe)
         database.close()
     return path
@@ -53,7 +55,7 @@ def test_info(office: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     assert run(monkeypatch, "info", office) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(f"{office}: 6 keyframes in 2 sessions, ")
-    assert lines[1] == f"model {MODEL}, 256 bits; map version 2; 2 keyframes with local features"
+    assert lines[1] == f"model {MODEL}, 256 bits; map version 3; 2 keyframes with local features, 2 with a thumbnail"
     assert lines[2] == "session 0: 3 keyframes from 1000.000 s, over 2.000 s"
     assert lines[3] == "session 1: 3 keyframes from 1100.000 s, over 2.000 s"
 
@@ -109,6 +111,8 @@ def test_merge_numbers_on(office: Path, tmp_path: Path, monkeypatch: pytest.Monk
     features = database.features(database.keyframe(11))
     assert features is not None
     np.testing.assert_array_equal(features.descriptors, FEATURES.descriptors)
+    assert database.thumbnail(database.keyframe(11)) == THUMBNAIL
+    assert database.thumbnail(database.keyframe(10)) is None
     assert database.session == 4
     database.close()
 
@@ -124,12 +128,23 @@ def test_export(office: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert run(monkeypatch, "export", office, "--output", output) == 1
 
 
+def test_export_thumbnails(office: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "thumbnails"
+    assert run(monkeypatch, "export", office, "--output", tmp_path / "office.csv", "--thumbnails", folder) == 0
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
+        "000002.jpg": THUMBNAIL,
+        "000005.jpg": THUMBNAIL,
+    }
+    assert run(monkeypatch, "export", office, "--output", tmp_path / "again.csv", "--thumbnails", folder) == 1
+
+
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
         ("UPDATE keyframes SET descriptor = x'00' WHERE id = 3", "keyframe 3: its descriptor is not of 32 bytes"),
         ("UPDATE keyframes SET stamp = 'noon' WHERE id = 1", "keyframe 1: its stamp is no integer"),
         ("UPDATE keyframes SET features = x'0102' WHERE id = 5", "keyframe 5: its features cannot be read"),
+        ("UPDATE keyframes SET thumbnail = x'89504e47' WHERE id = 5", "keyframe 5: its thumbnail is no jpeg file"),
         ("UPDATE keyframes SET closes = 'x' WHERE id = 2", "keyframe 2: what it closes is no integer"),
         ("UPDATE keyframes SET session = -1 WHERE id = 4", "keyframe 4: its session is out of range"),
         ("UPDATE keyframes SET id = 4294967296 WHERE id = 5", "keyframe 4294967296: its id is out of range"),

@@ -18,8 +18,8 @@ from rosbags.rosbag2 import Writer as Writer2
 from rosbags.typesys import Stores, get_typestore
 from sensor_msgs.msg import CompressedImage, Image
 
-from binvpr_ros.messages import image_from_compressed, image_from_message, to_nanoseconds
-from binvpr_ros.tools.sources import Source, SourceError, as_type, message_from_array, open_source
+from binvpr_ros.messages import image_from_compressed, image_from_message, message_from_array, to_nanoseconds
+from binvpr_ros.tools.sources import Source, SourceError, as_type, open_source
 
 Picture = NDArray[np.uint8]
 
