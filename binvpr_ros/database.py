@@ -42,6 +42,8 @@ BLOCK = 1 << 15
 MOST_KEYFRAMES = 1 << 32
 ROWS_READ = 256
 """Keyframes that are read from the file at a time; what Python makes of more does not stay in the processor's cache."""
+SQLITE_ERRORS = (sqlite3.Error, MemoryError, UnicodeDecodeError)
+"""How the module sqlite3 reports what SQLite refuses: also that a value is too large, and in words out of the file."""
 LOCK_TIMEOUT = 0.2
 """Seconds to wait for another program that writes; images are dropped meanwhile."""
 
@@ -221,6 +223,10 @@ class _MapFile:
         with contextlib.ExitStack() as resources:
             self._lock = _lock_file(path)
             resources.callback(os.close, self._lock)
+            log = path.with_name(path.name + "-wal")
+            if not path.stat().st_size and log.exists() and log.stat().st_size:
+                # SQLite would delete the log, and the keyframes that are in it alone.
+                raise DatabaseError(f"{path} is empty, though {log} is not; restore a copy of the file")
             try:
                 # Calls come from several threads, one at a time: the recognizer holds a lock.
                 self._connection = sqlite3.connect(
@@ -228,7 +234,7 @@ class _MapFile:
                 )
                 resources.callback(self._connection.close)
                 self._prepare(model_sha256)
-            except sqlite3.Error as error:
+            except SQLITE_ERRORS as error:
                 raise DatabaseError(
                     f"{path} cannot be opened as a map ({error}); name a map file or a new one"
                 ) from None
@@ -249,7 +255,7 @@ class _MapFile:
         try:
             row = self._connection.execute("SELECT features FROM keyframes WHERE id = ?", (number,)).fetchone()
             return None if row is None or row[0] is None else Features.from_bytes(row[0])
-        except (sqlite3.Error, FeaturesError, TypeError):
+        except (*SQLITE_ERRORS, FeaturesError, TypeError):
             return None  # what cannot be verified is refused, which says so
 
     def save(self) -> str:
@@ -313,7 +319,7 @@ class _MapFile:
         except DatabaseError:
             self.close()
             raise
-        except (sqlite3.Error, ValueError, TypeError, OverflowError) as error:
+        except (*SQLITE_ERRORS, ValueError, TypeError, OverflowError) as error:
             self.close()
             raise DatabaseError(f"{self._path} cannot be read ({error}); restore a copy of the file") from None
 
@@ -326,7 +332,7 @@ class _MapFile:
             yield
         except FileNotFoundError:
             raise DatabaseError(f"{self._path} was removed while in use; restart the node") from None
-        except (sqlite3.Error, OverflowError) as error:
+        except (*SQLITE_ERRORS, OverflowError) as error:
             raise DatabaseError(f"{self._path} cannot be written ({error}); check the disk and its space") from None
 
 

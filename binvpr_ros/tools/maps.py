@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from binvpr_ros.database import MOST_KEYFRAMES, SCHEMA, SCHEMA_VERSION, DatabaseError
+from binvpr_ros.database import MOST_KEYFRAMES, SCHEMA, SCHEMA_VERSION, SQLITE_ERRORS, DatabaseError
 from binvpr_ros.descriptor import WORD_BITS
 from binvpr_ros.features import Features, FeaturesError
 from binvpr_ros.keyframes import NANOSECONDS
@@ -57,7 +57,7 @@ def _opened(path: Path) -> Iterator[tuple[sqlite3.Connection, _Facts]]:
             if facts.version not in range(1, SCHEMA_VERSION + 1):
                 raise DatabaseError(f"{path} has map version {facts.version}, not {SCHEMA_VERSION}; upgrade binvpr_ros")
             yield connection, facts
-    except sqlite3.Error as error:
+    except SQLITE_ERRORS as error:
         raise DatabaseError(f"{path} cannot be read as a map ({error}); restore a copy of the file") from None
 
 
@@ -160,7 +160,7 @@ def merge(paths: Sequence[Path], output: Path) -> str:
             merged.execute("COMMIT")
             (count,) = merged.execute("SELECT COUNT(*) FROM keyframes").fetchone()
         part.rename(output)
-    except sqlite3.Error as error:
+    except SQLITE_ERRORS as error:
         raise DatabaseError(f"{output} cannot be written ({error}); check the disk and its space") from None
     finally:
         part.unlink(missing_ok=True)
