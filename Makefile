@@ -11,7 +11,7 @@ ORACLE := .venv-lce
 PACKAGING := setup.py setup.cfg pyproject.toml $(wildcard binvpr_ros/lce_delegate/src/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test kill aarch64 oracle wheels lint format clean
+.PHONY: help demo test kill fuzz aarch64 oracle wheels lint format clean
 
 help:  ## show this list
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -24,6 +24,9 @@ test: $(VENV)/.installed-test lint oracle  ## check style and types, then run al
 
 kill: $(VENV)/.installed-test  ## kill a node that writes its map, RUNS times (200), and see that the map lost nothing; SEED=1
 	KILL_RUNS=$(or $(RUNS),200) KILL_SEED=$(or $(SEED),1) $(RUN)/python -m pytest -s test/test_kill.py
+
+fuzz: $(VENV)/.installed-test  ## feed rubbish to all that reads what others wrote, SECONDS (60) for each; SEED=1
+	PYTHONPATH=test $(RUN)/python -m fuzz --seconds $(or $(SECONDS),60) --seed $(or $(SEED),1)
 
 aarch64: $(VENV)/.installed-test  ## run the delegate's tests and a replay on ARM64, under QEMU (Debian, x86-64)
 	.ci/aarch64-tests
@@ -53,6 +56,8 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	$(RUN)/python -m pip install --quiet --editable '.[ros,tools,training,baselines,test]'
 	# The oracle of the quantizers, which asks for an older NumPy than it needs.
 	$(RUN)/python -m pip install --quiet --no-deps larq==0.14.0 tf-keras==2.21.0 terminaltables
+	# The fuzzer, which has wheels for some systems only; without it its tests skip.
+	$(RUN)/python -m pip install --quiet --only-binary atheris 'atheris>=3' || true
 	@touch $@
 
 $(ORACLE)/.installed: Makefile
