@@ -42,6 +42,8 @@ BLOCK = 1 << 15
 MOST_KEYFRAMES = 1 << 32
 ROWS_READ = 256
 """Keyframes that are read from the file at a time; what Python makes of more does not stay in the processor's cache."""
+MOST_BYTES = 1 << 20
+"""Of a row of the file: more than any keyframe has, and less than what would fill the memory."""
 SQLITE_ERRORS = (sqlite3.Error, MemoryError, UnicodeDecodeError)
 """How the module sqlite3 reports what SQLite refuses: also that a value is too large, and in words out of the file."""
 LOCK_TIMEOUT = 0.2
@@ -229,8 +231,9 @@ class _MapFile:
                 raise DatabaseError(f"{path} is empty, though {log} is not; restore a copy of the file")
             try:
                 # Calls come from several threads, one at a time: the recognizer holds a lock.
+                # Absolute, since SQLite takes ":memory:" for no file, and "file:" for a URI.
                 self._connection = sqlite3.connect(
-                    path, timeout=LOCK_TIMEOUT, check_same_thread=False, isolation_level=None
+                    path.absolute(), timeout=LOCK_TIMEOUT, check_same_thread=False, isolation_level=None
                 )
                 resources.callback(self._connection.close)
                 self._prepare(model_sha256)
@@ -274,6 +277,12 @@ class _MapFile:
     def _prepare(self, model_sha256: str) -> None:
         """Make a new file a map, and hold an old one against this program and its model."""
         path, connection = self._path, self._connection
+        if hasattr(connection, "setlimit"):  # Python 3.11
+            connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MOST_BYTES)
+        connection.execute("PRAGMA trusted_schema=OFF")
+        # Views, triggers and virtual tables, which are code in a file of data, have no page of their own.
+        if connection.execute("SELECT 1 FROM sqlite_master WHERE IFNULL(rootpage, 0) = 0").fetchone() is not None:
+            raise DatabaseError(f"{path} does more than hold data; name another map file")
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
