@@ -11,7 +11,7 @@ ORACLE := .venv-lce
 PACKAGING := setup.py setup.cfg pyproject.toml $(wildcard binvpr_ros/lce_delegate/src/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test kill fuzz aarch64 oracle wheels lint format clean
+.PHONY: help demo test kill fuzz soak aarch64 oracle wheels lint format clean
 
 help:  ## show this list
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -27,6 +27,9 @@ kill: $(VENV)/.installed-test  ## kill a node that writes its map, RUNS times (2
 
 fuzz: $(VENV)/.installed-test  ## feed rubbish to all that reads what others wrote, SECONDS (60) for each; SEED=1
 	PYTHONPATH=test $(RUN)/python -m fuzz --seconds $(or $(SECONDS),60) --seed $(or $(SEED),1)
+
+soak: $(VENV)/.installed-test  ## a million images, and HOURS (8) of recording through the node: hours, and no growth
+	SOAK_IMAGES=$(or $(IMAGES),1000000) SOAK_HOURS=$(or $(HOURS),8) $(RUN)/python -m pytest -s test/test_soak.py
 
 aarch64: $(VENV)/.installed-test  ## run the delegate's tests and a replay on ARM64, under QEMU (Debian, x86-64)
 	.ci/aarch64-tests
