@@ -11,7 +11,7 @@ ORACLE := .venv-lce
 PACKAGING := setup.py setup.cfg pyproject.toml $(wildcard binvpr_ros/lce_delegate/src/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test load aarch64 oracle wheels lint format clean
+.PHONY: help demo test load kill fuzz soak aarch64 oracle wheels lint format clean
 
 help:  ## show this list
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -24,6 +24,15 @@ test: $(VENV)/.installed-test lint oracle  ## check style and types, then run al
 
 load: $(VENV)/.installed  ## put a 60 Hz 1920x1080 camera before a node of about 10 Hz, and print figures
 	$(RUN)/python -m binvpr_ros.tools.load
+
+kill: $(VENV)/.installed-test  ## kill a node that writes its map, RUNS times (200), and see that the map lost nothing; SEED=1
+	KILL_RUNS=$(or $(RUNS),200) KILL_SEED=$(or $(SEED),1) $(RUN)/python -m pytest -s test/test_kill.py
+
+fuzz: $(VENV)/.installed-test  ## feed rubbish to all that reads what others wrote, SECONDS (60) for each; SEED=1
+	PYTHONPATH=test $(RUN)/python -m fuzz --seconds $(or $(SECONDS),60) --seed $(or $(SEED),1)
+
+soak: $(VENV)/.installed-test  ## a million images, and HOURS (8) of recording through the node: hours, and no growth
+	SOAK_IMAGES=$(or $(IMAGES),1000000) SOAK_HOURS=$(or $(HOURS),8) $(RUN)/python -m pytest -s test/test_soak.py
 
 aarch64: $(VENV)/.installed-test  ## run the delegate's tests and a replay on ARM64, under QEMU (Debian, x86-64)
 	.ci/aarch64-tests
@@ -53,6 +62,8 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	$(RUN)/python -m pip install --quiet --editable '.[ros,tools,training,baselines,test]'
 	# The oracle of the quantizers, which asks for an older NumPy than it needs.
 	$(RUN)/python -m pip install --quiet --no-deps larq==0.14.0 tf-keras==2.21.0 terminaltables
+	# The fuzzer, which has wheels for some systems only; without it its tests skip.
+	$(RUN)/python -m pip install --quiet --only-binary atheris 'atheris>=3' || true
 	@touch $@
 
 $(ORACLE)/.installed: Makefile

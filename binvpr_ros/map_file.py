@@ -48,6 +48,10 @@ UPDATE map SET schema_version = 3;
 MOST_WORDS = 1 << 16
 ROWS_READ = 256
 """Keyframes that are read from the file at a time; what Python makes of more does not stay in the processor's cache."""
+MOST_BYTES = 1 << 20
+"""Of a row of the file: more than any keyframe has, and less than what would fill the memory."""
+SQLITE_ERRORS = (sqlite3.Error, MemoryError, UnicodeDecodeError)
+"""How the module sqlite3 reports what SQLite refuses: also that a value is too large, and in words out of the file."""
 CACHE = "PRAGMA cache_size = -256"
 """KiB that SQLite keeps of a file: what is searched lies in memory already, and features are read once."""
 LOCK_TIMEOUT = 0.2
@@ -100,14 +104,24 @@ def opened(path: Path) -> Iterator[tuple[sqlite3.Connection, Facts]]:
         # Calls come from several threads, one at a time: the recognizer holds a lock.
         uri = f"file:{quote(os.fsencode(path))}?{mode}"
         with contextlib.closing(sqlite3.connect(uri, uri=True, check_same_thread=False)) as connection:
-            # A view of that name could be without end.
+            _distrust(connection, path)
             tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             if not {"map", "keyframes"} <= tables:
                 raise DatabaseError(f"{path} is no map, or an empty one; name a map file")
             connection.execute(CACHE)
             yield connection, Facts.of(connection, path)
-    except sqlite3.Error as error:
+    except SQLITE_ERRORS as error:
         raise DatabaseError(f"{path} cannot be read as a map ({error}); restore a copy of the file") from None
+
+
+def _distrust(connection: sqlite3.Connection, path: Path) -> None:
+    """Take the file for one from a stranger: it holds data, of a size to be expected, and nothing that runs."""
+    if hasattr(connection, "setlimit"):  # Python 3.11
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MOST_BYTES)
+    connection.execute("PRAGMA trusted_schema=OFF")
+    # Views, triggers and virtual tables, which are code in a file of data, have no page of their own.
+    if connection.execute("SELECT 1 FROM sqlite_master WHERE IFNULL(rootpage, 0) = 0").fetchone() is not None:
+        raise DatabaseError(f"{path} does more than hold data; name another map file")
 
 
 def columns(connection: sqlite3.Connection) -> list[str]:
@@ -136,7 +150,7 @@ def _read(connection: sqlite3.Connection, path: Path, words: int) -> Iterator[Co
                 np.frombuffer(array("i", closed), np.int32),
                 np.frombuffer(b"".join(blobs), "<u8").reshape(-1, words),
             )
-    except (sqlite3.Error, ValueError, TypeError, OverflowError) as error:
+    except (*SQLITE_ERRORS, ValueError, TypeError, OverflowError) as error:
         raise DatabaseError(f"{path} cannot be read ({error}); restore a copy of the file") from None
 
 
@@ -144,14 +158,14 @@ def _features(connection: sqlite3.Connection, number: int) -> Features | None:
     try:
         row = connection.execute("SELECT features FROM keyframes WHERE id = ?", (number,)).fetchone()
         return None if row is None or row[0] is None else Features.from_bytes(row[0])
-    except (sqlite3.Error, FeaturesError, TypeError):
+    except (*SQLITE_ERRORS, FeaturesError, TypeError):
         return None  # what cannot be verified is refused, which says so
 
 
 def _thumbnail(connection: sqlite3.Connection, number: int) -> bytes | None:
     try:
         row = connection.execute("SELECT thumbnail FROM keyframes WHERE id = ?", (number,)).fetchone()
-    except sqlite3.Error:
+    except SQLITE_ERRORS:
         return None
     return row[0] if row is not None and isinstance(row[0], bytes) else None
 
@@ -193,14 +207,19 @@ class MapFile:
         with contextlib.ExitStack() as resources:
             self._lock = _lock_file(path)
             resources.callback(os.close, self._lock)
+            log = path.with_name(path.name + "-wal")
+            if not path.stat().st_size and log.exists() and log.stat().st_size:
+                # SQLite would delete the log, and the keyframes that are in it alone.
+                raise DatabaseError(f"{path} is empty, though {log} is not; restore a copy of the file")
             try:
                 # Calls come from several threads, one at a time: the recognizer holds a lock.
+                # Absolute, since SQLite takes ":memory:" for no file, and "file:" for a URI.
                 self._connection = sqlite3.connect(
-                    path, timeout=LOCK_TIMEOUT, check_same_thread=False, isolation_level=None
+                    path.absolute(), timeout=LOCK_TIMEOUT, check_same_thread=False, isolation_level=None
                 )
                 resources.callback(self._connection.close)
                 self._prepare(model_sha256)
-            except sqlite3.Error as error:
+            except SQLITE_ERRORS as error:
                 raise DatabaseError(
                     f"{path} cannot be opened as a map ({error}); name a map file or a new one"
                 ) from None
@@ -209,6 +228,7 @@ class MapFile:
     def _prepare(self, model_sha256: str) -> None:
         """Make a new file a map, and hold an old one against this program and its model."""
         path, connection = self._path, self._connection
+        _distrust(connection, path)
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute(CACHE)
@@ -281,7 +301,7 @@ class MapFile:
             yield
         except FileNotFoundError:
             raise DatabaseError(f"{self._path} was removed while in use; restart the node") from None
-        except (sqlite3.Error, OverflowError) as error:
+        except (*SQLITE_ERRORS, OverflowError) as error:
             raise DatabaseError(f"{self._path} cannot be written ({error}); check the disk and its space") from None
 
 

@@ -46,7 +46,7 @@ class ModelCard:
             content = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise ModelCardError(f"{path}, the card of the model, is missing; {advice}") from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise ModelCardError(f"{path}, the card of the model, cannot be read ({error}); {advice}") from None
         known = {item.name: item for item in dataclasses.fields(cls)}
         required = [name for name, item in known.items() if item.default is item.default_factory is dataclasses.MISSING]

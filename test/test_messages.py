@@ -235,6 +235,15 @@ def test_undecodable_images_are_refused(data: bytes) -> None:
         image_from_compressed(CompressedImage(format="jpeg", data=data))
 
 
+@pytest.mark.parametrize("side", [10_000, 40_000, 65_500])
+def test_a_jpeg_that_claims_to_be_huge_is_refused(side: int) -> None:
+    data = cv2.imencode(".jpg", np.zeros((8, 8), np.uint8))[1].tobytes()
+    frame = data.index(b"\xff\xc0") + 5  # height and width follow
+    bomb = data[:frame] + 2 * side.to_bytes(2, "big") + data[frame + 4 :]
+    with pytest.raises(ImageMessageError, match="cannot be decoded"):
+        image_from_compressed(CompressedImage(format="jpeg", data=bomb))
+
+
 def test_compressed_depth_is_refused() -> None:
     with pytest.raises(ImageMessageError, match="depth"):
         image_from_compressed(CompressedImage(format="16UC1; compressedDepth png", data=b"x"))

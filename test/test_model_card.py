@@ -51,7 +51,7 @@ def test_card_of_another_model(copy: Path) -> None:
         ModelCard.read(copy)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "3", '"card"', "{}", '{"name": "x"}', "\x00\xff"])
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", '"card"', "{}", '{"name": "x"}', "\x00\xff", "[" * 100_000])
 def test_unreadable_card(copy: Path, text: str) -> None:
     ModelCard.path_for(copy).write_text(text, encoding="utf-8")
     with pytest.raises(ModelCardError, match=r"copy\.json"):

@@ -51,7 +51,7 @@ def is_bag(path: Path) -> bool:
 def open_bag(path: Path) -> Iterator[Any]:
     """Open a bag as a rosbags AnyReader; raises DatasetError where it, or what is read from it later, is damaged."""
     try:
-        from rosbags.highlevel import AnyReader, AnyReaderError
+        from rosbags.highlevel import AnyReader
         from rosbags.typesys import Stores, get_typestore
     except ImportError:
         raise DatasetError("reading bags needs rosbags; run: pip install rosbags") from None
@@ -59,7 +59,9 @@ def open_bag(path: Path) -> Iterator[Any]:
         # A ROS 2 bag before Iron does not say what its types are; those of Humble are then taken.
         with AnyReader([path], default_typestore=get_typestore(Stores.ROS2_HUMBLE)) as reader:
             yield reader
-    except (AnyReaderError, OSError) as error:
+    except DatasetError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a damaged bag makes the reader raise anything
         reason = str(error).partition("\n")[0]
         raise DatasetError(f"{path} cannot be read as a bag ({reason}); check it with `ros2 bag info`") from None
 

@@ -1,0 +1,318 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Torn, cut and changed maps, and disks that are full or cannot be written: one sentence, and nothing is lost."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import re
+import resource
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from binvpr_ros.database import DatabaseError, KeyframeDatabase
+from binvpr_ros.descriptor import Descriptor
+from binvpr_ros.features import Features, verify
+from binvpr_ros.tools.maps import info, problems
+
+MODEL = "a" * 64
+WORDS = 16
+KEYFRAMES = 12
+ORIGINAL = ("map.db", "map.db-wal")
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def descriptor(seed: int) -> Descriptor:
+    return np.random.default_rng(seed).integers(0, 2**64, WORDS, np.uint64)
+
+
+def features(seed: int, count: int = 300) -> Features:
+    rng = np.random.default_rng(seed)
+    return Features(
+        (480, 360), rng.integers(0, 1 << 16, (count, 2), np.uint16), rng.integers(0, 256, count, np.uint8),
+        rng.integers(0, 256, (count, 32), np.uint8),
+    )  # fmt: skip
+
+
+def fill(database: KeyframeDatabase, count: int, start: int = 0) -> None:
+    for number in range(start, start + count):
+        database.add(database.next_keyframe(number * 1000, descriptor(number), features(number)))
+
+
+def is_whole(database: KeyframeDatabase, count: int) -> bool:
+    """Whether the map holds the first `count` keyframes as they were added."""
+    return len(database) == count and all(
+        np.array_equal(database.keyframe(number).descriptor, descriptor(number))
+        and (found := database.features(database.keyframe(number))) is not None
+        and found.to_bytes() == features(number).to_bytes()
+        for number in range(count)
+    )
+
+
+def is_sentence(text: str) -> bool:
+    """Whether it says what is wrong, and then what to do."""
+    return re.fullmatch(r"[^;\n]+; [^\n]+", text) is not None
+
+
+@contextlib.contextmanager
+def done_or_refused() -> Iterator[None]:
+    """See that what cannot be done is refused in a sentence."""
+    try:
+        yield
+    except DatabaseError as error:
+        if not is_sentence(str(error)):
+            raise AssertionError(f"no sentence: {error}") from None
+
+
+class Commits(NamedTuple):
+    """A map whose node had its power cut: its files, and how long the write-ahead log was after each keyframe."""
+
+    folder: Path
+    lengths: list[int]
+
+    def copy(self, folder: Path) -> Path:
+        for name in ORIGINAL:
+            shutil.copy(self.folder / name, folder / name)
+        return folder / "map.db"
+
+
+@pytest.fixture(scope="module")
+def commits(tmp_path_factory: pytest.TempPathFactory) -> Commits:
+    folder, cut = tmp_path_factory.mktemp("running"), tmp_path_factory.mktemp("cut")
+    database = KeyframeDatabase(folder / "map.db", MODEL, WORDS)
+    database.save()  # what comes now is in the log alone
+    lengths = [0]
+    for number in range(KEYFRAMES):
+        fill(database, 1, start=number)
+        lengths.append((folder / "map.db-wal").stat().st_size)
+    for name in ORIGINAL:
+        shutil.copy(folder / name, cut / name)
+    database.close()
+    return Commits(cut, lengths)
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_a_torn_log_loses_the_keyframes_from_the_tear_on_and_no_other(
+    commits: Commits, tmp_path: Path, seed: int
+) -> None:
+    rng = random.Random(seed)  # noqa: S311 - no secret
+    path, tear = commits.copy(tmp_path), rng.randrange(commits.lengths[-1])
+    if seed % 2:  # what the disk had no time to write is missing, or is something else
+        os.truncate(tmp_path / "map.db-wal", tear)
+    else:
+        with (tmp_path / "map.db-wal").open("r+b") as log:
+            log.seek(tear)
+            log.write(rng.randbytes(commits.lengths[-1] - tear))
+    committed = sum(length <= tear for length in commits.lengths[1:])
+    database = KeyframeDatabase(path, MODEL, WORDS)
+    assert is_whole(database, committed)
+    fill(database, KEYFRAMES - committed, start=committed)  # and it goes on
+    database.close()
+    assert problems(path) == []
+    assert is_whole(KeyframeDatabase(path, MODEL, WORDS), KEYFRAMES)
+
+
+@pytest.fixture(scope="module")
+def closed_map(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("closed") / "map.db"
+    database = KeyframeDatabase(path, MODEL, WORDS)
+    fill(database, KEYFRAMES)
+    database.close()
+    return path.read_bytes()
+
+
+def try_all(path: Path) -> None:
+    """Do with a damaged map all that `map` and a node do with one."""
+    before = path.read_bytes()
+    for look in (info, problems):
+        with done_or_refused():
+            look(path)
+    assert path.read_bytes() == before
+    opened: list[KeyframeDatabase] = []
+    with done_or_refused():
+        opened.append(KeyframeDatabase(path, MODEL, WORDS))
+    if not opened:
+        assert path.read_bytes() == before
+        return
+    (database,) = opened
+    assert len(database) <= KEYFRAMES
+    for number in range(len(database)):
+        found = database.features(database.keyframe(number))
+        if found is not None and found.to_bytes() != features(number).to_bytes():
+            verify(features(number), found)
+    database.distances(descriptor(0))
+    with done_or_refused():
+        fill(database, 1, start=KEYFRAMES)
+    with done_or_refused():
+        database.save()
+    database.close()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_map_that_was_cut_is_refused_in_a_sentence_and_left_as_it_is(
+    closed_map: bytes, tmp_path: Path, seed: int
+) -> None:
+    path = tmp_path / "map.db"
+    length = random.Random(seed).randrange(1, len(closed_map))  # noqa: S311 - no secret
+    path.write_bytes(closed_map[:length])
+    with pytest.raises(DatabaseError) as caught:
+        KeyframeDatabase(path, MODEL, WORDS)
+    assert is_sentence(str(caught.value))
+    assert path.read_bytes() == closed_map[:length]
+
+
+def test_an_empty_file_whose_log_is_not_is_no_new_map(commits: Commits, tmp_path: Path) -> None:
+    path = commits.copy(tmp_path)
+    log = (tmp_path / "map.db-wal").read_bytes()
+    os.truncate(path, 0)
+    with pytest.raises(DatabaseError, match=r"is empty, .* restore a copy of the file"):
+        KeyframeDatabase(path, MODEL, WORDS)
+    assert (tmp_path / "map.db-wal").read_bytes() == log
+
+
+@pytest.mark.parametrize("flips", [1, 4, 64, 1024])
+def test_flipped_bits_are_refused_or_do_no_harm(closed_map: bytes, tmp_path: Path, flips: int) -> None:
+    rng = random.Random(flips)  # noqa: S311 - no secret
+    for number in range(20):
+        data = bytearray(closed_map)
+        # Half of them where SQLite keeps how the file is laid out.
+        reach = 3 * 4096 if number % 2 else len(data)
+        for _ in range(flips):
+            data[rng.randrange(reach)] ^= 1 << rng.randrange(8)
+        path = tmp_path / f"{number}.db"
+        path.write_bytes(data)
+        try_all(path)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of a megabyte."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    try:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no disk can be mounted here")
+    yield disk
+    subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+def test_a_full_disk_costs_the_keyframes_from_then_on_and_no_other(small_disk: Path) -> None:
+    path, ballast = small_disk / "map.db", small_disk / "ballast"
+    ballast.write_bytes(bytes(256 << 10))
+    database = KeyframeDatabase(path, MODEL, WORDS)
+    with pytest.raises(DatabaseError, match=r"cannot be written \(.*\); check the disk and its space"):
+        fill(database, 1000)
+    written = len(database) - 1  # the last one is in memory alone
+    with done_or_refused():
+        database.save()
+    database.close()
+    with done_or_refused():  # there may be no room for so much as an index of the log
+        database = KeyframeDatabase(path, MODEL, WORDS)
+        assert is_whole(database, written)
+        database.close()
+    ballast.unlink()
+    database = KeyframeDatabase(path, MODEL, WORDS)
+    assert is_whole(database, written)
+    fill(database, 1, start=written)
+
+
+def refuse_to_start(path: Path) -> str:
+    """Start a node on the map, see that it does not start, and return its sentence."""
+    command = [sys.executable, "-m", "binvpr_ros.node", "--ros-args", "-p", f"database:={path}"]
+    if os.getuid() == 0:  # whom no folder is read-only to
+        if shutil.which("setpriv") is None:
+            pytest.skip("root writes everywhere, and there is no setpriv to take that right away")
+        command = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", *command]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    output = result.stdout + result.stderr
+    assert result.returncode == 1, output
+    assert "Traceback" not in output
+    (sentence,) = re.findall(r"cannot start: (.*)", output)
+    assert is_sentence(sentence)
+    return str(sentence)
+
+
+@pytest.mark.usefixtures("ros")
+@pytest.mark.parametrize(
+    ("written", "folder_mode", "map_mode"), [(False, 0o555, 0), (True, 0o755, 0o444), (True, 0o555, 0o644)]
+)
+def test_what_cannot_be_written_keeps_the_node_from_starting_and_stays_as_it_is(
+    tmp_path: Path, closed_map: bytes, written: bool, folder_mode: int, map_mode: int
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    path = folder / "map.db"
+    if written:
+        path.write_bytes(closed_map)
+        path.chmod(map_mode)
+    folder.chmod(folder_mode)
+    assert refuse_to_start(path).startswith(f"{path} cannot be opened as a map (")
+    assert [file.read_bytes() for file in folder.iterdir()] == [closed_map] * written
+    folder.chmod(0o755)  # so that pytest can clear it away
+
+
+@pytest.mark.usefixtures("ros")
+def test_a_disk_that_fills_up_is_an_error_in_diagnostics_until_there_is_room_again(
+    tmp_path: Path, world_images: list[NDArray[np.uint8]]
+) -> None:
+    robots = pytest.importorskip("robot")
+    from diagnostic_msgs.msg import DiagnosticStatus
+
+    path, log = tmp_path / "map.db", tmp_path / "map.db-wal"
+    robot = robots.Robot(tmp_path, "-p", f"database:={path}", "-p", "keyframe_distance:=0.0",
+                         "-p", "keyframe_min_interval:=0.0")  # fmt: skip
+    try:
+        saved = robot.show(world_images[:5], start=10)
+        # The system refuses to let a file of the node's grow, as it does where the disk is full.
+        _, hard = resource.prlimit(robot.process.process.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(robot.process.process.pid, resource.RLIMIT_FSIZE, (log.stat().st_size, hard))
+        robot.show(world_images[5:10], start=11)
+        robot.wait(lambda: robot.listener.level == DiagnosticStatus.ERROR, "diagnostics report an error")
+        assert re.fullmatch(
+            rf"keyframes are kept in memory alone: {path} cannot be written \(.*\); check the disk and its space",
+            robot.listener.message,
+        )
+        assert robot.log.read_text().count("a keyframe is kept in memory alone") == 1
+        resource.prlimit(robot.process.process.pid, resource.RLIMIT_FSIZE, (hard, hard))
+        saved += robot.show(world_images[10:15], start=12)
+        robot.wait(lambda: robot.listener.level != DiagnosticStatus.ERROR, "diagnostics report no error any more")
+        assert robot.count("keyframes") == int(robot.listener.diagnostics["keyframes_matched"]) == 15
+    finally:
+        robot.close()
+    database = KeyframeDatabase(path, *_model_of(path))
+    assert database.stamps.tolist() == saved
+    assert problems(path) == []
+
+
+def _model_of(path: Path) -> tuple[str, int]:
+    """Return the checksum of a map's model and the words of its descriptors."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        model, words = connection.execute("SELECT model_sha256, descriptor_words FROM map").fetchone()
+    return model, words
+
+
+@pytest.mark.usefixtures("ros")
+def test_a_second_node_does_not_start_on_the_map_of_the_first(
+    tmp_path: Path, world_images: list[NDArray[np.uint8]]
+) -> None:
+    robots = pytest.importorskip("robot")
+    path = tmp_path / "map.db"
+    robot = robots.Robot(tmp_path, "-p", f"database:={path}", "-p", "keyframe_distance:=0.0")
+    try:
+        robot.show(world_images[:2], start=10)
+        assert refuse_to_start(path) == f"{path} is in use by another node; give each node a map of its own"
+        robot.show(world_images[2:4], start=11)
+    finally:
+        robot.close()
+    assert len(KeyframeDatabase(path, *_model_of(path))) == 4
