@@ -62,6 +62,11 @@ class DatabaseError(RuntimeError):
     """The map file cannot be used or written; the message names the file and says what to do."""
 
 
+def first_line(error: BaseException) -> str:
+    """Return what SQLite says without the statement that it may repeat after that."""
+    return str(error).partition("\n")[0]
+
+
 class Facts(NamedTuple):
     """What a map file says of itself."""
 
@@ -111,7 +116,8 @@ def opened(path: Path) -> Iterator[tuple[sqlite3.Connection, Facts]]:
             connection.execute(CACHE)
             yield connection, Facts.of(connection, path)
     except SQLITE_ERRORS as error:
-        raise DatabaseError(f"{path} cannot be read as a map ({error}); restore a copy of the file") from None
+        reason = first_line(error)
+        raise DatabaseError(f"{path} cannot be read as a map ({reason}); restore a copy of the file") from None
 
 
 def _distrust(connection: sqlite3.Connection, path: Path) -> None:
@@ -151,7 +157,7 @@ def _read(connection: sqlite3.Connection, path: Path, words: int) -> Iterator[Co
                 np.frombuffer(b"".join(blobs), "<u8").reshape(-1, words),
             )
     except (*SQLITE_ERRORS, ValueError, TypeError, OverflowError) as error:
-        raise DatabaseError(f"{path} cannot be read ({error}); restore a copy of the file") from None
+        raise DatabaseError(f"{path} cannot be read ({first_line(error)}); restore a copy of the file") from None
 
 
 def _features(connection: sqlite3.Connection, number: int) -> Features | None:
@@ -221,7 +227,7 @@ class MapFile:
                 self._prepare(model_sha256)
             except SQLITE_ERRORS as error:
                 raise DatabaseError(
-                    f"{path} cannot be opened as a map ({error}); name a map file or a new one"
+                    f"{path} cannot be opened as a map ({first_line(error)}); name a map file or a new one"
                 ) from None
             self._resources = resources.pop_all()
 
@@ -302,7 +308,8 @@ class MapFile:
         except FileNotFoundError:
             raise DatabaseError(f"{self._path} was removed while in use; restart the node") from None
         except (*SQLITE_ERRORS, OverflowError) as error:
-            raise DatabaseError(f"{self._path} cannot be written ({error}); check the disk and its space") from None
+            reason = first_line(error)
+            raise DatabaseError(f"{self._path} cannot be written ({reason}); check the disk and its space") from None
 
 
 def _lock_file(path: Path) -> int:

@@ -32,7 +32,7 @@ READERS_OF_PICKLES = {
     "evaluation/datasets/object_array.py",  # VPR-Bench's ground truths: its unpickler knows arrays of data and no more
     "training/efficientnet_lite0.py",  # the published weights: its unpickler knows tensors and no more
 }
-SQL_OF_OURS = {"NOTHING_CLOSED", "', '.join(names)", "', '.join(values)", "places"}
+SQL_OF_OURS = {"closes", "name", "', '.join(names)", "', '.join(values)", "places"}
 """What may stand in an SQL statement beside constants: a number, names of our own columns, question marks."""
 
 
@@ -89,7 +89,7 @@ def test_sql_is_parametrised(path: Path) -> None:
                 elif isinstance(node, ast.BinOp):
                     assert isinstance(node.op, ast.Add), ast.unparse(call)
                 elif isinstance(node, ast.Name) and not node.id.isupper():
-                    assert node.id in ("names", "values", "places"), ast.unparse(call)
+                    assert node.id in ("closes", "name", "names", "values", "places"), ast.unparse(call)
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,16 @@ def test_the_policy_allows_what_the_node_does_and_no_more(tmp_path: Path) -> Non
     found: dict[str, set[str]] = {"subscribe": set(), "publish": set(), "reply": set()}
     everything = ["-p", "compressed:=true", "-p", "keyframe_source:=topic", "-p", "use_sim_time:=true"]
     for image, arguments in (("/camera/image_raw", []), ("/camera/image_raw/compressed", everything)):
-        names = ["-r", "__ns:=/binvpr", "-r", f"image:={image}", "-r", "camera_info:=/camera/camera_info"]
+        names = [
+            "-r",
+            "__ns:=/binvpr",
+            "-r",
+            f"image:={image}",
+            "-r",
+            "camera_info:=/camera/camera_info",
+            "-r",
+            "odometry:=/odom",
+        ]
         with Listener("/listener") as listener, NodeProcess(*names, *arguments, log=tmp_path / "node.log"):
             seen = _wait_for_node(listener.node, image)
         for right, more in seen.items():

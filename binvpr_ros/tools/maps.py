@@ -16,7 +16,7 @@ from binvpr_ros.descriptor import WORD_BITS
 from binvpr_ros.features import Features, FeaturesError
 from binvpr_ros.keyframe_store import MOST_KEYFRAMES
 from binvpr_ros.keyframes import NANOSECONDS
-from binvpr_ros.map_file import SCHEMA, SCHEMA_VERSION, SQLITE_ERRORS, DatabaseError, Facts, columns, opened
+from binvpr_ros.map_file import SCHEMA, SCHEMA_VERSION, SQLITE_ERRORS, DatabaseError, Facts, columns, first_line, opened
 
 MOST_PROBLEMS = 20
 INTEGERS = ("id", "session", "stamp")
@@ -125,7 +125,7 @@ def merge(paths: Sequence[Path], output: Path) -> str:
             (count,) = merged.execute("SELECT COUNT(*) FROM keyframes").fetchone()
         part.rename(output)
     except SQLITE_ERRORS as error:
-        raise DatabaseError(f"{output} cannot be written ({error}); check the disk and its space") from None
+        raise DatabaseError(f"{output} cannot be written ({first_line(error)}); check the disk and its space") from None
     finally:
         part.unlink(missing_ok=True)
     return f"{output}: {count} keyframes in {sessions} sessions"

