@@ -89,7 +89,7 @@ def test_sql_is_parametrised(path: Path) -> None:
                 elif isinstance(node, ast.BinOp):
                     assert isinstance(node.op, ast.Add), ast.unparse(call)
                 elif isinstance(node, ast.Name) and not node.id.isupper():
-                    assert node.id in ("closes", "name", "names", "values", "places"), ast.unparse(call)
+                    assert node.id in ("closes", "name", "names", "steps", "values", "places"), ast.unparse(call)
 
 
 @pytest.mark.parametrize(

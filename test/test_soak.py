@@ -26,10 +26,10 @@ HOURS = float(os.environ.get("SOAK_HOURS", "0.05"))
 RATE = 15
 """Images a second in the recording."""
 WARM_UP = 0.5
-"""Share of the images after which nothing may grow: SQLite fills its cache of 2 MB of the map first."""
-MOST_GROWTH = 0.01 if HOURS >= 1 else 0.03
+"""Share of the images after which nothing may grow: SQLite fills its cache of the map first."""
+MOST_GROWTH = 0.01 if HOURS >= 1 else 0.02
 """Of the memory after warm-up; a run of minutes is not over all of it."""
-KEYFRAME_BYTES = 8 + 4 + 8 + 8
+KEYFRAME_BYTES = 4 + 4 + 8 + 4
 """Of a keyframe in memory: id, session, stamp, what it closes; its descriptor comes on top."""
 
 
