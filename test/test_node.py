@@ -292,7 +292,8 @@ def test_parameters_are_those_of_config(start: Callable[..., Robot]) -> None:
     names = [parameter.name for parameter in Config.parameters()]
     values = robot.call(GetParameters, "get_parameters", GetParameters.Request(names=names)).values
     assert [rclpy.parameter.parameter_value_to_python(value) for value in values] == [
-        parameter.default for parameter in Config.parameters()
+        list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
+        for parameter in Config.parameters()
     ]
     described = robot.call(DescribeParameters, "describe_parameters", DescribeParameters.Request(names=names))
     for parameter, descriptor in zip(Config.parameters(), described.descriptors, strict=True):
