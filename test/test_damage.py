@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from random_features import random_features
 
 from binvpr_ros.database import DatabaseError, KeyframeDatabase
 from binvpr_ros.descriptor import Descriptor
@@ -37,11 +38,7 @@ def descriptor(seed: int) -> Descriptor:
 
 
 def features(seed: int, count: int = 300) -> Features:
-    rng = np.random.default_rng(seed)
-    return Features(
-        (480, 360), rng.integers(0, 1 << 16, (count, 2), np.uint16), rng.integers(0, 256, count, np.uint8),
-        rng.integers(0, 256, (count, 32), np.uint8),
-    )  # fmt: skip
+    return random_features(seed, count)
 
 
 def fill(database: KeyframeDatabase, count: int, start: int = 0) -> None:
