@@ -53,12 +53,13 @@ class LitertBackend:
                 model_content=model, num_threads=threads, experimental_delegates=delegates
             )
             self.interpreter.allocate_tensors()
+            inputs, outputs = self.interpreter.get_input_details(), self.interpreter.get_output_details()
         except SystemError:  # how tflite-runtime reports that it was made for another NumPy
             raise DescriptorError(
                 f"{runtime.__name__.partition('.')[0]} does not work with NumPy {np.__version__}; "
                 "run: pip install ai-edge-litert 'numpy>=1.23.2'"
             ) from None
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError) as error:  # also that names in the model are no UTF-8
             # The first line is the cause; runtimes add what they tried after it.
             reason = str(error).strip().partition("\n")[0]
             if b"LceBconv2d" in model and not delegates:
@@ -66,8 +67,7 @@ class LitertBackend:
                     "the backend litert does not know the Larq operators of this model; use backend:=delegate"
                 ) from None
             raise DescriptorError(f"the model cannot be loaded ({reason}); use one that train_offline wrote") from None
-        inputs, self._output = self.interpreter.get_input_details(), self.interpreter.get_output_details()[0]["index"]
-        self._input = inputs[0]["index"]
+        self._input, self._output = inputs[0]["index"], outputs[0]["index"]
         self.input_shape = tuple(int(side) for side in inputs[0]["shape"])
         self.input_dtype = np.dtype(inputs[0]["dtype"])
 

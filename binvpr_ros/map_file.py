@@ -138,8 +138,8 @@ def columns(connection: sqlite3.Connection) -> list[str]:
 def _read(connection: sqlite3.Connection, path: Path, words: int) -> Iterator[Columns]:
     """Yield all keyframes, by id; raises DatabaseError where one is damaged."""
     size = words * WORD_BITS // 8
-    closes = f"IFNULL(closes, {NOTHING_CLOSED})" if "closes" in columns(connection) else str(NOTHING_CLOSED)
     try:
+        closes = f"IFNULL(closes, {NOTHING_CLOSED})" if "closes" in columns(connection) else str(NOTHING_CLOSED)
         # What closes nothing comes as a number from SQLite, which takes less time than to replace it here.
         rows = connection.execute(f"SELECT id, session, stamp, {closes}, descriptor FROM keyframes ORDER BY id")  # noqa: S608
         while some := rows.fetchmany(ROWS_READ):

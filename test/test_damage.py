@@ -191,6 +191,15 @@ def test_flipped_bits_are_refused_or_do_no_harm(closed_map: bytes, tmp_path: Pat
         try_all(path)
 
 
+@pytest.mark.parametrize("text", [b"stamp INTEGER NOT NULL", b"id INTEGER PRIMARY KEY", b"descriptor BLOB"])
+def test_text_of_the_file_that_is_no_utf8(closed_map: bytes, tmp_path: Path, text: bytes) -> None:
+    path = tmp_path / "map.db"
+    assert text in closed_map
+    for start in range(len(text)):
+        path.write_bytes(closed_map.replace(text, text[:start] + b"\xff" + text[start + 1 :]))
+        try_all(path)
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of a megabyte."""

@@ -139,6 +139,14 @@ def test_a_file_that_is_no_model(backend: str) -> None:
     assert "\n" not in str(refusal.value)
 
 
+def test_names_in_a_model_that_are_no_utf8(model: Path) -> None:
+    data = model.read_bytes()
+    name = load_backend("delegate", data, 1).interpreter.get_input_details()[0]["name"].encode()
+    with pytest.raises(DescriptorError, match="cannot be loaded") as refusal:
+        load_backend("auto", data.replace(name, b"\xff" * len(name)), 1)
+    assert "\n" not in str(refusal.value)
+
+
 def test_every_kernel_gives_the_same_bits(
     network: DescriptorNetwork, model: Path, world_images: list[NDArray[np.uint8]]
 ) -> None:

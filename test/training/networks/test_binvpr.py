@@ -80,7 +80,7 @@ def test_the_descriptor_is_a_pyramid_of_cells() -> None:
     model = build("binvpr20r", "deploy", 128)
     image = np.full((1, 128, 128, 3), 128, np.float32)
     cells = keras.Model(model.input, [model.get_layer(f"pyramid{grid}_norm").output for grid, _, _ in PYRAMID])
-    assert [output.shape[1:] for output in cells.outputs] == [(4, 4, 80), (2, 2, 128), (1, 1, 256)]
+    assert [output.shape[1:] for output in cells.outputs] == [(4 * 4 * 80,), (2 * 2 * 128,), (256,)]
     assert model.output_shape == (None, 4 * 4 * 80 + 2 * 2 * 128 + 256)
     changed = image.copy()
     changed[:, :16, :16] = 255
