@@ -67,6 +67,8 @@ class LitertBackend:
                     "the backend litert does not know the Larq operators of this model; use backend:=delegate"
                 ) from None
             raise DescriptorError(f"the model cannot be loaded ({reason}); use one that train_offline wrote") from None
+        if not inputs or not outputs:
+            raise DescriptorError("the model has no input or no output; use one that train_offline wrote")
         self._input, self._output = inputs[0]["index"], outputs[0]["index"]
         self.input_shape = tuple(int(side) for side in inputs[0]["shape"])
         self.input_dtype = np.dtype(inputs[0]["dtype"])
@@ -141,7 +143,11 @@ class DescriptorNetwork:
                 "use the pair of files that train_offline wrote"
             )
         self._size = (width, height)
-        self.words = self.describe(np.zeros((height, width, 3), np.uint8)).descriptor.size
+        try:
+            self.words = self.describe(np.zeros((height, width, 3), np.uint8)).descriptor.size
+        except (RuntimeError, ValueError, TypeError) as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise DescriptorError(f"{model} cannot be run ({reason}); use one that train_offline wrote") from None
         if self.words != -(-self.card.descriptor_bits // WORD_BITS):
             raise DescriptorError(
                 f"{model} gives {self.words * WORD_BITS} bits, its card says {self.card.descriptor_bits}; "

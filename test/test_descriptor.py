@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from lce_delegate.models import Graph
 from numpy.typing import NDArray
 
 from binvpr_ros import lce_delegate
@@ -144,6 +145,25 @@ def test_names_in_a_model_that_are_no_utf8(model: Path) -> None:
     name = load_backend("delegate", data, 1).interpreter.get_input_details()[0]["name"].encode()
     with pytest.raises(DescriptorError, match="cannot be loaded") as refusal:
         load_backend("auto", data.replace(name, b"\xff" * len(name)), 1)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("side", ["input", "output"])
+def test_a_model_without_input_or_output(side: str) -> None:
+    graph = Graph()
+    tensor = graph.input((1, 4, 4, 3)) if side == "output" else graph.constant(np.zeros((1, 4, 4, 3), np.float32))
+    with pytest.raises(DescriptorError, match="the model has no input or no output; use one"):
+        load_backend("litert", graph.serialize(*[tensor] * (side == "input")), 1)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int64, np.bool_])
+def test_a_model_that_takes_no_images(tmp_path: Path, model: Path, dtype: type[np.generic]) -> None:
+    graph, copy = Graph(), tmp_path / "model.tflite"
+    copy.write_bytes(graph.serialize(graph.input((1, 128, 128, 3), dtype)))
+    content = json.loads(ModelCard.path_for(model).read_text())
+    ModelCard.path_for(copy).write_text(json.dumps({**content, "input_size": [128, 128], "sha256": checksum(copy)}))
+    with pytest.raises(DescriptorError, match=r"cannot be run \(.*\); use one that train_offline wrote") as refusal:
+        DescriptorNetwork(copy)
     assert "\n" not in str(refusal.value)
 
 
