@@ -144,7 +144,7 @@ class Config:
                 f"({self.keyframe_max_interval} s); make it shorter"
             )
 
-        files = [Path(name).resolve() for name in (*self.maps, self.database) if name]
+        files = [os.path.realpath(name) for name in (*self.maps, self.database) if name]
         if twice := [file for file in files if files.count(file) > 1]:
             raise ConfigError(f"{twice[0]} is named twice among maps and database; name it once")
 
@@ -172,11 +172,21 @@ def _check(parameter: dataclasses.Field[Any], value: Any) -> None:
         raise ConfigError(f"{parameter.name} must be a list of texts, not {value!r}")
     if type(value) is not kind:
         raise ConfigError(f"{parameter.name} must be of type {type(parameter.default).__name__}, not {value!r}")
+    texts = value if isinstance(value, tuple) else (value,)
+    if not all(_can_be_path(text) for text in texts if isinstance(text, str)):
+        raise ConfigError(f"{parameter.name} has characters that no file has in its name ({value!r}); write others")
     low, high, choices = (parameter.metadata[key] for key in ("low", "high", "choices"))
     if low is not None and not low <= value <= high:
         raise ConfigError(f"{parameter.name} must be between {low} and {high}, not {value}")
     if choices and value not in choices:
         raise ConfigError(f"{parameter.name} must be one of {', '.join(choices)}, not {value!r}")
+
+
+def _can_be_path(text: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
 
 
 def share_directory() -> Path:

@@ -50,6 +50,8 @@ def test_every_sentence_ends_and_every_range_is_a_range() -> None:
         ({"database": 3}, "database must be of type str"),
         ({"maps": "a.db"}, "maps must be a list of texts, not 'a.db'"),
         ({"maps": ["a.db", 3]}, "maps must be a list of texts, not ('a.db', 3)"),
+        ({"model": "a\0b"}, r"model has characters that no file has in its name ('a\x00b'); write others"),
+        ({"maps": ["a.db", "\ud800"]}, r"maps has characters that no file has in its name (('a.db', '\ud800'"),
         ({"maps": ["/a.db"], "database": "//a.db"}, "/a.db is named twice among maps and database; name it once"),
         ({"keyframe_min_interval": 3.0}, "is longer than keyframe_max_interval"),
     ],

@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m fuzz [TARGET ...] [--seconds S]`: feed targets one after the other, and print how often each was fed."""
+"""`python -m fuzz [TARGET ...] [--seconds S]`: feed targets, all or those named, and print how often each was fed."""
 
 from __future__ import annotations
 
 import argparse
+import base64
+import contextlib
 import os
 import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,30 +42,43 @@ def feed(name: str, seconds: int, seed: int) -> Outcome:
             command, env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)}, text=True, errors="replace", check=False,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=folder,
         )  # fmt: skip
-    done = re.search(r"^Done (\d+) runs in (\d+) second", result.stdout, re.MULTILINE)
-    if result.returncode == 0 and done:
-        return Outcome(int(done[1]), int(done[2]), "")
+        done = re.search(r"^Done (\d+) runs in (\d+) second", result.stdout, re.MULTILINE)
+        if result.returncode == 0 and done:
+            return Outcome(int(done[1]), int(done[2]), "")
+        # libFuzzer shows the shortest inputs alone.
+        inputs = [f"\nBase64: {base64.b64encode(file.read_bytes()).decode()}" for file in Path(folder).glob("*-*")]
     counts = re.findall(r"^#(\d+)\t", result.stdout, re.MULTILINE)
-    return Outcome(int(counts[-1]) if counts else 0, seconds, result.stdout[-4000:])
+    return Outcome(int(counts[-1]) if counts else 0, seconds, result.stdout[-4000:] + "".join(inputs))
 
 
-def main() -> int:
+@contextlib.contextmanager
+def feeding(names: Sequence[str], seconds: int, seed: int) -> Iterator[dict[str, Future[Outcome]]]:
+    """Feed targets, as many at a time as there are cores."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield {name: pool.submit(feed, name, seconds, seed) for name in names}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
     """Feed what the command line names; the exit status is 1 where something failed."""
     parser = argparse.ArgumentParser(prog="fuzz", description=__doc__)
-    parser.add_argument("targets", nargs="*", choices=[*NAMES, []], default=list(NAMES), metavar="TARGET")
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help=", ".join(NAMES))
     parser.add_argument("--seconds", type=int, default=60, help="for each target (default %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="for other rubbish than last time (default %(default)s)")
-    choices = parser.parse_args()
+    choices = parser.parse_args(arguments)
+    names = choices.targets or NAMES
+    if unknown := set(names) - set(NAMES):
+        parser.error(f"there is no target {', '.join(sorted(unknown))}; choose from {', '.join(NAMES)}")
     total, failed = 0, 0
-    for name in choices.targets:
-        outcome = feed(name, choices.seconds, choices.seed)
-        total += outcome.executions
-        failed += bool(outcome.failure)
-        rate = outcome.executions / max(outcome.seconds, 1)
-        print(f"{name}: {outcome.executions} executions, {rate:.0f}/s{', FAILED' * bool(outcome.failure)}", flush=True)
-        if outcome.failure:
-            print(outcome.failure, flush=True)
-    print(f"fuzz: {total} executions of {len(choices.targets)} targets, {failed} failed")
+    with feeding(names, choices.seconds, choices.seed) as fed:
+        for name, future in fed.items():
+            outcome = future.result()
+            total += outcome.executions
+            failed += bool(outcome.failure)
+            rate, sign = outcome.executions / max(outcome.seconds, 1), ", FAILED" * bool(outcome.failure)
+            print(f"{name}: {outcome.executions} executions, {rate:.0f}/s{sign}", flush=True)
+            if outcome.failure:
+                print(outcome.failure, flush=True)
+    print(f"fuzz: {total} executions of {len(names)} targets, {failed} failed")
     return int(failed > 0)
 
 
