@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,6 +47,8 @@ class LitertBackend:
     MODULES = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter")
 
     def __init__(self, model: bytes, threads: int) -> None:
+        if not _has_graph(model):
+            raise DescriptorError("the model cannot be loaded (it has no graph); use one that train_offline wrote")
         runtime = self._import()
         delegates = self._delegates(runtime, threads)
         try:
@@ -90,6 +93,18 @@ class LitertBackend:
         self.interpreter.set_tensor(self._input, batch)
         self.interpreter.invoke()
         return np.asarray(self.interpreter.get_tensor(self._output))
+
+
+def _has_graph(model: bytes) -> bool:
+    """Whether a flatbuffer has what the schema calls subgraphs: runtimes read them without asking."""
+    subgraphs = 2  # their place in the table Model
+    try:
+        (root,) = struct.unpack_from("<I", model)
+        (back,) = struct.unpack_from("<i", model, root)
+        fields, _, *offsets = struct.unpack_from(f"<{2 + subgraphs + 1}H", model, root - back)
+    except struct.error:
+        return False
+    return fields >= 2 * (2 + subgraphs + 1) and offsets[subgraphs] != 0
 
 
 class DelegateBackend(LitertBackend):

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import flatbuffers
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 from hypothesis import given
 from hypothesis import strategies as st
 from lce_delegate.models import Graph
@@ -146,6 +148,14 @@ def test_names_in_a_model_that_are_no_utf8(model: Path) -> None:
     with pytest.raises(DescriptorError, match="cannot be loaded") as refusal:
         load_backend("auto", data.replace(name, b"\xff" * len(name)), 1)
     assert "\n" not in str(refusal.value)
+
+
+def test_a_model_without_a_graph_does_not_reach_the_runtime() -> None:
+    """ai-edge-litert 2.3 reads the number of subgraphs where there are none, and the process ends."""
+    builder = flatbuffers.Builder()
+    builder.Finish(schema.ModelT(version=3, buffers=[schema.BufferT()]).Pack(builder), file_identifier=b"TFL3")
+    with pytest.raises(DescriptorError, match=r"cannot be loaded \(it has no graph\); use one"):
+        load_backend("litert", bytes(builder.Output()), 1)
 
 
 @pytest.mark.parametrize("side", ["input", "output"])
