@@ -95,12 +95,16 @@ class Config:
         10, "This many latest keyframes are no candidates.", low=0, high=1_000_000, live=True
     )
     min_score: float = _parameter(
-        0.15,
+        0.05,
         "Least score of a loop closure: 0 is the map's median similarity, 1 that of neighbours.",
         low=0.0,
         high=1.0,
         live=True,
     )
+    sequence_keyframes: int = _parameter(
+        1, "Latest keyframes that are matched together, at any speed along the map; 1: each alone.", low=1, high=100,
+        live=True,
+    )  # fmt: skip
     confirmations: int = _parameter(
         2, "Preceding keyframes that must have matched near the same place.", low=0, high=100, live=True
     )
@@ -117,7 +121,7 @@ class Config:
     )
     verify: bool = _parameter(True, "Publish what local features verify by geometry, and nothing else.", live=True)
     min_inliers: int = _parameter(
-        30, "Matches of local features that must obey one motion of the camera.", low=8, high=500, live=True
+        40, "Matches of local features that must obey one motion of the camera.", low=8, high=500, live=True
     )
     verification_time: float = _parameter(
         0.02,

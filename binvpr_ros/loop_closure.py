@@ -25,9 +25,10 @@ from numpy.typing import NDArray
 
 from binvpr_ros.config import Config
 from binvpr_ros.database import KeyframeDatabase
-from binvpr_ros.descriptor import WORD_BITS
+from binvpr_ros.descriptor import WORD_BITS, hamming
 from binvpr_ros.features import Camera, Features, verify
 from binvpr_ros.keyframes import NANOSECONDS, NOTHING_CLOSED, Keyframe
+from binvpr_ros.sequence import SequenceMatcher
 
 NOT_VERIFIED = -1
 COUNTED_AT_ONCE = 1 << 15
@@ -192,6 +193,7 @@ class LoopCloser:
         self._verify = verify
         self._neighbour_similarities: deque[float] = deque(maxlen=self.NEIGHBOURS)
         self._previous: list[_Candidate] = []
+        self._sequence = SequenceMatcher()
 
     def decide(
         self, query: Keyframe, database: KeyframeDatabase, config: Config, camera: Camera | None = None
@@ -203,7 +205,7 @@ class LoopCloser:
         previous, self._previous = self._previous, []
         if len(database) == 0:
             return Verdict(refused=[Refused(Refusal.NO_HISTORY)])
-        distances = database.distances(query.descriptor)
+        distances = self._distances(query, database, config)
         # A map has many keyframes, and few distances that they can be at: all that follows is reckoned for the latter.
         bits = query.descriptor.size * WORD_BITS
         similarities = 1.0 - 2.0 * np.arange(bits + 1) / bits
@@ -229,6 +231,16 @@ class LoopCloser:
         """Start anew, as after a reset: nothing that was matched before confirms anything."""
         self._neighbour_similarities.clear()
         self._previous = []
+        self._sequence.forget()
+
+    def _distances(self, query: Keyframe, database: KeyframeDatabase, config: Config) -> NDArray[np.uint32]:
+        """Return the distances [K] of `query`, or those of the sequence that ends with it."""
+        distances = database.distances(query.descriptor)
+        if config.sequence_keyframes == 1:
+            self._sequence.forget()  # the parameter may change while the node runs
+            return distances
+        keyframes, reach = config.sequence_keyframes, config.confirmation_window
+        return np.rint(self._sequence.follow(distances, database.ids, keyframes, reach)).astype(np.uint32)
 
     def _within_window(self, query: Keyframe, database: KeyframeDatabase, config: Config) -> NDArray[np.bool_]:
         """Return which keyframes [K] are too near in time, or among the latest, to be matched."""
@@ -290,8 +302,8 @@ class LoopCloser:
             elif config.verify:
                 reason, inliers = trial.of(candidate, match)
             if reason is None:
-                hamming = int(trial.distances[candidate.position])
-                closures.append(LoopClosure(query, match, hamming, _reported(candidate.score), inliers))
+                bits = int(hamming(match.descriptor, query.descriptor))
+                closures.append(LoopClosure(query, match, bits, _reported(candidate.score), inliers))
             else:
                 refusals.append(Refused(reason, match, _reported(candidate.score)))
         return Verdict(closures, refusals)

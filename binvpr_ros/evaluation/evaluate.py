@@ -72,7 +72,7 @@ class Evaluation:
         if choices.plots:
             choices.plots.mkdir(parents=True, exist_ok=True)
         for dataset in itertools.chain([first], datasets):
-            comparison = Comparison(dataset, choices.seqslam, choices.plots)
+            comparison = Comparison(dataset, choices.seqslam, choices.plots, choices.sequence_keyframes)
             for method in methods:
                 with self._leaving_out(f"{method.name} on {dataset.name}"):
                     comparison.measure(method)
@@ -248,6 +248,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "--seqslam", type=int, metavar="N", help=f"also match sequences of N images (0: none; --all: {SEQUENCE_LENGTH})"
     )
     methods.add_argument(
+        "--sequence-keyframes", type=int, default=0, metavar="N",
+        help="also match sequences as the node does with this parameter (default 0: none)",
+    )  # fmt: skip
+    methods.add_argument(
         "--threads", type=int, default=Config.threads, metavar="N", help="for models (default %(default)s)"
     )
     output = parser.add_argument_group("output")
@@ -282,8 +286,11 @@ def _check(parser: argparse.ArgumentParser, choices: argparse.Namespace) -> None
     for condition, sentence in wrong:
         if condition:
             parser.error(sentence)
-    most = {"exclude_seconds": Config.bounds("exclusion_time")[1], "threads": Config.bounds("threads")[1]}
-    for name in ("tolerance", "radius", "angle", "exclude_seconds", "seqslam", "threads"):
+    most = {
+        "exclude_seconds": Config.bounds("exclusion_time")[1], "threads": Config.bounds("threads")[1],
+        "sequence_keyframes": Config.bounds("sequence_keyframes")[1],
+    }  # fmt: skip
+    for name in ("tolerance", "radius", "angle", "exclude_seconds", "seqslam", "sequence_keyframes", "threads"):
         value, low, high = getattr(choices, name), int(name == "threads"), most.get(name, sys.maxsize)
         if value is not None and not low <= value <= high:
             parser.error(f"--{name.replace('_', '-')} must be between {low} and {high}, not {value}")

@@ -21,20 +21,24 @@ from binvpr_ros.evaluation.datasets.dataset import Images
 from binvpr_ros.evaluation.methods import BinaryNetwork, Method, MethodError, Similarities
 from binvpr_ros.evaluation.metrics import PrecisionRecall, Retrieval
 from binvpr_ros.evaluation.report import Result
-from binvpr_ros.evaluation.sequence_matching import match_sequences
+from binvpr_ros.evaluation.sequence_matching import follow_sequences, match_sequences
 
 
 class Comparison:
     """All methods on one data set: their results, and pictures into the folder `pictures` where there is one.
 
     A method that is no network is driven through the loop-closure stage once there is a network.
-    With a `sequence_length` other than 0 each method is measured again over sequences of so many images (SeqSLAM).
+    With a `sequence_length` other than 0 each method is measured again over sequences of so many images (SeqSLAM), and
+    with `sequence_keyframes` other than 0 as the node matches them with that parameter.
     """
 
-    def __init__(self, dataset: Dataset, sequence_length: int = 0, pictures: Path | None = None) -> None:
+    def __init__(
+        self, dataset: Dataset, sequence_length: int = 0, pictures: Path | None = None, sequence_keyframes: int = 0
+    ) -> None:
         self.dataset = dataset
         self.results: list[Result] = []
         self._sequence_length = sequence_length
+        self._sequence_keyframes = sequence_keyframes
         self._pictures = pictures
         self.drives: dict[str, Drive] = {}  # by the method's name; the first is a network's
         self._curves: dict[str, PrecisionRecall] = {}
@@ -77,7 +81,13 @@ class Comparison:
             drive = next(iter(self.drives.values())).with_similarities(similarities)
         if drive is not None:
             self.drives[name] = drive
-        self._add(name, similarities, bits, milliseconds, drive)
+        stage = drive.through(drive.config) if drive else None
+        self._add(name, similarities, bits, milliseconds, drive, stage)
+        if self._sequence_keyframes:
+            keyframes = self._sequence_keyframes
+            stage = drive.through(drive.config.replace(sequence_keyframes=keyframes)) if drive else None
+            followed = follow_sequences(similarities, keyframes)
+            self._add(f"{name}, sequence_keyframes {keyframes}", followed, bits, stage=stage)
         if self._sequence_length:
             matched = match_sequences(similarities, self.dataset.candidates, self._sequence_length)
             self._add(f"{name}, sequences of {self._sequence_length}", matched, bits)
@@ -95,10 +105,10 @@ class Comparison:
         bits: int | None,
         milliseconds: float | None = None,
         drive: Drive | None = None,
+        stage: ClosureStage | None = None,
     ) -> None:
         dataset = self.dataset
         retrieval = Retrieval.of_similarities(similarities, dataset.truth, dataset.candidates)
-        stage = drive.through(drive.config) if drive else None
         self.results.append(
             Result(
                 dataset.name, dataset.conditions, name, len(dataset.queries), len(dataset.references), bits,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SeqSLAM: match short sequences of images where single ones do not tell places apart."""
+"""Match sequences of images where single ones do not tell places apart: SeqSLAM, and what the node does."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from binvpr_ros.config import Config
 from binvpr_ros.evaluation.methods import Similarities
+from binvpr_ros.sequence import SequenceMatcher
 
 WINDOW = 10  # references around each, over which contrast is made even
 SPEEDS = np.linspace(0.8, 1.25, 10)  # references a query
@@ -50,6 +52,19 @@ def match_sequences(similarities: Similarities, candidates: NDArray[np.bool_] | 
             total += padded[row : row + queries, column : column + references]
         np.maximum(best, total, out=best)
     return np.where(candidates, best / np.float32(length), np.float32(-np.inf))
+
+
+def follow_sequences(similarities: Similarities, keyframes: int) -> Similarities:
+    """Return how similar the sequence that ends at each query is to the references [Q,R], with `sequence_keyframes`.
+
+    As the node does it, where every image is a keyframe, and with its usual `confirmation_window`.
+    """
+    matcher, ids, reach = (
+        SequenceMatcher(),
+        np.arange(similarities.shape[1], dtype=np.int32),
+        Config.confirmation_window,
+    )
+    return np.stack([1 - matcher.follow(1 - row, ids, keyframes, reach) for row in similarities])
 
 
 def _round(value: float) -> int:

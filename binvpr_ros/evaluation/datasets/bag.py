@@ -110,16 +110,16 @@ class PosedBag(PosedSequence):
                 number = entries[-1].number + 1 if entries and entries[-1].time == time else 0
                 entries.append(_Entry(time, number))
                 stamps.append(_stamp(reader.deserialize(raw, connection.msgtype)))
-            track = [
+            # What fields a message has the bag itself says, so that they may be missing.
+            messages = [
                 reader.deserialize(raw, connection.msgtype)
                 for connection, _, raw in reader.messages(pose_connections)
             ]  # fmt: skip
+            image_stamps = np.array(stamps, np.int64)
+            pose_stamps = np.array([_stamp(message) for message in messages], np.int64)
+            poses = np.array([_pose(message) for message in messages])
         name = path.absolute().stem if path.is_file() else path.absolute().name
-        image_stamps = np.array(stamps, np.int64)
-        found, positions, rotations = poses_of_images(
-            name, image_stamps, np.array([_stamp(message) for message in track], np.int64),
-            np.array([_pose(message) for message in track]), POSE_TOLERANCE,
-        )  # fmt: skip
+        found, positions, rotations = poses_of_images(name, image_stamps, pose_stamps, poses, POSE_TOLERANCE)
         images = BagImages(path, image_connections[0].topic, [entries[at] for at in found])
         left_out = len(entries) - len(found)
         return cls.from_poses(name, images, image_stamps[found], positions, rotations, options, left_out)

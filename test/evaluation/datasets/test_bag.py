@@ -271,6 +271,23 @@ def test_bags_without_images_or_poses(tmp_path: Path, ros2: Messages, pictures: 
         PosedBag.read(ros2.write(tmp_path / "d", entries[:4] + zeros), Options())
 
 
+@pytest.mark.skipif(version("rosbags") < "0.11", reason="rosbags before 0.11 reads whole folders alone")
+@pytest.mark.parametrize(
+    ("defined", "instead"),
+    [(b"Point position", b"Point puzition"), (b"int32 sec\n", b"int32 set\n"), (b"Pose pose", b"Pose pore")],
+)
+def test_a_bag_whose_messages_have_other_fields_than_their_names_say(
+    tmp_path: Path, ros2: Messages, pictures: Pictures, defined: bytes, instead: bytes
+) -> None:
+    (file,) = ros2.write(tmp_path / "drive", drive(ros2, pictures)).glob("*.mcap")
+    data = file.read_bytes()
+    assert defined in data
+    file.write_bytes(data.replace(defined, instead))
+    with pytest.raises(DatasetError, match="cannot be read as a bag") as refused:
+        PosedBag.read(file, Options())
+    assert "\n" not in str(refused.value)
+
+
 @pytest.mark.parametrize("name", ["b.bag", "b.mcap", "b.db3", "folder", "away.bag"])
 def test_what_is_no_bag(tmp_path: Path, name: str) -> None:
     (tmp_path / "folder").mkdir()
