@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from binvpr_ros.config import Config
 from binvpr_ros.database import KeyframeDatabase
-from binvpr_ros.descriptor import Descriptor
+from binvpr_ros.descriptor import Descriptor, hamming
 from binvpr_ros.features import Camera, Features
 from binvpr_ros.keyframes import NANOSECONDS, NOTHING_CLOSED, Keyframe
 from binvpr_ros.loop_closure import (
@@ -225,6 +225,34 @@ def test_forget_ends_all_streaks() -> None:
     drive.through([5, 6])
     drive.closer.forget()
     assert reasons(drive.through([7])[0]) == [Refusal.NOT_CONFIRMED]
+
+
+def misleading(number: int) -> Descriptor:
+    """Return the descriptor of a place of which much shows, as it seems, another place far from it."""
+    rng = np.random.default_rng(number)
+    share = rng.random(BITS)
+    other = rng.choice([far for far in range(60) if abs(far - number) > 8])
+    own, others, noise = (
+        np.unpackbits(bits.view(np.uint8)) for bits in (place(number), place(other), place(0.0, noise=0.5))
+    )
+    return np.packbits(np.where(share < 0.3, own, np.where(share < 0.7, others, noise))).view(np.uint64)
+
+
+@pytest.mark.parametrize(("keyframes", "right"), [(1, 0), (5, 25)])
+def test_in_a_sequence_what_misleads_one_image_does_not_count(keyframes: int, right: int) -> None:
+    drive = Drive(CONFIG.replace(sequence_keyframes=keyframes, min_score=0.05, confirmations=0, max_candidates=1))
+    drive.through(range(60))
+    drive.database.new_session()
+    drive.closer.forget()
+    way = range(0, 60, 2)
+    verdicts = [drive.at(misleading(number)) for number in way]
+    found = [abs(verdict.closures[0].match.id - number) <= 1 for number, verdict in zip(way, verdicts, strict=True)]
+    assert sum(found) >= right
+    assert (sum(found) < 10) == (keyframes == 1)
+    for verdict in verdicts:
+        (closure,) = verdict.closures
+        own = hamming(closure.match.descriptor, closure.query.descriptor)
+        assert closure.hamming == own  # of the two images, not of the sequence
 
 
 class PlainLoopCloser(LoopCloser):

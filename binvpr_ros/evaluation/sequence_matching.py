@@ -59,11 +59,8 @@ def follow_sequences(similarities: Similarities, keyframes: int) -> Similarities
 
     As the node does it, where every image is a keyframe, and with its usual `confirmation_window`.
     """
-    matcher, ids, reach = (
-        SequenceMatcher(),
-        np.arange(similarities.shape[1], dtype=np.int32),
-        Config.confirmation_window,
-    )
+    matcher, reach = SequenceMatcher(), Config.confirmation_window
+    ids = np.arange(similarities.shape[1], dtype=np.int32)
     return np.stack([1 - matcher.follow(1 - row, ids, keyframes, reach) for row in similarities])
 
 

@@ -57,19 +57,21 @@ def test_several_methods_in_one_run_with_pictures(
     np.save(tmp_path / "oracle.npy", similarities)
     status = run(
         monkeypatch, "--dataset", traverses, "--baseline", "hog", "--similarities", tmp_path / "oracle.npy",
-        "--seqslam", 3, "--plots", tmp_path / "plots", "--json", tmp_path / "out.json",
+        "--seqslam", 3, "--sequence-keyframes", 4, "--plots", tmp_path / "plots", "--json", tmp_path / "out.json",
         "--markdown", tmp_path / "out.md",
     )  # fmt: skip
     assert status == 0
     assert "oracle" in capsys.readouterr().out
     results = json.loads((tmp_path / "out.json").read_text())["results"]
-    assert [entry["method"] for entry in results] == ["hog", "hog, sequences of 3", "oracle", "oracle, sequences of 3"]
-    assert results[2]["recall_at_100_precision"] == 1.0
+    forms = ("{}", "{}, sequence_keyframes 4", "{}, sequences of 3")
+    names = [form.format(method) for method in ("hog", "oracle") for form in forms]
+    assert [entry["method"] for entry in results] == names
+    assert results[3]["recall_at_100_precision"] == 1.0
     assert "| oracle |" in (tmp_path / "out.md").read_text()
     assert sorted(file.name for file in (tmp_path / "plots").iterdir()) == sorted(
         ["hall_precision_recall.png"]
-        + [f"hall_{method}_{picture}.png" for method in ("hog", "hog_sequences_of_3", "oracle", "oracle_sequences_of_3")
-           for picture in ("matches", "similarity")]
+        + [f"hall_{name.replace(', ', '_').replace(' ', '_')}_{picture}.png"
+           for name in names for picture in ("matches", "similarity")]
     )  # fmt: skip
 
 
