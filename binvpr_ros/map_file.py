@@ -18,7 +18,7 @@ import numpy as np
 from binvpr_ros.descriptor import WORD_BITS
 from binvpr_ros.features import Features, FeaturesError
 from binvpr_ros.keyframe_store import MOST_KEYFRAMES, Columns
-from binvpr_ros.keyframes import NOTHING_CLOSED, Keyframe
+from binvpr_ros.keyframes import NANOSECONDS, NOTHING_CLOSED, Keyframe
 
 SCHEMA_VERSION = 3
 SCHEMA = """
@@ -46,6 +46,8 @@ UPDATE map SET schema_version = 3;
 }
 """What makes a map of each earlier version one of the next."""
 MOST_WORDS = 1 << 16
+LATEST_STAMP = (1 << 31) * NANOSECONDS
+"""Nanoseconds: the seconds of a ROS time have 32 bits, one of them for the sign."""
 ROWS_READ = 256
 """Keyframes that are read from the file at a time; what Python makes of more does not stay in the processor's cache."""
 MOST_BYTES = 1 << 20
@@ -148,11 +150,14 @@ def _read(connection: sqlite3.Connection, path: Path, words: int) -> Iterator[Co
                 # Rows of the topic have 32 bits for an id.
                 if len(blob) != size or not 0 <= number < MOST_KEYFRAMES or session < 0:
                     raise DatabaseError(f"{path} is damaged at keyframe {number}; restore a copy of the file")
+            # SQLite keeps a text in an INTEGER column too, and a fraction, which an array of integers refuses.
+            times = np.frombuffer(array("q", stamps), np.int64)
+            if (wrong := np.flatnonzero((times < -LATEST_STAMP) | (times >= LATEST_STAMP))).size:
+                raise DatabaseError(f"{path} is damaged at keyframe {ids[wrong[0]]}; restore a copy of the file")
             yield Columns(
-                # SQLite keeps a text in an INTEGER column too, and a fraction, which an array of integers refuses.
                 np.frombuffer(array("i", ids), np.int32),
                 np.frombuffer(array("i", sessions), np.int32),
-                np.frombuffer(array("q", stamps), np.int64),
+                times,
                 np.frombuffer(array("i", closed), np.int32),
                 np.frombuffer(b"".join(blobs), "<u8").reshape(-1, words),
             )

@@ -200,6 +200,18 @@ def test_text_of_the_file_that_is_no_utf8(closed_map: bytes, tmp_path: Path, tex
         try_all(path)
 
 
+@pytest.mark.parametrize("stamp", [2**63 - 1, -(2**63), 2**31 * 10**9])
+def test_a_stamp_that_is_no_time_of_ros(closed_map: bytes, tmp_path: Path, stamp: int) -> None:
+    path = tmp_path / "map.db"
+    path.write_bytes(closed_map)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE keyframes SET stamp = ? WHERE id = 3", (stamp,))
+        connection.commit()
+    assert problems(path) == ["keyframe 3: its stamp is out of range"]
+    with pytest.raises(DatabaseError, match="is damaged at keyframe 3; restore a copy of the file"):
+        KeyframeDatabase(path, MODEL, WORDS)
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of a megabyte."""

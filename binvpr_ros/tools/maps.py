@@ -16,13 +16,23 @@ from binvpr_ros.descriptor import WORD_BITS
 from binvpr_ros.features import Features, FeaturesError
 from binvpr_ros.keyframe_store import MOST_KEYFRAMES
 from binvpr_ros.keyframes import NANOSECONDS
-from binvpr_ros.map_file import SCHEMA, SCHEMA_VERSION, SQLITE_ERRORS, DatabaseError, Facts, columns, first_line, opened
+from binvpr_ros.map_file import (
+    LATEST_STAMP,
+    SCHEMA,
+    SCHEMA_VERSION,
+    SQLITE_ERRORS,
+    DatabaseError,
+    Facts,
+    columns,
+    first_line,
+    opened,
+)
 
 MOST_PROBLEMS = 20
 INTEGERS = ("id", "session", "stamp")
 LATER_COLUMNS = ("features", "closes", "thumbnail")
 """Those that a map of an earlier version may lack."""
-LIMITS = {"id": MOST_KEYFRAMES, "session": 1 << 31}
+LIMITS = {"id": (0, MOST_KEYFRAMES), "session": (0, 1 << 31), "stamp": (-LATEST_STAMP, LATEST_STAMP)}
 JPEG = b"\xff\xd8\xff"
 """How such a file begins."""
 
@@ -81,7 +91,7 @@ def _problems_of(row: dict[str, Any], facts: Facts) -> Iterator[str]:
     for name in INTEGERS:
         if not isinstance(row[name], int):
             yield f"its {name} is no integer"
-        elif name in LIMITS and not 0 <= row[name] < LIMITS[name]:
+        elif not LIMITS[name][0] <= row[name] < LIMITS[name][1]:
             yield f"its {name} is out of range"
     descriptor, features, closes, thumbnail = row["descriptor"], *(row.get(name) for name in LATER_COLUMNS)
     if not isinstance(descriptor, bytes) or len(descriptor) != length:
