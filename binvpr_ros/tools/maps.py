@@ -29,10 +29,10 @@ from binvpr_ros.map_file import (
 )
 
 MOST_PROBLEMS = 20
-INTEGERS = ("id", "session", "stamp")
+INTEGERS = {"id": (0, MOST_KEYFRAMES), "session": (0, 1 << 31), "stamp": (-LATEST_STAMP, LATEST_STAMP)}
+"""The least value of each, and what it stays below."""
 LATER_COLUMNS = ("features", "closes", "thumbnail")
 """Those that a map of an earlier version may lack."""
-LIMITS = {"id": (0, MOST_KEYFRAMES), "session": (0, 1 << 31), "stamp": (-LATEST_STAMP, LATEST_STAMP)}
 JPEG = b"\xff\xd8\xff"
 """How such a file begins."""
 
@@ -88,10 +88,10 @@ def _whole_rows(path: Path, connection: sqlite3.Connection, facts: Facts) -> Ite
 
 def _problems_of(row: dict[str, Any], facts: Facts) -> Iterator[str]:
     length = facts.words * WORD_BITS // 8
-    for name in INTEGERS:
+    for name, (least, limit) in INTEGERS.items():
         if not isinstance(row[name], int):
             yield f"its {name} is no integer"
-        elif not LIMITS[name][0] <= row[name] < LIMITS[name][1]:
+        elif not least <= row[name] < limit:
             yield f"its {name} is out of range"
     descriptor, features, closes, thumbnail = row["descriptor"], *(row.get(name) for name in LATER_COLUMNS)
     if not isinstance(descriptor, bytes) or len(descriptor) != length:
