@@ -205,14 +205,14 @@ class LoopCloser:
         previous, self._previous = self._previous, []
         if len(database) == 0:
             return Verdict(refused=[Refused(Refusal.NO_HISTORY)])
-        distances = self._distances(query, database, config)
+        within_window = self._within_window(query, database, config)
+        distances = self._distances(query, database, config, within_window)
         # A map has many keyframes, and few distances that they can be at: all that follows is reckoned for the latter.
         bits = query.descriptor.size * WORD_BITS
         similarities = 1.0 - 2.0 * np.arange(bits + 1) / bits
 
         if database.sessions[-1] == query.session:
             self._neighbour_similarities.append(float(similarities[distances[-1]]))
-        within_window = self._within_window(query, database, config)
         if within_window.all():
             return Verdict(refused=[Refused(Refusal.NO_HISTORY)])
 
@@ -233,14 +233,17 @@ class LoopCloser:
         self._previous = []
         self._sequence.forget()
 
-    def _distances(self, query: Keyframe, database: KeyframeDatabase, config: Config) -> NDArray[np.uint32]:
+    def _distances(
+        self, query: Keyframe, database: KeyframeDatabase, config: Config, within_window: NDArray[np.bool_]
+    ) -> NDArray[np.uint32]:
         """Return the distances [K] of `query`, or those of the sequence that ends with it."""
         distances = database.distances(query.descriptor)
         if config.sequence_keyframes == 1:
             self._sequence.forget()  # the parameter may change while the node runs
             return distances
         keyframes, reach = config.sequence_keyframes, config.confirmation_window
-        return np.rint(self._sequence.follow(distances, database.ids, keyframes, reach)).astype(np.uint32)
+        followed = self._sequence.follow(distances, database.ids, within_window, keyframes, reach)
+        return np.rint(followed).astype(np.uint32)
 
     def _within_window(self, query: Keyframe, database: KeyframeDatabase, config: Config) -> NDArray[np.bool_]:
         """Return which keyframes [K] are too near in time, or among the latest, to be matched."""

@@ -28,21 +28,26 @@ class SequenceMatcher:
         self._paths = []
 
     def follow(
-        self, distances: NDArray[Any], ids: NDArray[np.int32], keyframes: int, reach: int
+        self,
+        distances: NDArray[Any],
+        ids: NDArray[np.int32],
+        present: NDArray[np.bool_],
+        keyframes: int,
+        reach: int,
     ) -> NDArray[np.float32]:
         """Return the distances [K] of the sequence that ends with a keyframe at `distances` [K] to those of `ids` [K].
 
         Each is the mean along the best path that ends there. An earlier keyframe weighs 1 - 1/`keyframes` times what
-        the one after it does.
+        the one after it does. No path leads through keyframes of the `present` [K], which look like every query: theirs
+        is the keyframe's own distance.
         """
         own = distances.astype(np.float32)
         weight = np.float32(1 / keyframes)
         before = [self._at(ids, path, own) for path in self._paths] or [own, own]
+        forwards, backwards = (np.where(present, np.float32(np.inf), path) for path in before)
+        least = _least_of_preceding(forwards, reach), _least_of_preceding(backwards[::-1], reach)[::-1]
         self._ids = ids.copy()
-        self._paths = [
-            own * weight + _least_of_preceding(before[0], reach) * (1 - weight),
-            own * weight + _least_of_preceding(before[1][::-1], reach)[::-1] * (1 - weight),
-        ]
+        self._paths = [np.where(present, own, own * weight + along * (1 - weight)) for along in least]
         return np.minimum(*self._paths)
 
     def _at(self, ids: NDArray[np.int32], path: NDArray[np.float32], new: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -18,7 +20,11 @@ def random_distances(seed: int, queries: int, references: int) -> NDArray[np.uin
 
 def followed(distances: NDArray[np.uint32], keyframes: int = KEYFRAMES, reach: int = REACH) -> NDArray[np.float32]:
     matcher, ids = SequenceMatcher(), np.arange(distances.shape[1], dtype=np.int32)
-    return np.stack([matcher.follow(row, ids, keyframes, reach) for row in distances])
+    return np.stack([matcher.follow(row, ids, nothing_of(row), keyframes, reach) for row in distances])
+
+
+def nothing_of(row: NDArray[Any]) -> NDArray[np.bool_]:
+    return np.zeros(row.shape, np.bool_)
 
 
 @given(
@@ -66,8 +72,8 @@ def test_keyframes_that_come_and_go_leave_the_others_as_they_are() -> None:
             there = (ids < 25) & (ids != 3)  # more, and one is forgotten
         elif number == 5:
             there = ids < 30
-        expected = whole.follow(row, ids, KEYFRAMES, 0)
-        found = changing.follow(row[there], ids[there], KEYFRAMES, 0)
+        expected = whole.follow(row, ids, nothing_of(row), KEYFRAMES, 0)
+        found = changing.follow(row[there], ids[there], nothing_of(row[there]), KEYFRAMES, 0)
         old = there & (ids < 20) & (ids != 3)
         np.testing.assert_allclose(found[old[there]], expected[old])
 
@@ -75,14 +81,28 @@ def test_keyframes_that_come_and_go_leave_the_others_as_they_are() -> None:
 def test_after_forgetting_the_next_keyframe_is_the_first() -> None:
     distances, ids = random_distances(3, 2, 10), np.arange(10, dtype=np.int32)
     matcher = SequenceMatcher()
-    matcher.follow(distances[0], ids, KEYFRAMES, REACH)
+    matcher.follow(distances[0], ids, nothing_of(ids), KEYFRAMES, REACH)
     matcher.forget()
-    np.testing.assert_allclose(matcher.follow(distances[1], ids, KEYFRAMES, 0), distances[1], rtol=1e-6)
+    np.testing.assert_allclose(
+        matcher.follow(distances[1], ids, nothing_of(ids), KEYFRAMES, 0), distances[1], rtol=1e-6
+    )
 
 
 def test_a_map_that_was_empty() -> None:
     matcher, none = SequenceMatcher(), np.empty(0, np.int32)
-    assert matcher.follow(np.empty(0, np.uint32), none, KEYFRAMES, REACH).shape == (0,)
-    found = matcher.follow(np.array([7, 9], np.uint32), np.array([4, 5], np.int32), KEYFRAMES, 0)
+    assert matcher.follow(np.empty(0, np.uint32), none, nothing_of(none), KEYFRAMES, REACH).shape == (0,)
+    found = matcher.follow(np.array([7, 9], np.uint32), np.array([4, 5], np.int32), np.zeros(2, np.bool_), KEYFRAMES, 0)
     np.testing.assert_array_equal(found, [7, 9])
-    assert matcher.follow(np.empty(0, np.uint32), none, KEYFRAMES, REACH).shape == (0,)
+    assert matcher.follow(np.empty(0, np.uint32), none, nothing_of(none), KEYFRAMES, REACH).shape == (0,)
+
+
+@given(seed=st.integers(0, 2**32 - 1), keyframes=st.integers(2, 9), first=st.integers(1, 15))
+def test_no_path_leads_through_the_present(seed: int, keyframes: int, first: int) -> None:
+    """What lies before the present is found as if that were not in the map; the present has its own distances."""
+    distances, ids = random_distances(seed, 6, 15), np.arange(15, dtype=np.int32)
+    present, matcher, before = ids >= first, SequenceMatcher(), ids[:first]
+    expected = followed(distances[:, :first], keyframes)
+    for row, without in zip(distances, expected, strict=True):
+        found = matcher.follow(row, ids, present, keyframes, REACH)
+        np.testing.assert_array_equal(found[before], without)
+        np.testing.assert_array_equal(found[first:], row[first:])

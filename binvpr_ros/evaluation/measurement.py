@@ -86,7 +86,7 @@ class Comparison:
         if self._sequence_keyframes:
             keyframes = self._sequence_keyframes
             stage = drive.through(drive.config.replace(sequence_keyframes=keyframes)) if drive else None
-            followed = follow_sequences(similarities, keyframes)
+            followed = follow_sequences(similarities, self.dataset.candidates, keyframes)
             self._add(f"{name}, sequence_keyframes {keyframes}", followed, bits, stage=stage)
         if self._sequence_length:
             matched = match_sequences(similarities, self.dataset.candidates, self._sequence_length)

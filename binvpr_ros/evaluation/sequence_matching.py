@@ -54,14 +54,16 @@ def match_sequences(similarities: Similarities, candidates: NDArray[np.bool_] | 
     return np.where(candidates, best / np.float32(length), np.float32(-np.inf))
 
 
-def follow_sequences(similarities: Similarities, keyframes: int) -> Similarities:
+def follow_sequences(similarities: Similarities, candidates: NDArray[np.bool_], keyframes: int) -> Similarities:
     """Return how similar the sequence that ends at each query is to the references [Q,R], with `sequence_keyframes`.
 
-    As the node does it, where every image is a keyframe, and with its usual `confirmation_window`.
+    As the node does it, where every image is a keyframe, and with its usual `confirmation_window`. What is no
+    candidate [Q,R] is the query's present.
     """
     matcher, reach = SequenceMatcher(), Config.confirmation_window
     ids = np.arange(similarities.shape[1], dtype=np.int32)
-    return np.stack([1 - matcher.follow(1 - row, ids, keyframes, reach) for row in similarities])
+    rows = zip(similarities, ~candidates, strict=True)
+    return np.stack([1 - matcher.follow(1 - row, ids, present, keyframes, reach) for row, present in rows])
 
 
 def _round(value: float) -> int:
