@@ -79,8 +79,8 @@ class Facts(NamedTuple):
     @classmethod
     def of(cls, connection: sqlite3.Connection, path: Path) -> Facts:
         """Read them; raises DatabaseError where they make no sense, or a later program wrote them."""
-        row = connection.execute("SELECT schema_version, model_sha256, descriptor_words FROM map").fetchone()
-        facts = None if row is None else cls(*row)
+        rows = connection.execute("SELECT schema_version, model_sha256, descriptor_words FROM map LIMIT 2").fetchall()
+        facts = cls(*rows[0]) if len(rows) == 1 else None
         if (
             facts is None
             or not isinstance(facts.model, str)
@@ -144,12 +144,14 @@ def _read(connection: sqlite3.Connection, path: Path, words: int) -> Iterator[Co
         closes = f"IFNULL(closes, {NOTHING_CLOSED})" if "closes" in columns(connection) else str(NOTHING_CLOSED)
         # What closes nothing comes as a number from SQLite, which takes less time than to replace it here.
         rows = connection.execute(f"SELECT id, session, stamp, {closes}, descriptor FROM keyframes ORDER BY id")  # noqa: S608
+        last = -1
         while some := rows.fetchmany(ROWS_READ):
             ids, sessions, stamps, closed, blobs = zip(*some, strict=True)
             for number, session, blob in zip(ids, sessions, blobs, strict=True):
-                # Rows of the topic have 32 bits for an id.
-                if len(blob) != size or not 0 <= number < MOST_KEYFRAMES or session < 0:
+                # Rows of the topic have 32 bits for an id, and a stranger's table may have one twice.
+                if len(blob) != size or not last < number < MOST_KEYFRAMES or session < 0:
                     raise DatabaseError(f"{path} is damaged at keyframe {number}; restore a copy of the file")
+                last = number
             # SQLite keeps a text in an INTEGER column too, and a fraction, which an array of integers refuses.
             times = np.frombuffer(array("q", stamps), np.int64)
             if (wrong := np.flatnonzero((times < -LATEST_STAMP) | (times >= LATEST_STAMP))).size:

@@ -39,7 +39,7 @@ class ModelCard:
     def read(cls, model: Path) -> ModelCard:
         """Read the card of `model` and hold it against the file; raises ModelCardError."""
         if not model.is_file():
-            raise ModelCardError(f"the model file {model} does not exist; check the parameter model")
+            raise ModelCardError(f"there is no model file {model}; check the parameter model")
         path = cls.path_for(model)
         advice = "use the pair of files that train_offline wrote"
         try:

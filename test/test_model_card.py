@@ -76,7 +76,7 @@ def test_later_versions_may_add_entries(copy: Path) -> None:
 
 def test_missing_model(copy: Path) -> None:
     copy.unlink()
-    with pytest.raises(ModelCardError, match="does not exist; check the parameter model"):
+    with pytest.raises(ModelCardError, match=r"there is no model file .*; check the parameter model"):
         ModelCard.read(copy)
 
 

@@ -552,7 +552,7 @@ def test_it_stops_cleanly_when_told_twice_as_by_ctrl_c_under_launch(start: Calla
 @pytest.mark.parametrize(
     ("argument", "sentence"),
     [
-        ("model:=/nowhere/x.tflite", "the model file /nowhere/x.tflite does not exist; check the parameter model"),
+        ("model:=/nowhere/x.tflite", "there is no model file /nowhere/x.tflite; check the parameter model"),
         ("database:=/nowhere/map.db", "/nowhere/map.db cannot be opened as a map"),
         ("min_score:=7.0", "min_score"),
         ("min_score:=high", "min_score must be of type float, not 'high'"),

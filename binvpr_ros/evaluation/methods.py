@@ -98,7 +98,7 @@ def load_model(model: Path, threads: int = 1) -> BinaryNetwork | FloatNetwork:
     Raises MethodError, ModelCardError or DescriptorError where it cannot be run here.
     """
     if not model.is_file():
-        raise MethodError(f"the model file {model} does not exist; name another")
+        raise MethodError(f"there is no model file {model}; name another")
     kind = BinaryNetwork if ModelCard.path_for(model).exists() else FloatNetwork
     return kind(model, threads)
 

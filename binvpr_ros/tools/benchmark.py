@@ -262,7 +262,7 @@ def main() -> int:
         model = model_path(config)
         for file in (model, *([Path(choices.versus)] if choices.versus and choices.versus != "lce" else [])):
             if not file.is_file():
-                raise DescriptorError(f"the model file {file} does not exist; name another")
+                raise DescriptorError(f"there is no model file {file}; name another")
         if choices.node:
             return node(config, choices)
         if choices.versus or choices.binary or not ModelCard.path_for(model).exists():

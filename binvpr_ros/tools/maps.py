@@ -15,7 +15,7 @@ from typing import Any
 from binvpr_ros.descriptor import WORD_BITS
 from binvpr_ros.features import Features, FeaturesError
 from binvpr_ros.keyframe_store import MOST_KEYFRAMES
-from binvpr_ros.keyframes import NANOSECONDS
+from binvpr_ros.keyframes import NANOSECONDS, NOTHING_CLOSED
 from binvpr_ros.map_file import (
     LATEST_STAMP,
     SCHEMA,
@@ -66,22 +66,29 @@ def problems(path: Path) -> list[str]:
     with opened(path) as (connection, facts):
         damage = [row[0] for row in connection.execute("PRAGMA integrity_check")]
         found += [f"SQLite: {line}" for line in damage if line != "ok"]
-        for row in _rows(connection):
-            found += [f"keyframe {row['id']}: {sentence}" for sentence in _problems_of(row, facts)]
+        for row, sentences in _rows(connection, facts):
+            found += [f"keyframe {row['id']}: {sentence}" for sentence in sentences]
     return found
 
 
-def _rows(connection: sqlite3.Connection) -> Iterator[dict[str, Any]]:
-    """Yield the keyframes by id, each as its values by column, with those that its map has of the later columns."""
+def _rows(connection: sqlite3.Connection, facts: Facts) -> Iterator[tuple[dict[str, Any], list[str]]]:
+    """Yield the keyframes by id, each as its values by column, and a sentence for each thing that is wrong with it.
+
+    Of the later columns there are those that the map has.
+    """
     names = [*INTEGERS, "descriptor", *(name for name in LATER_COLUMNS if name in columns(connection))]
-    for row in connection.execute(f"SELECT {', '.join(names)} FROM keyframes ORDER BY id"):  # noqa: S608
-        yield dict(zip(names, row, strict=True))
+    before = None
+    for values in connection.execute(f"SELECT {', '.join(names)} FROM keyframes ORDER BY id"):  # noqa: S608
+        row = dict(zip(names, values, strict=True))
+        twice = ["its id is there twice"] if row["id"] == before else []
+        before = row["id"]
+        yield row, [*_problems_of(row, facts), *twice]
 
 
 def _whole_rows(path: Path, connection: sqlite3.Connection, facts: Facts) -> Iterator[dict[str, Any]]:
     """Yield the keyframes as `_rows` does; raises DatabaseError at the first that is damaged."""
-    for row in _rows(connection):
-        for sentence in _problems_of(row, facts):
+    for row, sentences in _rows(connection, facts):
+        for sentence in sentences:
             raise DatabaseError(f"{path} is damaged at keyframe {row['id']}: {sentence}; restore a copy of the file")
         yield row
 
@@ -103,6 +110,8 @@ def _problems_of(row: dict[str, Any], facts: Facts) -> Iterator[str]:
             yield "its features cannot be read"
     if closes is not None and not isinstance(closes, int):
         yield "what it closes is no integer"
+    elif closes is not None and isinstance(row["id"], int) and not NOTHING_CLOSED <= closes < row["id"]:
+        yield "what it closes is no earlier keyframe"
     if thumbnail is not None and not (isinstance(thumbnail, bytes) and thumbnail.startswith(JPEG)):
         yield "its thumbnail is no jpeg file"
 

@@ -180,7 +180,7 @@ def test_names_are_distinct() -> None:
         (["--dataset", "{tmp}/none"], "none does not exist"),
         (["--dataset", "{tmp}"], "is none of the data sets that can be read: "),
         (["--all", "{tmp}"], "holds no data set; name a folder that does"),
-        (["--model", "{tmp}/none.tflite"], "none.tflite does not exist; name another"),
+        (["--model", "{tmp}/none.tflite"], "none.tflite; name another"),
         (["--dataset", "{data}", "--similarities", "{tmp}/small.npy"], "name the matrix of this data set"),
         (["--dataset", "{data}/.."], "is no data set but holds some; name one of them: hall"),
     ],

@@ -97,7 +97,7 @@ def test_a_model_that_larq_cannot_run(tmp_path: Path) -> None:
 def test_a_model_that_is_not_there() -> None:
     result = benchmark("--model", "/nowhere/x.tflite")
     assert result.returncode == 1
-    assert result.stderr.startswith("benchmark: the model file /nowhere/x.tflite does not exist")
+    assert result.stderr.startswith("benchmark: there is no model file /nowhere/x.tflite; name another")
 
 
 def test_search_is_measured_for_each_size_of_a_map(tmp_path: Path) -> None:

@@ -146,6 +146,7 @@ def test_export_thumbnails(office: Path, tmp_path: Path, monkeypatch: pytest.Mon
         ("UPDATE keyframes SET features = x'0102' WHERE id = 5", "keyframe 5: its features cannot be read"),
         ("UPDATE keyframes SET thumbnail = x'89504e47' WHERE id = 5", "keyframe 5: its thumbnail is no jpeg file"),
         ("UPDATE keyframes SET closes = 'x' WHERE id = 2", "keyframe 2: what it closes is no integer"),
+        ("UPDATE keyframes SET closes = 2 WHERE id = 2", "keyframe 2: what it closes is no earlier keyframe"),
         ("UPDATE keyframes SET session = -1 WHERE id = 4", "keyframe 4: its session is out of range"),
         ("UPDATE keyframes SET id = 4294967296 WHERE id = 5", "keyframe 4294967296: its id is out of range"),
     ],
@@ -165,6 +166,33 @@ def test_check_names_what_is_damaged(
         number, _, what = sentence.partition(": ")
         assert said == f"map: {office} is damaged at {number}: {what}; restore a copy of the file\n"
     assert sorted(office.parent.iterdir()) == before
+
+
+def test_a_table_that_has_an_id_twice(
+    office: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with sqlite3.connect(office) as connection:
+        connection.executescript(
+            "CREATE TABLE copy AS SELECT * FROM keyframes; INSERT INTO copy SELECT * FROM keyframes WHERE id = 2;"
+            "DROP TABLE keyframes; ALTER TABLE copy RENAME TO keyframes"
+        )
+    connection.close()
+    assert run(monkeypatch, "check", office) == 1
+    assert capsys.readouterr().out.splitlines() == [f"{office}: 1 problems", "  keyframe 2: its id is there twice"]
+    assert run(monkeypatch, "merge", office, office, "--output", office.with_name("x.db")) == 1
+    assert "is damaged at keyframe 2: its id is there twice" in capsys.readouterr().err
+    with pytest.raises(DatabaseError, match="is damaged at keyframe 2; restore a copy of the file"):
+        KeyframeDatabase(office, MODEL, WORDS)
+
+
+def test_a_map_of_two_models(office: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    with sqlite3.connect(office) as connection:
+        connection.execute("INSERT INTO map SELECT * FROM map")
+    connection.close()
+    assert run(monkeypatch, "check", office) == 1
+    assert "does not say which model it was made with" in capsys.readouterr().out
+    with pytest.raises(DatabaseError, match="does not say which model it was made with"):
+        KeyframeDatabase(office, MODEL, WORDS)
 
 
 @pytest.mark.parametrize("words", ["abc", 0, -1, 100_000_000, None])
