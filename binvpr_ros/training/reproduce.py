@@ -28,15 +28,18 @@ from rich.markup import escape
 from rich.table import Table
 from tqdm import tqdm
 
-from binvpr_ros.training.data import TrainingDataError, TrainingImages
+from binvpr_ros.training.data import TrainingDataError, TrainingImages, shrink
 from binvpr_ros.training.experiments import EXPERIMENTS, VANISHED, VANISHING_FACTOR, Cell, published
 from binvpr_ros.training.places365 import categories, stand_ins
 from binvpr_ros.training.recipes import Recipe, Stage, recipe_of
+from binvpr_ros.training.signals import Signals, draw_signals
 from binvpr_ros.training.state import StateError
 from binvpr_ros.training.trainer import Trainer, use_all_devices
 
 NOT_RUN = "-"
 PANELS_A_ROW = 4
+SIGNAL_IMAGES = 16
+"""Validation images for which it is seen what reaches the layers."""
 
 
 class ReproduceError(RuntimeError):
@@ -159,15 +162,27 @@ def recipe_for(cell: Cell, rate: float | None, choices: argparse.Namespace) -> R
     return dataclasses.replace(preset, stages=(stage,), batch=choices.batch or preset.batch)
 
 
+def folder_of(work: Path, cell: Cell, rate: float, seed: int) -> Path:
+    """Return where the log, the signals and the curves of a run are."""
+    return work / "runs" / _file_name(f"{cell.row}_{cell.column}_{rate:g}_{seed}")
+
+
+def _file_name(text: str) -> str:
+    return re.sub(r"[^\w.+-]+", "_", text)
+
+
 def train(cell: Cell, recipe: Recipe, seed: int, groups: Groups, work: Path) -> Run:
     """Train a cell's network, and return what came out; its state is removed, its log and curves stay."""
     rate = recipe.stages[0].start
     name = f"{cell.row}, {cell.column}"
-    folder = work / "runs" / re.sub(r"[^\w.+-]+", "_", f"{cell.row}_{cell.column}_{rate:g}_{seed}")
+    folder = folder_of(work, cell, rate, seed)
     folder.mkdir(parents=True, exist_ok=True)
     images, validation = groups.images(cell.group)
     keras.backend.clear_session()
-    trainer = Trainer(name, cell.network, recipe, images, validation, folder, seed=seed)
+    some = np.linspace(0, len(validation.images) - 1, SIGNAL_IMAGES).round().astype(int)
+    seen = np.stack([shrink(image, recipe.stages[0].size) for image in validation.images[some]]).astype(np.float32)
+    signals = Signals(folder, seen, validation.labels[some])
+    trainer = Trainer(name, cell.network, recipe, images, validation, folder, seed=seed, watch=signals.take)
     trainer.run()
     with (folder / "log.csv").open(encoding="utf-8", newline="") as file:
         log = list(csv.DictReader(file))
@@ -217,9 +232,24 @@ class Report:
         page = "\n".join([*lines, "", self._caption()]) + "\n"
         (results.work / f"{self.name}.md").write_text(page, encoding="utf-8")
         self._draw(results, results.work / f"{self.name}.png")
+        for column in self.columns:
+            self._draw_signals(results, column)
 
     def _caption(self) -> str:
         return f"Top-1 accuracy, %, ± one standard error, and in brackets the paper's. {self.conditions}"
+
+    def _draw_signals(self, results: Results, column: str) -> None:
+        """Draw what reaches the layers of a column's networks, of each one run with its best learning rate."""
+        runs = {}
+        for row in self.rows:
+            cell = self._cells.get((row, column))
+            done = results.of(cell) if cell else []
+            if cell and done:
+                best = max(done, key=lambda run: run.accuracy)
+                runs[row] = folder_of(results.work, cell, best.rate, best.seed) / Signals.FILE
+        if runs:
+            title = f"{self.name}, {column}: what reaches each layer at the end\n{self.conditions}"
+            draw_signals(runs, title, results.work / f"signals_{_file_name(column)}.png")
 
     def _draw(self, results: Results, file: Path) -> None:
         """Draw a panel a column: a dot is ours, a ring the paper's; a cross is what does not learn."""

@@ -8,6 +8,7 @@ import dataclasses
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,8 @@ def use_all_devices() -> None:
 class Trainer:
     """One run: a network through the stages of a recipe, its state and its log in the folder `work`.
 
-    `name` tells the network apart from others, in the state and in messages.
+    `name` tells the network apart from others, in the state and in messages. `watch` is called with the model and the
+    step before the first, and after each validation.
     """
 
     def __init__(
@@ -63,10 +65,12 @@ class Trainer:
         seed: int = 0,
         taught: NDArray[np.int8] | None = None,
         save_every: float = SAVE_EVERY,
+        watch: Callable[[keras.Model, int], None] | None = None,
     ) -> None:
         self.name, self.network, self.recipe = name, network, recipe
         self.images, self.validation, self.taught = images, validation, taught
         self.work, self.seed, self.save_every = work, seed, save_every
+        self._watch = watch or (lambda _model, _step: None)
         settings = {
             "network": name, "recipe": dataclasses.asdict(recipe), "seed": seed,
             "images": len(images.images), "classes": images.classes, "teacher": taught is not None,
@@ -149,6 +153,8 @@ class Trainer:
         steps = max(round(per_epoch * stage.epochs), 1)
         model = self._model(number, stage, steps)
         step, saved = self.state.step, time.monotonic()
+        if step == 0:
+            self._watch(model, step)
         bar = tqdm(total=steps, initial=step, desc=f"{stage.size} px", unit="step", file=sys.stderr)
         while step < steps:
             start, signs = time.monotonic(), _signs(model)
@@ -168,6 +174,7 @@ class Trainer:
                 row |= self.validate(model, stage.size)
             self._log.add(row)
             if at_end:
+                self._watch(model, step)
                 draw_curves(self._log.path, self.work / "curves.png")
             if time.monotonic() - saved >= self.save_every and step < steps:
                 self.state.save(model, number, step)

@@ -16,6 +16,7 @@ pytest.importorskip("keras", reason="the extra `training` is not installed")
 from binvpr_ros.training.data import rendered_buildings
 from binvpr_ros.training.places365 import categories, stand_ins
 from binvpr_ros.training.reproduce import Outcome, ReproduceError, Results, Run, parse, recipe_for
+from binvpr_ros.training.signals import read_signals
 
 ROOT = Path(__file__).resolve().parents[2]
 BUDGET = ["--size", 32, "--epochs", 1, "--batch", 4, "--rates", "1e-3"]
@@ -62,7 +63,10 @@ def test_a_grid_goes_on_with_what_is_not_done(forest: Path, tmp_path: Path) -> N
     picture = np.asarray(cv2.imread(str(work / "table4.png")))
     assert (picture.min(axis=2) < 200).mean() > 0.005
     folder = work / "runs" / "STE_STE_0.001_0"
-    assert sorted(path.name for path in folder.iterdir()) == ["curves.png", "log.csv"]
+    assert sorted(path.name for path in folder.iterdir()) == ["curves.png", "log.csv", "signals.csv"]
+    assert {step for step, _ in read_signals(folder / "signals.csv")} == {0, 5}
+    picture = np.asarray(cv2.imread(str(work / "signals_STE.png")))
+    assert (picture.min(axis=2) < 200).mean() > 0.005
 
     more = reproduce(*arguments, "--columns", "STE,leaky tanh")
     assert more.returncode == 0, more.stderr

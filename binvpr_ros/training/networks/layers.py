@@ -28,7 +28,7 @@ IMAGE_RANGE = (-1.0, 127 / 128)
 """Range of the 256 levels that are an image's values: zero, with which SAME pads, is grey 128."""
 
 
-class _LatentConv2D(layers.Layer):
+class LatentConv2D(layers.Layer):
     """Convolution, padded as SAME pads, with weights quantized from a latent real-valued kernel [size,size,C,F]."""
 
     constraint: keras.constraints.Constraint | None = None
@@ -47,6 +47,10 @@ class _LatentConv2D(layers.Layer):
             initializer="glorot_normal", constraint=self.constraint, name="kernel",
         )  # fmt: skip
 
+    def quantized(self, x: Tensor) -> Tensor:
+        """Return the input as it is convolved; real where nothing else is said."""
+        return x
+
     def get_config(self) -> dict[str, Any]:
         """Return what the constructor takes."""
         config = {"filters": self.filters, "stride": self.stride, "for_export": self.for_export, "size": self.size}
@@ -54,7 +58,7 @@ class _LatentConv2D(layers.Layer):
 
 
 @keras.saving.register_keras_serializable("binvpr_ros")
-class BinaryConv2D(_LatentConv2D):
+class BinaryConv2D(LatentConv2D):
     """3x3 convolution of a binarized input with binarized weights, padded with ones as SAME pads.
 
     Input [N,H,W,C] float, output [N,ceil(H/stride),ceil(W/stride),filters] float. With `for_export` the quantizers are
@@ -63,13 +67,14 @@ class BinaryConv2D(_LatentConv2D):
 
     def call(self, x: Tensor) -> Tensor:
         """Return the convolution of the signs of `x`."""
-        if self.for_export:
-            x, kernel = hard_sign(x), hard_sign(self.kernel)
-        else:
-            x, kernel = leaky_tanh_sign(x), dorefa_sign(self.kernel)
+        kernel = hard_sign(self.kernel) if self.for_export else dorefa_sign(self.kernel)
         padding = [(0, 0), self._same_padding(x.shape[1]), self._same_padding(x.shape[2]), (0, 0)]
-        x = ops.pad(x, padding, constant_values=1.0)
+        x = ops.pad(self.quantized(x), padding, constant_values=1.0)
         return ops.conv(x, kernel, strides=self.stride, padding="valid")
+
+    def quantized(self, x: Tensor) -> Tensor:
+        """Return the signs of `x`."""
+        return hard_sign(x) if self.for_export else leaky_tanh_sign(x)
 
     def _same_padding(self, length: int) -> tuple[int, int]:
         total = max((-(-length // self.stride) - 1) * self.stride + self.size - length, 0)
@@ -77,7 +82,7 @@ class BinaryConv2D(_LatentConv2D):
 
 
 @keras.saving.register_keras_serializable("binvpr_ros")
-class QuantizedConv2D(_LatentConv2D):
+class QuantizedConv2D(LatentConv2D):
     """3x3 convolution of a real input, padded with zeros, with weights of 8 bits, or of 1 where `binary`.
 
     Input [N,H,W,C] float, output [N,ceil(H/stride),ceil(W/stride),filters] float. With `for_export` the kernel is fake
@@ -106,7 +111,7 @@ class QuantizedConv2D(_LatentConv2D):
 
 
 @keras.saving.register_keras_serializable("binvpr_ros")
-class PairConv2D(_LatentConv2D):
+class PairConv2D(LatentConv2D):
     """Convolution with a pair of the paper's quantizers, by their names (tables 4 and 5); latent weights are clipped.
 
     Input [N,H,W,C] float, output [N,ceil(H/stride),ceil(W/stride),filters] float. Without `activations` the input stays
@@ -123,17 +128,19 @@ class PairConv2D(_LatentConv2D):
 
     def call(self, x: Tensor) -> Tensor:
         """Return the convolution of the quantized `x`."""
-        if self.for_export and self.activation_quantizer in BINARY_ACTIVATIONS:
-            x = hard_sign(x)
-        elif self.activation_quantizer is not None:
-            x = ACTIVATION_QUANTIZERS[self.activation_quantizer](x)
         # The converter makes bits of plain signs alone, not of what carries a gradient; a scale it takes from behind.
         plain = self.for_export and self.weight_quantizer in BINARY_WEIGHTS
         kernel = hard_sign(self.kernel) if plain else WEIGHT_QUANTIZERS[self.weight_quantizer](self.kernel)
-        y = ops.conv(x, kernel, strides=self.stride, padding="same")
+        y = ops.conv(self.quantized(x), kernel, strides=self.stride, padding="same")
         if plain and self.weight_quantizer == "magnitude_aware_sign":
             y = y * ops.mean(ops.abs(self.kernel), axis=(0, 1, 2))
         return y
+
+    def quantized(self, x: Tensor) -> Tensor:
+        """Return what the quantizer of activations makes of `x`."""
+        if self.for_export and self.activation_quantizer in BINARY_ACTIVATIONS:
+            return hard_sign(x)
+        return x if self.activation_quantizer is None else ACTIVATION_QUANTIZERS[self.activation_quantizer](x)
 
     def get_config(self) -> dict[str, Any]:
         """Return what the constructor takes."""
