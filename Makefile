@@ -20,7 +20,7 @@ demo: $(VENV)/.installed  ## run the node end to end on a rendered world, or on 
 	@$(RUN)/python -m binvpr_ros.tools.demo $(if $(IMAGES),"$(IMAGES)")
 
 test: $(VENV)/.installed-test lint oracle  ## check style and types, then run all tests
-	$(RUN)/python -m pytest
+	$(RUN)/python -m pytest --durations=20
 
 load: $(VENV)/.installed  ## put a 60 Hz 1920x1080 camera before a node of about 10 Hz, and print figures
 	$(RUN)/python -m binvpr_ros.tools.load
