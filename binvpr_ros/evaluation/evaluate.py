@@ -248,8 +248,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "--seqslam", type=int, metavar="N", help=f"also match sequences of N images (0: none; --all: {SEQUENCE_LENGTH})"
     )
     methods.add_argument(
-        "--sequence-keyframes", type=int, default=0, metavar="N",
-        help="also match sequences as the node does with this parameter (default 0: none)",
+        "--sequence-keyframes", type=int, default=Config.sequence_keyframes, metavar="N",
+        help="also match sequences as the node does with this parameter (default %(default)s: none)",
     )  # fmt: skip
     methods.add_argument(
         "--threads", type=int, default=Config.threads, metavar="N", help="for models (default %(default)s)"
@@ -286,12 +286,12 @@ def _check(parser: argparse.ArgumentParser, choices: argparse.Namespace) -> None
     for condition, sentence in wrong:
         if condition:
             parser.error(sentence)
-    most = {
-        "exclude_seconds": Config.bounds("exclusion_time")[1], "threads": Config.bounds("threads")[1],
-        "sequence_keyframes": Config.bounds("sequence_keyframes")[1],
+    bounds: dict[str, tuple[float, float]] = {
+        "exclude_seconds": (0, Config.bounds("exclusion_time")[1]), "threads": Config.bounds("threads"),
+        "sequence_keyframes": Config.bounds("sequence_keyframes"),
     }  # fmt: skip
     for name in ("tolerance", "radius", "angle", "exclude_seconds", "seqslam", "sequence_keyframes", "threads"):
-        value, low, high = getattr(choices, name), int(name == "threads"), most.get(name, sys.maxsize)
+        value, (low, high) = getattr(choices, name), bounds.get(name, (0, sys.maxsize))
         if value is not None and not low <= value <= high:
             parser.error(f"--{name.replace('_', '-')} must be between {low} and {high}, not {value}")
     if choices.seqslam is None:

@@ -29,11 +29,11 @@ class Comparison:
 
     A method that is no network is driven through the loop-closure stage once there is a network.
     With a `sequence_length` other than 0 each method is measured again over sequences of so many images (SeqSLAM), and
-    with `sequence_keyframes` other than 0 as the node matches them with that parameter.
+    with `sequence_keyframes` other than 1 as the node matches them with that parameter.
     """
 
     def __init__(
-        self, dataset: Dataset, sequence_length: int = 0, pictures: Path | None = None, sequence_keyframes: int = 0
+        self, dataset: Dataset, sequence_length: int = 0, pictures: Path | None = None, sequence_keyframes: int = 1
     ) -> None:
         self.dataset = dataset
         self.results: list[Result] = []
@@ -83,7 +83,7 @@ class Comparison:
             self.drives[name] = drive
         stage = drive.through(drive.config) if drive else None
         self._add(name, similarities, bits, milliseconds, drive, stage)
-        if self._sequence_keyframes:
+        if self._sequence_keyframes > 1:
             keyframes = self._sequence_keyframes
             stage = drive.through(drive.config.replace(sequence_keyframes=keyframes)) if drive else None
             followed = follow_sequences(similarities, self.dataset.candidates, keyframes)
