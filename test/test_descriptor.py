@@ -27,6 +27,7 @@ from binvpr_ros.descriptor import (
     hamming,
     load_backend,
     pack,
+    resize,
 )
 from binvpr_ros.model_card import ModelCard, checksum
 
@@ -76,6 +77,13 @@ def test_images_need_not_be_contiguous(network: DescriptorNetwork, world_images:
     padded = np.zeros((image.shape[0], image.shape[1] + 7, 3), np.uint8)
     padded[:, :-7] = image
     np.testing.assert_array_equal(network.describe(padded[:, :-7]).descriptor, network.describe(image).descriptor)
+
+
+@pytest.mark.parametrize("shape", [(720, 1280, 3), (1080, 1920), (100, 3000, 3), (480, 640, 3), (2000, 100)])
+def test_shrinking_takes_the_mean_of_the_area(shape: tuple[int, ...]) -> None:
+    image = np.random.default_rng(1).integers(0, 256, shape, np.uint8)
+    expected = cv2.resize(image.astype(np.float64), (64, 48), interpolation=cv2.INTER_AREA)
+    assert np.abs(resize(image, (64, 48)) - expected).max() <= 1.01
 
 
 def test_grey_is_the_colour_image_with_equal_channels(network: DescriptorNetwork) -> None:
