@@ -33,7 +33,7 @@ from binvpr_ros.training.experiments import EXPERIMENTS, VANISHED, VANISHING_FAC
 from binvpr_ros.training.places365 import categories, stand_ins
 from binvpr_ros.training.recipes import Recipe, Stage, recipe_of
 from binvpr_ros.training.signals import Signals, draw_signals
-from binvpr_ros.training.state import StateError
+from binvpr_ros.training.state import StateError, replace_table
 from binvpr_ros.training.trainer import Trainer, use_all_devices
 
 NOT_RUN = "-"
@@ -74,14 +74,21 @@ class Outcome:
         """Return the outcome of one cell's runs; None where there are none."""
         if not runs:
             return None
-        rates = {run.rate for run in runs}
-        share = max(float(np.mean([run.accuracy for run in runs if run.rate == rate])) for rate in rates)
+        share = float(np.mean([run.accuracy for run in best_runs(runs)]))
         error = math.sqrt(share * (1 - share) / runs[0].images)
         return cls(100 * share, 100 * error, share < VANISHING_FACTOR / runs[0].classes)
 
     def __str__(self) -> str:
         figure = f"{self.accuracy:.1f} ± {self.standard_error:.1f}"
         return f"{VANISHED} [{figure}]" if self.vanished else figure
+
+
+def best_runs(runs: Sequence[Run]) -> list[Run]:
+    """Return those of a cell's runs, at least one, that have the learning rate with the best mean over the seeds."""
+    by_rate: dict[float, list[Run]] = {}
+    for run in runs:
+        by_rate.setdefault(run.rate, []).append(run)
+    return max(by_rate.values(), key=lambda some: float(np.mean([run.accuracy for run in some])))
 
 
 class Results:
@@ -120,14 +127,9 @@ class Results:
         return [run for run in self.runs if (run.row, run.column) == (cell.row, cell.column)]
 
     def add(self, run: Run) -> None:
-        """Keep a run. The file is replaced as a whole, so there is always one that is complete."""
+        """Keep a run."""
         self.runs.append(run)
-        part = self._path.with_suffix(".part")
-        with part.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(self.COLUMNS)
-            writer.writerows(dataclasses.astuple(one) for one in self.runs)
-        part.replace(self._path)
+        replace_table(self._path, self.COLUMNS, map(dataclasses.astuple, self.runs))
 
 
 class Groups:
@@ -232,24 +234,20 @@ class Report:
         page = "\n".join([*lines, "", self._caption()]) + "\n"
         (results.work / f"{self.name}.md").write_text(page, encoding="utf-8")
         self._draw(results, results.work / f"{self.name}.png")
-        for column in self.columns:
-            self._draw_signals(results, column)
 
     def _caption(self) -> str:
         return f"Top-1 accuracy, %, ± one standard error, and in brackets the paper's. {self.conditions}"
 
-    def _draw_signals(self, results: Results, column: str) -> None:
-        """Draw what reaches the layers of a column's networks, of each one run with its best learning rate."""
+    def draw_signals(self, results: Results, column: str) -> None:
+        """Draw what reaches the layers of a column's networks, of each its first run with the best learning rate."""
         runs = {}
         for row in self.rows:
             cell = self._cells.get((row, column))
-            done = results.of(cell) if cell else []
-            if cell and done:
-                best = max(done, key=lambda run: run.accuracy)
+            if cell and (done := results.of(cell)):
+                best = best_runs(done)[0]
                 runs[row] = folder_of(results.work, cell, best.rate, best.seed) / Signals.FILE
-        if runs:
-            title = f"{self.name}, {column}: what reaches each layer at the end\n{self.conditions}"
-            draw_signals(runs, title, results.work / f"signals_{_file_name(column)}.png")
+        title = f"{self.name}, {column}: what reaches each layer at the end\n{self.conditions}"
+        draw_signals(runs, title, results.work / f"signals_{_file_name(column)}.png")
 
     def _draw(self, results: Results, file: Path) -> None:
         """Draw a panel a column: a dot is ours, a ring the paper's; a cross is what does not learn."""
@@ -364,6 +362,7 @@ def _run(choices: argparse.Namespace) -> None:
         tqdm.write(f"run {number} of {len(wanted)}: {cell.row}, {cell.column}, rate {rate:g}, seed {seed}", sys.stderr)
         results.add(train(cell, recipe, seed, groups, results.work))
         report.write(results)
+        report.draw_signals(results, cell.column)
         tqdm.write(f"{cell.row}, {cell.column}: {report.text(results, cell.row, cell.column)}", sys.stderr)
     report.write(results)
     report.print(results)

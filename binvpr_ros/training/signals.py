@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from binvpr_ros.training.networks.layers import LatentConv2D
+from binvpr_ros.training.state import replace_table
 
 PANELS = {
     "positive": "share of the inputs that are 0 or more",
@@ -59,13 +60,8 @@ class Signals:
             self._probe = _Probe(model)
         lines = [(before, signal) for before, signal in read_signals(self.path) if before < step]
         lines += [(step, signal) for signal in self._probe.signals(self._images, self._labels)]
-        part = self.path.with_suffix(".part")
-        with part.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(self.COLUMNS)
-            for at, signal in lines:
-                writer.writerow([at, signal.layer, *(f"{value:.6g}" for value in astuple(signal)[1:])])
-        part.replace(self.path)
+        rows = ([at, signal.layer, *(f"{value:.6g}" for value in astuple(signal)[1:])] for at, signal in lines)
+        replace_table(self.path, self.COLUMNS, rows)
 
 
 def read_signals(path: Path) -> list[tuple[int, Signal]]:

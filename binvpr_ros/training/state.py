@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,16 @@ class TrainingState:
             raise StateError(
                 f"{self.path} cannot be written ({error.strerror}); make room, and run the same command to go on"
             ) from None
+
+
+def replace_table(path: Path, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
+    """Write a CSV file. It is replaced as a whole, so there is always one that is complete."""
+    part = path.with_suffix(".part")
+    with part.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(rows)
+    part.replace(path)
 
 
 def _variables(model: keras.Model, with_optimizer: bool) -> Sequence[Any]:
