@@ -22,7 +22,7 @@ Image = NDArray[np.uint8]
 
 TAUGHT_LEVELS = 32
 """Of a teacher's int8 maps, to one standard deviation of a channel."""
-TAUGHT_CELLS = 4
+TAUGHT_CELLS = 8
 """Cells a side of the map that is to be learnt for a view."""
 
 

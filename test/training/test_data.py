@@ -120,7 +120,7 @@ def test_the_teacher_is_seen_as_the_view_sees_its_image() -> None:
         view, homography = _move(image, 32, rng)
         seen = taught_view(taught, homography, size=32, side=64) * TAUGHT_LEVELS + 128
         assert seen.shape == (TAUGHT_CELLS, TAUGHT_CELLS, 3)
-        np.testing.assert_allclose(seen, cv2.resize(view, (4, 4), interpolation=cv2.INTER_AREA), atol=12)
+        np.testing.assert_allclose(seen, cv2.resize(view, (TAUGHT_CELLS,) * 2, interpolation=cv2.INTER_AREA), atol=12)
 
 
 def test_batches_hold_two_views_of_each_place_and_come_again() -> None:

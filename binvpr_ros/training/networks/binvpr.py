@@ -44,7 +44,7 @@ RECTIFIED_RANGE = (0.0, RECTIFIED_TOP / 15 * 255)
 """Range of the 256 levels of which a ReLU that ends at RECTIFIED_TOP leaves 16: 4 bits, within an int8 tensor."""
 BASIC_RANGE = (-4.0, 4 * 127 / 128)
 """Range of the 256 levels of the basic features."""
-PYRAMID = ((4, 80, 2), (2, 128, 3), (1, 256, 4))
+PYRAMID = ((8, 24, 1), (4, 16, 2), (2, 32, 3), (1, 128, 4))
 """Cells a side, bits of each cell, and the block whose features they are made of: what is where, coarse to fine."""
 DESCRIPTOR_BITS = sum(grid**2 * bits for grid, bits, _ in PYRAMID)
 
@@ -112,6 +112,10 @@ def _pyramid(maps: dict[int, Tensor], basic_features: Tensor | None) -> Tensor:
         if basic_features is not None:
             basic = layers.Conv2D(bits, 1, use_bias=False, name=f"pyramid{grid}_basic")(pool_to(basic_features, grid))
             cells = layers.Add(name=f"pyramid{grid}")([cells, basic])
+        if grid > 1:
+            # Light and season change a feature everywhere: what counts is where there is more of it than in the rest.
+            mean = layers.GlobalAveragePooling2D(keepdims=True)(cells)
+            cells = layers.Subtract(name=f"pyramid{grid}_centred")([cells, mean])
         # Without scale and shift each bit's threshold is its mean in its cell, so the bits stay balanced: else those of
         # the sky say no more than that it is up there.
         scales.append(batch_norm(f"pyramid{grid}_norm", affine=False)(layers.Flatten()(cells)))

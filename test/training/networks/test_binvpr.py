@@ -80,8 +80,8 @@ def test_the_descriptor_is_a_pyramid_of_cells() -> None:
     model = build("binvpr20r", "deploy", 128)
     image = np.full((1, 128, 128, 3), 128, np.float32)
     cells = keras.Model(model.input, [model.get_layer(f"pyramid{grid}_norm").output for grid, _, _ in PYRAMID])
-    assert [output.shape[1:] for output in cells.outputs] == [(4 * 4 * 80,), (2 * 2 * 128,), (256,)]
-    assert model.output_shape == (None, 4 * 4 * 80 + 2 * 2 * 128 + 256)
+    assert [output.shape[1:] for output in cells.outputs] == [(8 * 8 * 24,), (4 * 4 * 16,), (2 * 2 * 32,), (128,)]
+    assert model.output_shape == (None, 2048)
     changed = image.copy()
     changed[:, :16, :16] = 255
     basic = keras.Model(model.input, model.get_layer("pyramid4_basic").output)
@@ -91,6 +91,8 @@ def test_the_descriptor_is_a_pyramid_of_cells() -> None:
     descriptor = model(image).numpy()[0]
     fine = cells(image)[0].numpy()[0]
     np.testing.assert_array_equal(descriptor[: fine.size], fine.ravel())
+    centred = keras.Model(model.input, model.get_layer("pyramid8_centred").output)(changed).numpy()
+    np.testing.assert_allclose(centred.mean(axis=(1, 2)), 0, atol=1e-3)
 
 
 @pytest.mark.usefixtures("shapes_alone")
