@@ -64,6 +64,17 @@ SYSTEMS = {
 }
 """Our names of the networks of table 6, by the paper's."""
 
+PARAMETERS = {
+    "BinaryNet": 71.71, "XNOR-Net": 66.00, "FloppyNet": 3.68, "ShallowNet": 55.98, "DoReFaNet": 72.13,
+    "RealToBinNet-34": 21.89, "BiRealNet-34": 21.35, "BiResNet-18": 11.28, "BiResNet-34": 21.32, "AlexNet": 58.50,
+    "ResNet-18": 11.28, "ResNet-34": 21.32, "BinVPR-STE-20": 16.63, "BinVPR-STE-36": 34.69, "BinVPR-Leaky-20": 16.63,
+    "BinVPR-Leaky-36": 34.69,
+}  # fmt: skip
+"""Millions of parameters in table 6. Its MiB are these at 32 bits each for REAL_VALUED, and at 1 for the others."""
+REAL_VALUED = ("AlexNet", "ResNet-18", "ResNet-34")
+COUNTED_CLASSES = 48
+"""Those of "Natural", with which the paper's numbers of parameters come out."""
+
 
 @dataclass(frozen=True)
 class Cell:

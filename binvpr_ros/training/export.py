@@ -26,15 +26,6 @@ def export(
 
     `facts` fills the rest of the card: training_data, command, evaluation. Raises ExportError.
     """
-    if keras.backend.backend() != "tensorflow":
-        raise ExportError("export needs TensorFlow underneath Keras; run it with KERAS_BACKEND=tensorflow")
-    import tensorflow as tf
-    from tensorflow.lite.python.util import modify_model_io_type
-
-    try:
-        import larq_compute_engine as lce
-    except ImportError:
-        raise ExportError("the converter is missing; run: pip install larq-compute-engine (x86-64)") from None
     revision = _git_revision()
     model = build(network, recipe, input_size, for_export=True)
     by_name = {layer.name: layer for layer in trained.layers}
@@ -42,11 +33,7 @@ def export(
         if layer.weights:
             layer.set_weights(by_name[layer.name].get_weights())
     _centre_thresholds(model)
-    with tempfile.TemporaryDirectory() as folder:
-        model.export(folder, verbose=False)
-        content = lce.convert_saved_model(folder)
-    # The converter makes float inputs only; behind them stands the step to int8, which takes uint8 as well, exactly.
-    content = modify_model_io_type(content, inference_input_type=tf.uint8)
+    content = convert(model)
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_bytes(content)
     card = ModelCard(
@@ -61,6 +48,24 @@ def export(
     )
     card.write(output)
     return card
+
+
+def convert(model: keras.Model) -> bytes:
+    """Return a model that was built for export as a .tflite file, which takes uint8 images; raises ExportError."""
+    if keras.backend.backend() != "tensorflow":
+        raise ExportError("export needs TensorFlow underneath Keras; run it with KERAS_BACKEND=tensorflow")
+    import tensorflow as tf
+    from tensorflow.lite.python.util import modify_model_io_type
+
+    try:
+        import larq_compute_engine as lce
+    except ImportError:
+        raise ExportError("the converter is missing; run: pip install larq-compute-engine (x86-64)") from None
+    with tempfile.TemporaryDirectory() as folder:
+        model.export(folder, verbose=False)
+        content = lce.convert_saved_model(folder)
+    # The converter makes float inputs only; behind them stands the step to int8, which takes uint8 as well, exactly.
+    return bytes(modify_model_io_type(content, inference_input_type=tf.uint8))
 
 
 def _centre_thresholds(model: keras.Model) -> None:

@@ -23,7 +23,7 @@ if missing := [name for name in ("keras", "matplotlib", "rich", "tqdm") if find_
 import keras
 import numpy as np
 
-from binvpr_ros.training import reproduce
+from binvpr_ros.training import reproduce, sizes
 from binvpr_ros.training.data import TrainingDataError, TrainingImages, rendered_buildings
 from binvpr_ros.training.export import ExportError, export
 from binvpr_ros.training.networks import NETWORKS, RECIPES, find
@@ -33,6 +33,7 @@ from binvpr_ros.training.state import StateError
 from binvpr_ros.training.teacher import TeacherError, teach
 from binvpr_ros.training.trainer import SAVE_EVERY, Trainer, use_all_devices
 
+OTHERS = {"reproduce": reproduce.main, "sizes": sizes.main}
 HELD_OUT = 10  # one in so many places, where there is no folder of validation images
 
 
@@ -40,7 +41,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     """Return the command line's choices."""
     parser = argparse.ArgumentParser(
         prog="train_offline", description=__doc__,
-        epilog="The paper's experiments: train_offline reproduce --help",
+        epilog="The paper's experiments: train_offline reproduce --help, and train_offline sizes --help",
     )  # fmt: skip
     parser.add_argument(
         "data", type=Path, nargs="?", help="folder with train/<class>/ and val/<class>/ images, or <place>/ (--places)"
@@ -140,9 +141,9 @@ def facts_for_card(
 
 
 def main() -> int:
-    """Train, export, and write the card; or reproduce an experiment. The exit status is 1 where that fails."""
-    if sys.argv[1:2] == ["reproduce"]:
-        return reproduce.main(sys.argv[2:])
+    """Train, export, and write the card; or do what another first word says. The exit status is 1 where that fails."""
+    if command := OTHERS.get(" ".join(sys.argv[1:2])):
+        return command(sys.argv[2:])
     choices = parse(sys.argv[1:])
     work = choices.work or choices.output.with_suffix("")
     recipe: Recipe = choices.plan if choices.batch is None else dataclasses.replace(choices.plan, batch=choices.batch)

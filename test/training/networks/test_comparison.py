@@ -11,36 +11,38 @@ pytest.importorskip("keras", reason="the extra `training` is not installed")
 import keras
 
 from binvpr_ros.descriptor import DescriptorNetwork
+from binvpr_ros.training import experiments
 from binvpr_ros.training.export import export
 from binvpr_ros.training.networks import PairConv2D, build
 
 PARAMETERS = {
-    # network: the paper's M (table 6), ours with the 48 classes of "Natural" and without the descriptor, which is ours
-    "binarynet": (71.71, 72_138_192),  # unexplained
-    "xnornet": (66.00, 66_615_248),  # the paper's is exact with 45 classes
-    "floppynet": (3.68, 3_680_720),
-    "shallownet": (55.98, 55_996_880),  # batch norms have a scale here
-    "dorefanet": (72.13, 72_144_816),  # likewise
-    "realtobinnet34": (21.89, 21_907_056),  # PReLUs, and three scales that the authors' code lacks
-    "birealnet34": (21.35, 21_326_320),  # as ResNet-34: the paper's own column says they differ, by 0.1%
-    "biresnet18": (11.28, 11_210_736),  # a misprint for 11.21: ResNet-18's column of MiB is 42.76
-    "biresnet34": (21.32, 21_326_320),
-    "alexnet": (58.50, 58_506_704),
-    "resnet18": (11.28, 11_210_736),  # as BiResNet-18
-    "resnet34": (21.32, 21_326_320),
-    "binvpr20": (16.63, 16_780_208),  # one basic convolution more than the authors' code: see test_binvpr
-    "binvpr36": (34.69, 34_842_032),  # likewise
-    "binvpr20ste": (16.63, 16_780_208),  # likewise
+    # with the 48 classes of "Natural", and without the descriptor, which is ours
+    "binarynet": 72_138_192,  # unexplained
+    "xnornet": 66_615_248,  # the paper's is exact with 45 classes
+    "floppynet": 3_680_720,
+    "shallownet": 55_996_880,  # batch norms have a scale here
+    "dorefanet": 72_144_816,  # likewise
+    "realtobinnet34": 21_907_056,  # PReLUs, and three scales that the authors' code lacks
+    "birealnet34": 21_326_320,  # as ResNet-34: the paper's own column says they differ, by 0.1%
+    "biresnet18": 11_210_736,  # a misprint for 11.21: ResNet-18's column of MiB is 42.76
+    "biresnet34": 21_326_320,
+    "alexnet": 58_506_704,
+    "resnet18": 11_210_736,  # as BiResNet-18
+    "resnet34": 21_326_320,
+    "binvpr20": 16_780_208,  # one basic convolution more than the authors' code: see test_binvpr
+    "binvpr36": 34_842_032,  # likewise
+    "binvpr20ste": 16_780_208,  # likewise
 }
 
 
 @pytest.mark.usefixtures("shapes_alone")
 @pytest.mark.parametrize("network", PARAMETERS)
 def test_the_papers_number_of_parameters(network: str) -> None:
-    model = build(network, "paper", 224, classes=48)
-    published, ours = PARAMETERS[network]
+    model = build(network, "paper", 224, classes=experiments.COUNTED_CLASSES)
+    ours = PARAMETERS[network]
     assert model.count_params() - model.get_layer("descriptor").count_params() == ours
-    assert ours == pytest.approx(published * 1e6, rel=0.01)
+    (row,) = (row for row, name in experiments.SYSTEMS.items() if name == network)
+    assert ours == pytest.approx(experiments.PARAMETERS[row] * 1e6, rel=0.01)
 
 
 @pytest.mark.usefixtures("shapes_alone")
