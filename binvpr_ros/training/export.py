@@ -33,7 +33,7 @@ def export(
         if layer.weights:
             layer.set_weights(by_name[layer.name].get_weights())
     _centre_thresholds(model)
-    content = convert(model)
+    content = shrink_kernels(convert(model))
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_bytes(content)
     card = ModelCard(
@@ -66,6 +66,54 @@ def convert(model: keras.Model) -> bytes:
         content = lce.convert_saved_model(folder)
     # The converter makes float inputs only; behind them stands the step to int8, which takes uint8 as well, exactly.
     return bytes(modify_model_io_type(content, inference_input_type=tf.uint8))
+
+
+def shrink_kernels(content: bytes) -> bytes:
+    """Return a .tflite file with its real-valued kernels in 8 bits, of which floats are made when it is loaded.
+
+    Each output channel has the scale of its largest weight. The converter itself does so only where inputs have 8 bits
+    too, which would cost the descriptor more.
+    """
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    graph = model.subgraphs[0]
+    convolution = next(
+        (i for i, code in enumerate(model.operatorCodes) if code.builtinCode == schema.BuiltinOperator.CONV_2D), None
+    )
+    dequantize = schema.OperatorCodeT()
+    dequantize.builtinCode = dequantize.deprecatedBuiltinCode = schema.BuiltinOperator.DEQUANTIZE
+    dequantize.version = 5  # the first that knows scales by channel
+    model.operatorCodes.append(dequantize)
+    operators = []
+    for operator in graph.operators:
+        kernel = graph.tensors[operator.inputs[1]] if operator.opcodeIndex == convolution else None
+        data = model.buffers[kernel.buffer].data if kernel and kernel.type == schema.TensorType.FLOAT32 else None
+        if kernel and data is not None:
+            weights = np.frombuffer(data.tobytes(), np.float32).reshape(kernel.shape)  # [F,size,size,C]
+            scales = np.abs(weights).max(axis=(1, 2, 3)) / 127
+            scales[scales == 0] = 1
+            levels = np.rint(weights / scales[:, None, None, None]).astype(np.int8)
+            stored = schema.TensorT()
+            stored.name, stored.shape, stored.type = kernel.name + b"_8_bits", kernel.shape, schema.TensorType.INT8
+            stored.buffer = len(model.buffers)
+            stored.quantization = schema.QuantizationParametersT()
+            stored.quantization.scale = scales.astype(np.float32)
+            stored.quantization.zeroPoint = np.zeros(len(scales), np.int64)
+            model.buffers[kernel.buffer].data = None
+            model.buffers.append(schema.BufferT())
+            model.buffers[-1].data = levels.reshape(-1).view(np.uint8)
+            unpack = schema.OperatorT()
+            unpack.opcodeIndex = len(model.operatorCodes) - 1
+            unpack.inputs, unpack.outputs = [len(graph.tensors)], [operator.inputs[1]]
+            graph.tensors.append(stored)
+            operators.append(unpack)
+        operators.append(operator)
+    graph.operators = operators
+    builder = flatbuffers.Builder(len(content))
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    return bytes(builder.Output())
 
 
 def _centre_thresholds(model: keras.Model) -> None:
