@@ -37,7 +37,9 @@ def test_the_files_hold_what_the_paper_counts(tmp_path: Path) -> None:
     assert float(resnet["times_faster"]) == 1
     assert "11.21 (11.28)" in result.stdout
     assert "(0.44)" in result.stdout
-    assert cv2.imread(str(tmp_path / "sizes.png")).shape[1] > 500
+    picture = cv2.imread(str(tmp_path / "sizes.png"))
+    assert picture is not None
+    assert picture.shape[1] > 500
 
 
 def test_the_papers_sizes_are_its_parameters_at_one_bit_or_at_32() -> None:

@@ -177,7 +177,7 @@ def test_the_exported_file_computes_what_was_trained(tmp_path: Path) -> None:
     card = export(model, "binvpr20", "deploy", 64, output, {"training_data": "none"})
     assert card.descriptor_bits == 2048
     assert operators(output).count("LceBconv2d") == 16
-    assert output.stat().st_size < 2.6e6  # 16.8 million weights at one bit, and the real-valued ones in 8
+    assert output.stat().st_size < 2.62e6  # 16.8 million weights at one bit, and the real-valued ones in 8
     network = DescriptorNetwork(output)
     images = rng.integers(0, 256, (6, 64, 64, 3), np.uint8)
     ours = np.stack([network.backend.run(image[None])[0] for image in images])
