@@ -33,7 +33,9 @@ def export(
         if layer.weights:
             layer.set_weights(by_name[layer.name].get_weights())
     _centre_thresholds(model)
-    content = shrink_kernels(convert(model))
+    content = convert(model)
+    if recipe == "deploy":
+        content = shrink_kernels(content)
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_bytes(content)
     card = ModelCard(
