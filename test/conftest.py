@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3  # noqa: F401 -- before TensorFlow, which brings a SQLite of its own that knows less
 from collections.abc import Iterator
 from pathlib import Path
 
