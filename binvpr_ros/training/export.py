@@ -81,16 +81,15 @@ def shrink_kernels(content: bytes) -> bytes:
 
     model = schema.ModelT.InitFromPackedBuf(content, 0)
     graph = model.subgraphs[0]
-    convolution = next(
-        (i for i, code in enumerate(model.operatorCodes) if code.builtinCode == schema.BuiltinOperator.CONV_2D), None
-    )
+    codes = [code.builtinCode for code in model.operatorCodes]
     dequantize = schema.OperatorCodeT()
     dequantize.builtinCode = dequantize.deprecatedBuiltinCode = schema.BuiltinOperator.DEQUANTIZE
     dequantize.version = 5  # the first that knows scales by channel
     model.operatorCodes.append(dequantize)
     operators = []
     for operator in graph.operators:
-        kernel = graph.tensors[operator.inputs[1]] if operator.opcodeIndex == convolution else None
+        convolves = codes[operator.opcodeIndex] == schema.BuiltinOperator.CONV_2D
+        kernel = graph.tensors[operator.inputs[1]] if convolves else None
         data = model.buffers[kernel.buffer].data if kernel and kernel.type == schema.TensorType.FLOAT32 else None
         if kernel and data is not None:
             weights = np.frombuffer(data.tobytes(), np.float32).reshape(kernel.shape)  # [F,size,size,C]
