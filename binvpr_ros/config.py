@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = "binvpr_ros"
-DEFAULT_MODEL = "binvpr20.tflite"
+DEFAULT_MODEL = "binvpr20r.tflite"
 KEYFRAME_SOURCES = ("images", "topic")
 BACKENDS = ("auto", "delegate", "litert")
 
@@ -101,6 +101,13 @@ class Config:
         high=1.0,
         live=True,
     )
+    shift_cells: int = _parameter(
+        1,
+        "Cells of the descriptor (eighths of the image) by which a view may be off, up, down or sideways; 0: none.",
+        low=0,
+        high=2,
+        live=True,
+    )
     sequence_keyframes: int = _parameter(
         1, "Latest keyframes that are matched together, at any speed along the map; 1: each alone.", low=1, high=100,
         live=True,
@@ -121,7 +128,7 @@ class Config:
     )
     verify: bool = _parameter(True, "Publish what local features verify by geometry, and nothing else.", live=True)
     min_inliers: int = _parameter(
-        40, "Matches of local features that must obey one motion of the camera.", low=8, high=500, live=True
+        45, "Matches of local features that must obey one motion of the camera.", low=8, high=500, live=True
     )
     verification_time: float = _parameter(
         0.02,

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from binvpr_ros.cells import Grids, shifted
 from binvpr_ros.config import Config
 from binvpr_ros.descriptor import Descriptor
 from binvpr_ros.features import Features
@@ -27,15 +28,23 @@ __all__ = ["DatabaseError", "KeyframeDatabase"]
 class KeyframeDatabase:
     """All keyframes of a map, and of `earlier` ones. `path` None keeps the map in memory only.
 
+    `grids` say which bits of a descriptor belong to which cell of the image.
+
     Ids and sessions count through all maps in their order, as if they were one. A keyframe is committed to the file
     before `add` returns. One process at a time opens a map; earlier ones are read alone. Keyframes of sessions before a
     reset stay in the file and are not matched until `reload`. Raises DatabaseError.
     """
 
     def __init__(
-        self, path: Path | None, model_sha256: str, descriptor_words: int, earlier: Sequence[Path] = ()
+        self,
+        path: Path | None,
+        model_sha256: str,
+        descriptor_words: int,
+        earlier: Sequence[Path] = (),
+        grids: Grids = (),
     ) -> None:
         self._store = KeyframeStore(descriptor_words)
+        self._grids = grids
         self._first_matched = 0
         self._features: dict[int, Features] = {}  # by id, of the keyframes that are in no file
         self._thumbnails: dict[int, bytes] = {}  # likewise
@@ -104,9 +113,13 @@ class KeyframeDatabase:
         """Number of keyframes of this map, earlier maps left out."""
         return len(self._store) - self._own_start
 
-    def distances(self, descriptor: Descriptor) -> NDArray[np.uint32]:
-        """Return the Hamming distance of `descriptor` to every keyframe [K]; exact."""
-        return self._store.distances(descriptor, self._first_matched)
+    def views(self, descriptor: Descriptor, shift_cells: int) -> NDArray[np.uint64]:
+        """Return `descriptor` as it would be with the image moved by up to so many cells, itself first: [V,W]."""
+        return shifted(descriptor, self._grids, shift_cells)
+
+    def distances(self, views: NDArray[np.uint64]) -> NDArray[np.uint32]:
+        """Return the Hamming distance of a descriptor [W], or of the nearest of [V,W], to every keyframe [K]; exact."""
+        return self._store.distances(views, self._first_matched)
 
     def keyframe(self, index: int) -> Keyframe:
         """Return the keyframe at position `index` of the arrays above, without its features."""

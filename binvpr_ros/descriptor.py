@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import struct
 from collections.abc import Callable
@@ -236,6 +237,19 @@ def hamming(
         with contextlib.suppress(lce_delegate.DelegateError):  # where it was not compiled
             return lce_delegate.hamming(descriptors, descriptor, out)
     return hamming_numpy(descriptors, descriptor, out)
+
+
+def nearest_view(
+    descriptors: NDArray[np.uint64], views: NDArray[np.uint64], out: NDArray[np.uint32] | None = None
+) -> NDArray[np.uint32]:
+    """Return the Hamming distance [K] of each of `descriptors` [K,W] to the nearest of `views` [V,W], as `hamming`."""
+    with contextlib.suppress(lce_delegate.DelegateError):  # where it was not compiled
+        return lce_delegate.hamming(descriptors, views, out)
+    distances = (hamming_numpy(descriptors, view) for view in np.atleast_2d(views))
+    nearest: NDArray[np.uint32] = functools.reduce(np.minimum, distances)
+    if out is not None:
+        out[:] = nearest
+    return nearest
 
 
 def hamming_numpy(

@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from binvpr_ros.descriptor import Descriptor, hamming
+from binvpr_ros.descriptor import nearest_view
 from binvpr_ros.keyframes import Keyframe
 
 INITIAL_CAPACITY = 1024
@@ -82,14 +82,17 @@ class KeyframeStore:
         """Ids [K] of the keyframes whose places they were found to show, or NOTHING_CLOSED."""
         return self._closes[: self._size]
 
-    def distances(self, descriptor: Descriptor, first: int = 0) -> NDArray[np.uint32]:
-        """Return the Hamming distance [K - first] of `descriptor` to every keyframe from position `first` on; exact."""
+    def distances(self, views: NDArray[np.uint64], first: int = 0) -> NDArray[np.uint32]:
+        """Return the Hamming distance [K - first] of a descriptor [W] to every keyframe from `first` on; exact.
+
+        With several `views` [V,W] it is that of the nearest one.
+        """
         start = first if self._rows is None else 0
         distances = np.empty(self._rows_used - start, np.uint32)
         for number in range(start // BLOCK, len(self._blocks)):
             low, high = max(start, number * BLOCK), min(self._rows_used, (number + 1) * BLOCK)
             rows = self._blocks[number][low - number * BLOCK : high - number * BLOCK]
-            hamming(rows, descriptor, distances[low - start : high - start])
+            nearest_view(rows, views, distances[low - start : high - start])
         return distances if self._rows is None else distances[self._rows[first : self._size]]
 
     def keyframe(self, position: int) -> Keyframe:

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which matches are loop closures, and for the others the reason of refusal.
 
-The similarity of two descriptors of N bits at Hamming distance d is 1 - 2 d / N: the cosine of their signs. How high it
-is for one place, and for two, depends on the scene, so a match's score is its position between them: 0 is the
-similarity to the map as a whole (its median), 1 that of neighbouring keyframes. DBoW2 normalises by the latter alone
-(Galvez-Lopez and Tardos, TRO 2012, section V-A); the former makes buildings where all looks alike score lower.
+The similarity of two descriptors of N bits at Hamming distance d is 1 - 2 d / N: the cosine of their signs. The query
+is moved by some cells of the image where that brings it nearer (`shift_cells`). How high a similarity is for one place,
+and for two, depends on the scene, so a match's score is its position between them: 0 is the similarity to the map as a
+whole (its median), 1 that of neighbouring keyframes. DBoW2 normalises by the latter alone (Galvez-Lopez and Tardos, TRO
+2012, section V-A); the former makes buildings where all looks alike score lower.
 
 What scores well and is confirmed by the keyframes before must then be a place that was left and come back to, must not
 be one of many that look alike, and must be verified by geometry.
@@ -55,7 +56,7 @@ class LoopClosure:
 
     query: Keyframe
     match: Keyframe
-    hamming: int  # bits
+    hamming: int  # bits, of the query moved by the cells that bring it nearest
     score: float  # 0 to 1
     inliers: int = NOT_VERIFIED
 
@@ -113,11 +114,13 @@ class _Trial:
         database: KeyframeDatabase,
         config: Config,
         camera: Camera | None,
+        views: NDArray[np.uint64],
         scores: NDArray[np.float64],
         distances: NDArray[np.uint32],
         verify: Verify,
     ) -> None:
         self.query = query
+        self.views = views  # [V,W], of the query's descriptor
         self.database = database
         self.config = config
         self._camera = camera
@@ -206,7 +209,8 @@ class LoopCloser:
         if len(database) == 0:
             return Verdict(refused=[Refused(Refusal.NO_HISTORY)])
         within_window = self._within_window(query, database, config)
-        distances = self._distances(query, database, config, within_window)
+        views = database.views(query.descriptor, config.shift_cells)
+        distances = self._distances(views, database, config, within_window)
         # A map has many keyframes, and few distances that they can be at: all that follows is reckoned for the latter.
         bits = query.descriptor.size * WORD_BITS
         similarities = 1.0 - 2.0 * np.arange(bits + 1) / bits
@@ -225,7 +229,7 @@ class LoopCloser:
             return Verdict(refused=[refused])
         self._previous = [self._follow(place, previous, config) for place in places]
 
-        return self._verdict(_Trial(query, database, config, camera, scores, distances, self._verify))
+        return self._verdict(_Trial(query, database, config, camera, views, scores, distances, self._verify))
 
     def forget(self) -> None:
         """Start anew, as after a reset: nothing that was matched before confirms anything."""
@@ -234,10 +238,14 @@ class LoopCloser:
         self._sequence.forget()
 
     def _distances(
-        self, query: Keyframe, database: KeyframeDatabase, config: Config, within_window: NDArray[np.bool_]
+        self,
+        views: NDArray[np.uint64],
+        database: KeyframeDatabase,
+        config: Config,
+        within_window: NDArray[np.bool_],
     ) -> NDArray[np.uint32]:
-        """Return the distances [K] of `query`, or those of the sequence that ends with it."""
-        distances = database.distances(query.descriptor)
+        """Return the distances [K] of the query's `views` [V,W], or those of the sequence that ends with it."""
+        distances = database.distances(views)
         if config.sequence_keyframes == 1:
             self._sequence.forget()  # the parameter may change while the node runs
             return distances
@@ -305,7 +313,7 @@ class LoopCloser:
             elif config.verify:
                 reason, inliers = trial.of(candidate, match)
             if reason is None:
-                bits = int(hamming(match.descriptor, query.descriptor))
+                bits = int(hamming(trial.views, match.descriptor).min())
                 closures.append(LoopClosure(query, match, bits, _reported(candidate.score), inliers))
             else:
                 refusals.append(Refused(reason, match, _reported(candidate.score)))

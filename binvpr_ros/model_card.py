@@ -29,6 +29,12 @@ class ModelCard:
     sha256: str
     command: str = ""
     evaluation: dict[str, Any] = field(default_factory=dict)
+    cells: list[list[int]] = field(default_factory=list)  # cells a side and bits of each, grid after grid; or unknown
+
+    @property
+    def grids(self) -> tuple[tuple[int, int], ...]:
+        """Return which bits of a descriptor belong to which cell of the image, as `cells.Grids`."""
+        return tuple((side, bits) for side, bits in self.cells)
 
     @staticmethod
     def path_for(model: Path) -> Path:
@@ -65,12 +71,20 @@ class ModelCard:
 
     def _check_types(self, path: Path, advice: str) -> None:
         size = self.input_size
-        if not (isinstance(size, list) and len(size) == 2 and all(type(side) is int and side > 0 for side in size)):
+        if not _is_pair(size):
             raise ModelCardError(f"{path} has input_size {size!r} instead of [height, width]; {advice}")
         if type(self.descriptor_bits) is not int or self.descriptor_bits < 1:
             raise ModelCardError(f"{path} has descriptor_bits {self.descriptor_bits!r}; {advice}")
+        if not (isinstance(self.cells, list) and all(_is_pair(grid) for grid in self.cells)) or (
+            self.cells and sum(side**2 * bits for side, bits in self.cells) != self.descriptor_bits
+        ):
+            raise ModelCardError(f"{path} has cells {self.cells!r}, which are not its descriptor's bits; {advice}")
         if not all(isinstance(text, str) for text in (self.name, self.network, self.recipe, self.sha256)):
             raise ModelCardError(f"{path} has an entry of the wrong type; {advice}")
+
+
+def _is_pair(sizes: Any) -> bool:
+    return isinstance(sizes, list) and len(sizes) == 2 and all(type(size) is int and size > 0 for size in sizes)
 
 
 def checksum(path: Path) -> str:

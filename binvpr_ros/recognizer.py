@@ -52,7 +52,8 @@ class PlaceRecognizer:
         self.network = network or DescriptorNetwork(model_path(config), config.backend, config.threads)
         path = Path(config.database) if config.database else None
         earlier = [Path(name) for name in config.maps if name]
-        self.database = KeyframeDatabase(path, self.network.card.sha256, self.network.words, earlier)
+        card = self.network.card
+        self.database = KeyframeDatabase(path, card.sha256, self.network.words, earlier, card.grids)
         self._policy = KeyframePolicy()
         self._closer = closer or LoopCloser()
         self._last_stamp: int | None = None

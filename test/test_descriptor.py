@@ -220,7 +220,10 @@ def test_a_delegate_that_was_not_compiled(monkeypatch: pytest.MonkeyPatch, model
 
 @pytest.mark.parametrize(
     ("changes", "sentence"),
-    [({"input_size": [32, 32]}, "its card says 32x32 RGB"), ({"descriptor_bits": 512}, "its card says 512")],
+    [
+        ({"input_size": [32, 32]}, "its card says 32x32 RGB"),
+        ({"descriptor_bits": 512, "cells": []}, "its card says 512"),
+    ],
 )
 def test_a_card_that_does_not_fit_the_network(
     model: Path, tmp_path: Path, changes: dict[str, Any], sentence: str

@@ -41,10 +41,13 @@ def test_keyframes_come_and_go_as_in_a_list(steps: list[int], block: int) -> Non
             assert store.sessions.tolist() == [one.session for one in expected]
             assert store.stamps.tolist() == [one.stamp for one in expected]
             assert store.closes.tolist() == [one.closes for one in expected]
-            query = keyframe(1000).descriptor
+            query, shifted = (keyframe(name).descriptor for name in (1000, 1001))
             for first in range(len(expected) + 1):
                 distances = [int(hamming(one.descriptor, query)) for one in expected[first:]]
                 assert store.distances(query, first).tolist() == distances
+                others = [int(hamming(one.descriptor, shifted)) for one in expected[first:]]
+                nearest = [min(pair) for pair in zip(distances, others, strict=True)]
+                assert store.distances(np.stack([query, shifted]), first).tolist() == nearest
             for position, one in enumerate(expected):
                 np.testing.assert_array_equal(store.keyframe(position).descriptor, one.descriptor)
         assert len(store._blocks) <= -(-most // block)  # the room of what went was used again

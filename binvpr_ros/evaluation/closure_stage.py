@@ -87,11 +87,17 @@ class Drive:
     """
 
     def __init__(
-        self, network: DescriptorNetwork, sequence: PosedSequence, descriptions: Sequence[Description]
+        self,
+        network: DescriptorNetwork,
+        sequence: PosedSequence,
+        descriptions: Sequence[Description],
+        shift_cells: int = Config.shift_cells,
     ) -> None:
         self.sequence = sequence
         self.config = Config(
-            exclusion_time=sequence.exclude_seconds, verification_time=Config.bounds("verification_time")[1]
+            exclusion_time=sequence.exclude_seconds,
+            verification_time=Config.bounds("verification_time")[1],
+            shift_cells=shift_cells,
         )
         self._network = network
         self._descriptions = descriptions
@@ -181,7 +187,7 @@ class _SimilarityDatabase(KeyframeDatabase):
         self._query = self._index_at[stamp]
         return super().next_keyframe(stamp, descriptor, features, thumbnail)
 
-    def distances(self, descriptor: Descriptor) -> NDArray[np.uint32]:  # noqa: ARG002 - the query is known
+    def distances(self, views: NDArray[np.uint64]) -> NDArray[np.uint32]:  # noqa: ARG002 - the query is known
         """Return the distances [K] of the newest keyframe; its descriptor is not looked at."""
         others = [self._index_at[stamp] for stamp in self.stamps.tolist()]
         distances = np.round(self._bits * (1 - self._similarities[self._query, others]) / 2)

@@ -141,10 +141,13 @@ class Evaluation:
             yield RenderedBuilding.make(options)
 
     def _methods(self) -> list[Method]:
-        """Return the models and baselines, by distinct names; without any choice the packaged model."""
+        """Return the models and baselines, by distinct names; without any choice the packaged model.
+
+        Calibration needs a network in any case.
+        """
         choices = self._choices
         models, baselines = list(dict.fromkeys(choices.model)), list(dict.fromkeys(choices.baseline))
-        if not models and not baselines:
+        if not models and (self.calibrates or not baselines):
             models = [model_path(Config())]
             if choices.all:
                 models += sorted(choices.all.rglob("*.tflite"))
@@ -152,7 +155,7 @@ class Evaluation:
         methods: list[Method] = []
         for model, name in zip(models, distinct([model.stem for model in models], models), strict=True):
             with self._leaving_out(str(model)):
-                methods.append(load_model(model, choices.threads))
+                methods.append(load_model(model, choices.threads, choices.shift_cells))
                 methods[-1].name = name
         for baseline in baselines:
             with self._leaving_out(baseline, counted=bool(choices.baseline)):
@@ -252,6 +255,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         help="also match sequences as the node does with this parameter (default %(default)s: none)",
     )  # fmt: skip
     methods.add_argument(
+        "--shift-cells", type=int, default=Config.shift_cells, metavar="N",
+        help="match shifted images as the node does with this parameter (default %(default)s; 0: none)",
+    )  # fmt: skip
+    methods.add_argument(
         "--threads", type=int, default=Config.threads, metavar="N", help="for models (default %(default)s)"
     )
     output = parser.add_argument_group("output")
@@ -288,9 +295,9 @@ def _check(parser: argparse.ArgumentParser, choices: argparse.Namespace) -> None
             parser.error(sentence)
     bounds: dict[str, tuple[float, float]] = {
         "exclude_seconds": (0, Config.bounds("exclusion_time")[1]), "threads": Config.bounds("threads"),
-        "sequence_keyframes": Config.bounds("sequence_keyframes"),
+        "sequence_keyframes": Config.bounds("sequence_keyframes"), "shift_cells": Config.bounds("shift_cells"),
     }  # fmt: skip
-    for name in ("tolerance", "radius", "angle", "exclude_seconds", "seqslam", "sequence_keyframes", "threads"):
+    for name in ("tolerance", "radius", "angle", "seqslam", *bounds):
         value, (low, high) = getattr(choices, name), bounds.get(name, (0, sys.maxsize))
         if value is not None and not low <= value <= high:
             parser.error(f"--{name.replace('_', '-')} must be between {low} and {high}, not {value}")

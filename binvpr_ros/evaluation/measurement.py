@@ -57,7 +57,7 @@ class Comparison:
         drive = None
         if isinstance(method, BinaryNetwork):
             if isinstance(dataset, PosedSequence):
-                drive = Drive(method.network, dataset, queries)
+                drive = Drive(method.network, dataset, queries, method.shift_cells)
             queries, references = ([one.descriptor for one in some] for some in (queries, references))
         similarities = method.similarities(np.stack(queries), np.stack(references))
         if not np.isfinite(similarities).all():

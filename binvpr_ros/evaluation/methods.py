@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from binvpr_ros.descriptor import DescriptorNetwork, Image, as_rgb, hamming, load_backend, resize
+from binvpr_ros.cells import shifted
+from binvpr_ros.config import Config
+from binvpr_ros.descriptor import DescriptorNetwork, Image, as_rgb, load_backend, nearest_view, resize
 from binvpr_ros.evaluation.datasets.dataset import DatasetError, Images
 from binvpr_ros.evaluation.datasets.object_array import load_objects
 from binvpr_ros.model_card import ModelCard
@@ -55,8 +57,9 @@ def unit_rows(rows: NDArray[Any]) -> NDArray[np.float32]:
 class BinaryNetwork(Method):
     """A model with its card, as the node runs it: packed bits, compared by Hamming distance."""
 
-    def __init__(self, model: Path, threads: int) -> None:
+    def __init__(self, model: Path, threads: int, shift_cells: int = Config.shift_cells) -> None:
         self.network = DescriptorNetwork(model, threads=threads)
+        self.shift_cells = shift_cells
         self.name = self.network.card.name
         self.descriptor_bits = self.network.card.descriptor_bits
 
@@ -65,8 +68,12 @@ class BinaryNetwork(Method):
         return self.network.describe(image).descriptor
 
     def similarities(self, queries: NDArray[Any], references: NDArray[Any]) -> Similarities:
-        """Return 1 - 2 d / N for the Hamming distance d of N bits, which is the cosine of the signs."""
-        distances = np.stack([hamming(references, query) for query in queries])
+        """Return 1 - 2 d / N for the Hamming distance d of N bits, which is the cosine of the signs.
+
+        Queries are moved by some cells where that brings them nearer, as in the node.
+        """
+        views = (shifted(query, self.network.card.grids, self.shift_cells) for query in queries)
+        distances = np.stack([nearest_view(references, some) for some in views])
         return 1 - np.float32(2 / self.descriptor_bits) * distances.astype(np.float32)
 
 
@@ -92,15 +99,16 @@ class FloatNetwork(Method):
         return self._backend.run(batch).astype(np.float32).reshape(-1)
 
 
-def load_model(model: Path, threads: int = 1) -> BinaryNetwork | FloatNetwork:
-    """Return a model file as a method: by its card where it has one.
+def load_model(model: Path, threads: int = 1, shift_cells: int = Config.shift_cells) -> BinaryNetwork | FloatNetwork:
+    """Return a model file as a method: by its card where it has one, and then with that parameter of the node.
 
     Raises MethodError, ModelCardError or DescriptorError where it cannot be run here.
     """
     if not model.is_file():
         raise MethodError(f"there is no model file {model}; name another")
-    kind = BinaryNetwork if ModelCard.path_for(model).exists() else FloatNetwork
-    return kind(model, threads)
+    if ModelCard.path_for(model).exists():
+        return BinaryNetwork(model, threads, shift_cells)
+    return FloatNetwork(model, threads)
 
 
 def read_similarities(path: Path) -> Similarities:

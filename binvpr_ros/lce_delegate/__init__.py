@@ -44,7 +44,7 @@ def _functions() -> ctypes.CDLL:
     functions.binvpr_lce_hamming.restype = ctypes.c_bool
     words, distances = (np.ctypeslib.ndpointer(kind, flags="C_CONTIGUOUS") for kind in (np.uint64, np.uint32))
     functions.binvpr_lce_hamming.argtypes = [
-        ctypes.c_char_p, words, ctypes.c_size_t, ctypes.c_size_t, words, distances,
+        ctypes.c_char_p, words, ctypes.c_size_t, ctypes.c_size_t, words, ctypes.c_size_t, distances,
     ]  # fmt: skip
     functions.binvpr_lce_peak.restype = ctypes.c_double
     functions.binvpr_lce_peak.argtypes = [ctypes.c_char_p, ctypes.c_long]
@@ -59,20 +59,22 @@ def kernels() -> tuple[str, ...]:
 
 def hamming(
     descriptors: NDArray[np.uint64],
-    descriptor: NDArray[np.uint64],
+    views: NDArray[np.uint64],
     out: NDArray[np.uint32] | None = None,
     kernel: str = "auto",
 ) -> NDArray[np.uint32]:
-    """Return the Hamming distances [K] of `descriptors` [K,W] to one `descriptor` [W], in `out` [K] where it is given.
+    """Return the Hamming distances [K] of `descriptors` [K,W] to another one [W], in `out` [K] where it is given.
+
+    With some `views` [V,W] of it each distance is that of the nearest.
 
     Raises DelegateError where the library or its kernel cannot be used here.
     """
     count, words = descriptors.shape
     distances = np.empty(count, np.uint32) if out is None else out
-    if descriptor.shape != (words,) or distances.shape != (count,):
-        raise ValueError(f"shapes {descriptors.shape}, {descriptor.shape}, {distances.shape} do not go together")
-    rows, query = np.ascontiguousarray(descriptors), np.ascontiguousarray(descriptor)
-    if not _functions().binvpr_lce_hamming(kernel.encode(), rows, count, words, query, distances):
+    if views.shape not in ((words,), (len(views), words)) or not len(views) or distances.shape != (count,):
+        raise ValueError(f"shapes {descriptors.shape}, {views.shape}, {distances.shape} do not go together")
+    rows, queries = np.ascontiguousarray(descriptors), np.ascontiguousarray(np.atleast_2d(views))
+    if not _functions().binvpr_lce_hamming(kernel.encode(), rows, count, words, queries, len(queries), distances):
         raise _no_kernel(kernel)
     return distances
 

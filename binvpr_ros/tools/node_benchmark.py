@@ -83,7 +83,7 @@ def _timers(network: DescriptorNetwork, path: Path, message: Image) -> dict[str,
     height, width = network.card.input_size
     small = resize(image, (width, height))
     features = extract(image)
-    database = KeyframeDatabase(path, network.card.sha256, network.words)
+    database = KeyframeDatabase(path, network.card.sha256, network.words, grids=network.card.grids)
     query = database.next_keyframe(time.time_ns(), network.describe(image).descriptor, features)
     closures = [LoopClosure(query, database.keyframe(0), 0, 1.0)]
 

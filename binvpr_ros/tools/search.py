@@ -32,8 +32,9 @@ def search_figures(keyframes: int, bits: int, repeat: int) -> dict[str, Any]:
 
     `load_s` is the time to read the map's file. `memory` is the most that the map takes while it is loaded and
     searched, as a multiple of its bits. Median and least times: `search_ms` and `search_least_ms` for the distances to
-    all keyframes, `decide_...` for the verdict over them, search included, `numpy_...` for the search by NumPy alone,
-    and `faiss_...` and `usearch_...` for what is installed of faiss-cpu and usearch.
+    all keyframes, `shifted_...` for those of an image that may be shifted, as in the node, `decide_...` for the verdict
+    over them, search included, `numpy_...` for the search by NumPy alone, and `faiss_...` and `usearch_...` for what is
+    installed of faiss-cpu and usearch.
     """
     with tempfile.TemporaryDirectory() as folder:
         path, small = Path(folder) / "map.db", Path(folder) / "small.db"
@@ -60,10 +61,15 @@ def _measure(path: Path, small: Path, bits: int, repeat: int) -> dict[str, Any]:
     decide(KeyframeDatabase(small, MODEL, words))()  # so that what the programs take is not counted
     before = _kilobytes("VmRSS")
     start = time.perf_counter()
-    database = KeyframeDatabase(path, MODEL, words)
+    database = KeyframeDatabase(path, MODEL, words, grids=((8, words),))
     loaded = time.perf_counter() - start
     query = database.keyframe(len(database) // 2).descriptor
-    searches = {"search": lambda: database.distances(query), "decide": decide(database)}
+    views = database.views(query, Config.shift_cells)
+    searches = {
+        "search": lambda: database.distances(query),
+        "shifted": lambda: database.distances(views),
+        "decide": decide(database),
+    }
     for search in searches.values():
         search()
     memory = (_kilobytes("VmHWM") - before) * 8192 / (len(database) * bits)

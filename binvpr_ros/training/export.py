@@ -13,6 +13,7 @@ import numpy as np
 
 from binvpr_ros.model_card import ModelCard, checksum
 from binvpr_ros.training.networks import BinaryConv2D, build
+from binvpr_ros.training.networks.binvpr import cells_of
 
 
 class ExportError(RuntimeError):
@@ -46,6 +47,7 @@ def export(
         input_size=[input_size, input_size],
         descriptor_bits=model.output_shape[-1],
         sha256=checksum(output),
+        cells=cells_of(model.output_shape[-1]),
         **facts,
     )
     card.write(output)

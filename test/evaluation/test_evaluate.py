@@ -88,7 +88,7 @@ def test_a_drive_is_measured_before_and_after_the_loop_closure_stage(
     assert figures["answerable_queries"] < figures["queries"] == 500
     assert figures["closures"] >= 8
     assert figures["closures_true"] <= figures["closures"]
-    assert (tmp_path / "plots" / "redkitchen_binvpr20_trajectory.png").is_file()
+    assert (tmp_path / "plots" / "redkitchen_binvpr20r_trajectory.png").is_file()
 
 
 def test_the_packaged_card_reports_what_evaluate_measures(
@@ -126,7 +126,7 @@ def test_all_finds_data_sets_and_models(
     assert run(monkeypatch, "--all", traverses.parent) == 0
     table = (tmp_path / "evaluation.md").read_text()
     assert [line.split(" | ")[0] for line in table.splitlines()[2:8]] == [
-        "| binvpr20", "| binvpr20, sequences of 10", "| peer", "| peer, sequences of 10", "| hog",
+        "| binvpr20r", "| binvpr20r, sequences of 10", "| peer", "| peer, sequences of 10", "| hog",
         "| hog, sequences of 10",
     ]  # fmt: skip
 
@@ -145,7 +145,7 @@ def test_what_cannot_be_measured_does_not_keep_the_rest_from_it(
     monkeypatch.chdir(tmp_path)
     assert run(monkeypatch, "--all", data, "--seqslam", 0, "--json", "out.json") == 1
     results = json.loads((tmp_path / "out.json").read_text())["results"]
-    assert [(entry["dataset"], entry["method"]) for entry in results] == [("whole", "binvpr20"), ("whole", "hog")]
+    assert [(entry["dataset"], entry["method"]) for entry in results] == [("whole", "binvpr20r"), ("whole", "hog")]
     error = capsys.readouterr().err
     assert "left out hog on broken: " in error
     assert "000.png cannot be decoded" in error

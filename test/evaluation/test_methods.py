@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from binvpr_ros.config import Config
+from binvpr_ros.database import KeyframeDatabase
 from binvpr_ros.descriptor import WORD_BITS
 from binvpr_ros.evaluation.datasets import DatasetError
 from binvpr_ros.evaluation.methods import (
@@ -23,13 +25,23 @@ from binvpr_ros.evaluation.methods import (
 def test_a_model_with_a_card_compares_by_the_cosine_of_its_bits(
     model: Path, world_images: list[NDArray[np.uint8]]
 ) -> None:
-    method = load_model(model)
+    method = load_model(model, shift_cells=0)
     assert isinstance(method, BinaryNetwork)
     assert method.descriptor_bits == 2048
     rows = np.stack([method.describe(image) for image in world_images[:4]])
     assert rows.shape == (4, 2048 // WORD_BITS)
     signs = np.unpackbits(rows.view(np.uint8), axis=1) * 2.0 - 1
-    np.testing.assert_allclose(method.similarities(rows[:3], rows), signs[:3] @ signs.T / 2048, atol=1e-6)
+    cosines = signs[:3] @ signs.T / 2048
+    np.testing.assert_allclose(method.similarities(rows[:3], rows), cosines, atol=1e-6)
+
+    nearest = load_model(model).similarities(rows[:3], rows)  # images may be shifted, as in the node
+    assert (nearest >= cosines - 1e-6).all()
+    database = KeyframeDatabase(None, "", rows.shape[1], grids=method.network.card.grids)
+    for number, row in enumerate(rows):
+        database.add(database.next_keyframe(number, row))
+    for row, similarities in zip(rows, nearest, strict=False):
+        distances = database.distances(database.views(row, Config.shift_cells))
+        np.testing.assert_allclose(similarities, 1 - distances / 1024, atol=1e-6)
 
 
 def test_a_model_without_a_card_compares_the_cosine_of_its_output(

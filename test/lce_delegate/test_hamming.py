@@ -40,6 +40,16 @@ def test_any_number_width_and_alignment(kernel: str, count: int, words: int, off
 
 
 @pytest.mark.parametrize("kernel", kernels())
+@given(st.integers(0, 9), st.integers(1, 30), st.integers(1, 9), st.integers(0, 2**32))
+@settings(deadline=None)
+def test_of_several_views_the_nearest_counts(kernel: str, count: int, words: int, views: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    descriptors, queries = (rng.integers(0, 2**64, (n, words), np.uint64) for n in (count, views))
+    distances = [differing_bits(descriptors, query) for query in queries]
+    np.testing.assert_array_equal(hamming(descriptors, queries, kernel=kernel), np.min(distances, axis=0))
+
+
+@pytest.mark.parametrize("kernel", kernels())
 @pytest.mark.parametrize("words", [16, 61, 62, 63, 64, 1000, 4608, 9001])
 def test_all_bits_of_a_wide_descriptor_may_differ(kernel: str, words: int) -> None:
     descriptors = np.full((3, words), 2**64 - 1, np.uint64)
@@ -64,6 +74,9 @@ def test_what_does_not_go_together_is_refused_before_it_is_read() -> None:
     descriptors = np.zeros((5, 4), np.uint64)
     with pytest.raises(ValueError, match="do not go together"):
         hamming(descriptors, np.zeros(3, np.uint64))
+    for views in (np.zeros((2, 3), np.uint64), np.zeros((0, 4), np.uint64), np.zeros((1, 2, 4), np.uint64)):
+        with pytest.raises(ValueError, match="do not go together"):
+            hamming(descriptors, views)
     with pytest.raises(ValueError, match="do not go together"):
         hamming(descriptors, descriptors[0], np.zeros(4, np.uint32))
     with pytest.raises(ctypes.ArgumentError):

@@ -341,12 +341,13 @@ BINVPR_EXPORT const char* binvpr_lce_kernels() {
   return names.c_str();
 }
 
-// Writes the Hamming distances [count] of descriptors [count][words] to a query [words], of words of 64 bits; returns
-// whether there is such a kernel.
+// Writes the Hamming distances [count] of descriptors [count][words] to the nearest of queries [views][words], one at
+// least, of words of 64 bits; returns whether there is such a kernel.
 BINVPR_EXPORT bool binvpr_lce_hamming(const char* kernel, const std::uint8_t* descriptors, std::size_t count,
-                                      std::size_t words, const std::uint8_t* query, std::uint32_t* distances) {
+                                      std::size_t words, const std::uint8_t* queries, std::size_t views,
+                                      std::uint32_t* distances) {
   try {
-    binvpr::find_kernel(kernel).hamming(descriptors, count, words, query, distances);
+    binvpr::find_kernel(kernel).hamming(descriptors, count, words, queries, views, distances);
     return true;
   } catch (const std::exception&) {
     return false;

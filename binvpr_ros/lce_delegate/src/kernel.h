@@ -105,9 +105,10 @@ struct Kernel {
   void (*pack_float)(const float* values, int count, std::int32_t* words);
   void (*pack_int8)(const std::int8_t* values, int count, std::int8_t zero_point, std::int32_t* words);
 
-  // Hamming distances [count] of descriptors [count][words] to a query [words], of words of 64 bits and any alignment.
-  void (*hamming)(const std::uint8_t* descriptors, std::size_t count, std::size_t words, const std::uint8_t* query,
-                  std::uint32_t* distances);
+  // Hamming distances [count] of descriptors [count][words] to the nearest of some queries [views][words], one at least;
+  // words have 64 bits and any alignment.
+  void (*hamming)(const std::uint8_t* descriptors, std::size_t count, std::size_t words, const std::uint8_t* queries,
+                  std::size_t views, std::uint32_t* distances);
 
   // Multiply-accumulates that the counting instructions alone do in `rounds` rounds, with no memory touched.
   double (*peak)(long rounds);

@@ -136,8 +136,8 @@ void pack_int8(const std::int8_t* values, int count, std::int8_t zero_point, std
   loop_pack_int8(values, count, zero_point, words);
 }
 
-void hamming(const std::uint8_t* descriptors, std::size_t count, std::size_t words, const std::uint8_t* query,
-             std::uint32_t* distances) {
+void hamming(const std::uint8_t* descriptors, std::size_t count, std::size_t words, const std::uint8_t* queries,
+             std::size_t views, std::uint32_t* distances) {
   const auto differing_bits = [](const std::uint8_t* a, const std::uint8_t* b, std::size_t left) {
     __m512i sum = _mm512_setzero_si512();
     for (; left >= 8; left -= 8, a += 64, b += 64) {
@@ -151,7 +151,7 @@ void hamming(const std::uint8_t* descriptors, std::size_t count, std::size_t wor
     }
     return static_cast<std::uint64_t>(_mm512_reduce_add_epi64(sum));
   };
-  loop_hamming(descriptors, count, words, query, distances, differing_bits);
+  loop_hamming(descriptors, count, words, queries, views, distances, differing_bits);
 }
 
 // The empty assembly keeps the compiler from doing the same count once for all.

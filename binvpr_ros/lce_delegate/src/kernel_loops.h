@@ -109,23 +109,29 @@ inline std::uint64_t loop_differing_bits(const std::uint8_t* a, const std::uint8
   return sums[0] + sums[1] + sums[2] + sums[3];
 }
 
-// `differing_bits` is loop_differing_bits or the like. A large map comes from memory, which takes longer than counting.
+// Of each descriptor the distance to the nearest of `views` queries; while it is compared with one after the other it is
+// in the cache. `differing_bits` is loop_differing_bits or the like. A large map comes from memory, which takes longer than counting.
 // Processors look ahead no further than to the end of a page, and would wait at each; so what comes a page later is asked
 // for here. Beyond the last descriptor that asks for nothing, and does no harm.
 template <typename DifferingBits>
 inline void loop_hamming(const std::uint8_t* descriptors, std::size_t count, std::size_t words,
-                         const std::uint8_t* query, std::uint32_t* distances, DifferingBits differing_bits) {
+                         const std::uint8_t* queries, std::size_t views, std::uint32_t* distances,
+                         DifferingBits differing_bits) {
   constexpr std::size_t kAhead = 4096, kCacheLine = 64;
   const std::size_t bytes = 8 * words;
   for (std::size_t i = 0; i < count; ++i, descriptors += bytes) {
     for (std::size_t next = 0; next < bytes; next += kCacheLine) __builtin_prefetch(descriptors + kAhead + next);
-    distances[i] = static_cast<std::uint32_t>(differing_bits(descriptors, query, words));
+    std::uint64_t least = differing_bits(descriptors, queries, words);
+    for (std::size_t view = 1; view < views; ++view) {
+      least = std::min<std::uint64_t>(least, differing_bits(descriptors, queries + view * bytes, words));
+    }
+    distances[i] = static_cast<std::uint32_t>(least);
   }
 }
 
 inline void loop_hamming(const std::uint8_t* descriptors, std::size_t count, std::size_t words,
-                         const std::uint8_t* query, std::uint32_t* distances) {
-  loop_hamming(descriptors, count, words, query, distances, loop_differing_bits);
+                         const std::uint8_t* queries, std::size_t views, std::uint32_t* distances) {
+  loop_hamming(descriptors, count, words, queries, views, distances, loop_differing_bits);
 }
 
 }  // namespace

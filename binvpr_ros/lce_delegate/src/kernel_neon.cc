@@ -300,8 +300,8 @@ void pack_int8(const std::int8_t* values, int count, std::int8_t zero_point, std
   loop_pack_int8(values, count, zero_point, words);
 }
 
-void hamming(const std::uint8_t* descriptors, std::size_t count, std::size_t words, const std::uint8_t* query,
-             std::uint32_t* distances) {
+void hamming(const std::uint8_t* descriptors, std::size_t count, std::size_t words, const std::uint8_t* queries,
+             std::size_t views, std::uint32_t* distances) {
   static constexpr std::size_t kVectorsBeforeFlush = 255 / 8;  // a vector adds 8 at most to a byte
   const auto differing_bits = [](const std::uint8_t* a, const std::uint8_t* b, std::size_t left) {
     std::uint64_t sum = 0;
@@ -316,7 +316,7 @@ void hamming(const std::uint8_t* descriptors, std::size_t count, std::size_t wor
     }
     return left % 2 == 0 ? sum : sum + vaddv_u8(vcnt_u8(veor_u8(vld1_u8(a), vld1_u8(b))));
   };
-  loop_hamming(descriptors, count, words, query, distances, differing_bits);
+  loop_hamming(descriptors, count, words, queries, views, distances, differing_bits);
 }
 
 double peak(long rounds) {

@@ -124,14 +124,17 @@ def _pyramid(maps: dict[int, Tensor], basic_features: Tensor | None) -> Tensor:
 
 def scales(descriptor: Tensor) -> list[Tensor]:
     """Return the scales of a descriptor [N,D], each [N,cells,cells,bits]; what is no pyramid has one cell."""
-    if descriptor.shape[-1] != DESCRIPTOR_BITS:
-        return [layers.Reshape((1, 1, -1))(descriptor)]
     parts, start = [], 0
-    for grid, bits, _ in PYRAMID:
-        end = start + grid**2 * bits
-        parts.append(layers.Reshape((grid, grid, bits))(descriptor[:, start:end]))
+    for side, bits in cells_of(descriptor.shape[-1]) or [[1, descriptor.shape[-1]]]:
+        end = start + side**2 * bits
+        parts.append(layers.Reshape((side, side, bits))(descriptor[:, start:end]))
         start = end
     return parts
+
+
+def cells_of(descriptor_bits: int) -> list[list[int]]:
+    """Return cells a side and bits of each cell, scale by scale, as on a model's card; none where it is no pyramid."""
+    return [[side, bits] for side, bits, _ in PYRAMID] if descriptor_bits == DESCRIPTOR_BITS else []
 
 
 def paper(

@@ -13,7 +13,7 @@ import keras
 import tensorflow as tf
 from tensorflow.lite.python import schema_py_generated as schema
 
-from binvpr_ros.config import DEFAULT_MODEL, share_directory
+from binvpr_ros.config import share_directory
 from binvpr_ros.descriptor import DescriptorNetwork
 from binvpr_ros.training.export import export
 from binvpr_ros.training.networks import BinaryConv2D, QuantizedConv2D, binvpr, build
@@ -54,8 +54,9 @@ def set_norms(model: keras.Model, rng: np.random.Generator) -> None:
             )
 
 
-def test_the_packaged_model_has_sixteen_binary_convolutions() -> None:
-    assert operators(share_directory() / "models" / DEFAULT_MODEL).count("LceBconv2d") == 16
+@pytest.mark.parametrize("network", ["binvpr20", "binvpr20r"])
+def test_the_packaged_models_have_sixteen_binary_convolutions(network: str) -> None:
+    assert operators(share_directory() / "models" / f"{network}.tflite").count("LceBconv2d") == 16
 
 
 def test_the_layout_is_the_papers() -> None:
