@@ -164,15 +164,16 @@ def _relight(view: NDArray[np.float32], rng: np.random.Generator) -> Image:
     mean = view.mean()
     view = (view - mean) * rng.uniform(0.5, 1.5) + mean * rng.uniform(0.6, 1.4)
     view *= rng.uniform(0.85, 1.15, 3).astype(np.float32)
-    if rng.random() < 0.3:  # A lamp or the sun: a smooth ramp of brightness across the image.
-        direction = rng.uniform(-0.4, 0.4, 2)
-        ramp = np.linspace(-1, 1, size, dtype=np.float32)
-        view *= (1 + direction[0] * ramp[:, None] + direction[1] * ramp[None, :])[..., None].astype(np.float32)
+    if rng.random() < 0.4:  # Lamps, the sun and shadows: the brightness varies smoothly across the image.
+        patches = rng.integers(2, 5)
+        light = np.exp(rng.normal(0, rng.uniform(0.1, 0.5), (patches, patches))).astype(np.float32)
+        view *= cv2.resize(light, (size, size), interpolation=cv2.INTER_CUBIC)[..., None]
     if rng.random() < 0.15:  # Fog is thickest at the horizon, and clears towards the ground.
         density = rng.uniform(0.2, 0.7) * np.linspace(1, 0.3, size, dtype=np.float32)[:, None, None]
         view += (np.float32(rng.uniform(140, 230)) - view) * density
-    if rng.random() < 0.2:
-        view = cv2.GaussianBlur(view, (3, 3), 0)
+    if rng.random() < 0.4:  # Of another focus or a camera of fewer pixels.
+        few = round(size / rng.uniform(1, 4))
+        view = cv2.resize(cv2.resize(view, (few, few), interpolation=cv2.INTER_AREA), (size, size))
     if rng.random() < 0.3:
         view += rng.normal(0, rng.uniform(2, 10), view.shape).astype(np.float32)
     return np.clip(view, 0, 255).astype(np.uint8)
@@ -211,12 +212,20 @@ def taught_view(taught: NDArray[np.int8], homography: NDArray[np.float64], size:
 
 
 def _change_season(view: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Return [S,S,3] with what is green turned to another colour, brown to white: leaves that fall, or snow."""
-    greenness = np.clip((view[..., 1] - np.maximum(view[..., 0], view[..., 2])) / 40, 0, 1)[..., None]
-    brightness = rng.uniform(0.5, 1.6)
-    colour = np.array([1.0, rng.uniform(0.6, 1.0), rng.uniform(0.3, 1.0)], np.float32)
-    other = view.mean(axis=2, keepdims=True) * colour * np.float32(brightness)
-    return np.asarray(view + greenness * (other - view), np.float32)
+    """Return [S,S,3] in another season: what is green brown or white, or what had one brightness another.
+
+    The one are leaves that fall. The other is snow on dark ground below a bright sky, or a wet road, or lamps by night: the
+    contrast of neighbours may be the other way round, but where they meet stays.
+    """
+    grey = view.mean(axis=2, keepdims=True)
+    if rng.random() < 0.5:
+        greenness = np.clip((view[..., 1] - np.maximum(view[..., 0], view[..., 2])) / 40, 0, 1)[..., None]
+        brightness = rng.uniform(0.5, 1.6)
+        colour = np.array([1.0, rng.uniform(0.6, 1.0), rng.uniform(0.3, 1.0)], np.float32)
+        return np.asarray(view + greenness * (grey * colour * np.float32(brightness) - view), np.float32)
+    curve = np.interp(np.arange(256), np.linspace(0, 255, 5), rng.uniform(0, 255, 5)).astype(np.float32)
+    other = curve[np.clip(grey, 0, 255).astype(np.uint8)]
+    return np.asarray(view + np.float32(rng.uniform(0.3, 1.0)) * (other - grey), np.float32)
 
 
 class ViewPairs(keras.utils.PyDataset):
