@@ -18,15 +18,16 @@ from binvpr_ros.descriptor import WORD_BITS, Descriptor
 Grids = tuple[tuple[int, int], ...]
 """Cells a side and bits of each cell, grid after grid: the bits of a cell together, cells row by row from the top left.
 
-Empty: it is not known which bits belong where.
+Bits are in the order of np.packbits. Empty: it is not known which of them belong where.
 """
 
 
 def shifted(descriptor: Descriptor, grids: Grids, reach: int) -> NDArray[np.uint64]:
     """Return a `descriptor` [W], and what it would be with the image moved by up to `reach` cells each way: [V,W].
 
-    V is (2 `reach` + 1) squared, the descriptor itself first. Cells are those of the finest grid; one with half as many
-    a side moves half as far, rounded towards none. What comes in at an edge is taken for what is at the edge.
+    The descriptor itself comes first; V is (2 `reach` + 1) squared where there are so many cells. They are those of the
+    finest grid; one with half as many a side moves half as far, rounded towards none. What comes in at an edge is taken
+    for what is at the edge.
     """
     bits = np.unpackbits(descriptor.view(np.uint8))
     return np.packbits(bits[_sources(grids, reach, descriptor.size * WORD_BITS)], axis=1).view(np.uint64)
@@ -47,4 +48,5 @@ def _sources(grids: Grids, reach: int, bits: int) -> NDArray[np.intp]:
             rows, columns = (np.clip(np.arange(side) + int(by * side / finest), 0, side - 1) for by in (down, right))
             row[start:stop] = cells[rows[:, None], columns].reshape(-1)
             start = stop
-    return sources
+    _, firsts = np.unique(sources, axis=0, return_index=True)
+    return sources[np.sort(firsts)]

@@ -103,7 +103,7 @@ class Config:
     )
     shift_cells: int = _parameter(
         1,
-        "Cells of the descriptor (eighths of the image) by which a view may be off, up, down or sideways; 0: none.",
+        "Cells of the descriptor, eighths of the image with binvpr20r, by which a view may be off each way; 0: none.",
         low=0,
         high=2,
         live=True,

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import importlib
 import struct
 from collections.abc import Callable
@@ -242,13 +241,16 @@ def hamming(
 def nearest_view(
     descriptors: NDArray[np.uint64], views: NDArray[np.uint64], out: NDArray[np.uint32] | None = None
 ) -> NDArray[np.uint32]:
-    """Return the Hamming distance [K] of each of `descriptors` [K,W] to the nearest of `views` [V,W], as `hamming`."""
+    """Return the Hamming distance [K] of each of `descriptors` [K,W] to the nearest of `views` [V,W], or to one [W].
+
+    In `out` [K] where it is given.
+    """
     with contextlib.suppress(lce_delegate.DelegateError):  # where it was not compiled
         return lce_delegate.hamming(descriptors, views, out)
-    distances = (hamming_numpy(descriptors, view) for view in np.atleast_2d(views))
-    nearest: NDArray[np.uint32] = functools.reduce(np.minimum, distances)
-    if out is not None:
-        out[:] = nearest
+    first, *others = np.atleast_2d(views)
+    nearest = hamming_numpy(descriptors, first, out)
+    for view in others:
+        np.minimum(nearest, hamming_numpy(descriptors, view), out=nearest)
     return nearest
 
 

@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+MOST_GRIDS = 16
+"""Of cells of a descriptor."""
+
 
 class ModelCardError(ValueError):
     """A model's card is missing, unreadable or does not fit; the message says what to do."""
@@ -75,8 +78,9 @@ class ModelCard:
             raise ModelCardError(f"{path} has input_size {size!r} instead of [height, width]; {advice}")
         if type(self.descriptor_bits) is not int or self.descriptor_bits < 1:
             raise ModelCardError(f"{path} has descriptor_bits {self.descriptor_bits!r}; {advice}")
-        if not (isinstance(self.cells, list) and all(_is_pair(grid) for grid in self.cells)) or (
-            self.cells and sum(side**2 * bits for side, bits in self.cells) != self.descriptor_bits
+        cells = self.cells
+        if not (isinstance(cells, list) and len(cells) <= MOST_GRIDS and all(_is_pair(grid) for grid in cells)) or (
+            cells and sum(side**2 * bits for side, bits in cells) != self.descriptor_bits
         ):
             raise ModelCardError(f"{path} has cells {self.cells!r}, which are not its descriptor's bits; {advice}")
         if not all(isinstance(text, str) for text in (self.name, self.network, self.recipe, self.sha256)):

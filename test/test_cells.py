@@ -45,6 +45,14 @@ def test_the_finest_cells_move_by_one_and_coarser_ones_by_what_is_whole_of_it(ce
     assert bits_of([aside, half[:, [0, 0, 1, 2]], quarter, whole]).tolist() in views
 
 
+def test_shifts_that_are_no_others_are_left_out(cells: list[NDArray[np.uint8]]) -> None:
+    descriptor = bits_of(cells)
+    for grids, count in ((((1, 512),), 1), (((2, 128),), 9)):
+        views = shifted(descriptor, grids, 2)
+        assert views.shape == (count, WORDS)
+        np.testing.assert_array_equal(views[0], descriptor)
+
+
 def test_a_descriptor_of_unknown_cells_is_itself_alone(cells: list[NDArray[np.uint8]]) -> None:
     descriptor = bits_of(cells)
     np.testing.assert_array_equal(shifted(descriptor, (), 2), descriptor[np.newaxis])

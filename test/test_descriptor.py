@@ -26,6 +26,7 @@ from binvpr_ros.descriptor import (
     LitertBackend,
     hamming,
     load_backend,
+    nearest_view,
     pack,
     resize,
 )
@@ -122,6 +123,8 @@ def test_hamming_counts_the_differing_bits(count: int, words: int, seed: int) ->
 def test_without_the_library_numpy_gives_the_same_distances(monkeypatch: pytest.MonkeyPatch) -> None:
     descriptors = np.random.default_rng(0).integers(0, 2**64, (30, 5), np.uint64)
     compiled = hamming(descriptors, descriptors[3])
+    nearest = {5: compiled, 30: nearest_view(descriptors, descriptors[3:9])}
+    assert (nearest[30] < compiled).any()
     monkeypatch.setattr(lce_delegate, "LIBRARY", "not-compiled.so")
     lce_delegate._functions.cache_clear()
     with pytest.raises(lce_delegate.DelegateError, match="was not compiled"):
@@ -129,6 +132,9 @@ def test_without_the_library_numpy_gives_the_same_distances(monkeypatch: pytest.
     out = np.empty(30, np.uint32)
     assert hamming(descriptors, descriptors[3], out) is out
     np.testing.assert_array_equal(out, compiled)
+    for views in (descriptors[3], descriptors[3:4], descriptors[3:9]):
+        np.testing.assert_array_equal(nearest_view(descriptors, views, out), nearest[views.size])
+        assert nearest_view(descriptors, views, out) is out
 
 
 def test_hamming_broadcasts_other_shapes() -> None:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from binvpr_ros.cells import Grids, shifted
 from binvpr_ros.config import Config
 from binvpr_ros.database import KeyframeDatabase
 from binvpr_ros.descriptor import Descriptor, hamming
@@ -50,13 +51,13 @@ def place(number: float, noise: float = 0.0) -> Descriptor:
 class Drive:
     """Feeds places, one a second, to a LoopCloser, to which geometry says `inliers` of every pair."""
 
-    def __init__(self, config: Config = CONFIG, inliers: int = 100) -> None:
+    def __init__(self, config: Config = CONFIG, inliers: int = 100, grids: Grids = ()) -> None:
         self.config = config
         self.features: Features | None = SOME_FEATURES
         self.inliers = inliers
         self.verified = 0
         self.closer = LoopCloser(self.verify)
-        self.database = KeyframeDatabase(None, "", BITS // 64)
+        self.database = KeyframeDatabase(None, "", BITS // 64, grids=grids)
         self.seconds = 0
 
     def through(self, places: Iterable[float], noise: float = 0.0) -> list[Verdict]:
@@ -82,6 +83,23 @@ def reasons(verdict: Verdict) -> list[Refusal]:
 def test_the_first_keyframes_have_no_history() -> None:
     verdicts = Drive().through(range(10))
     assert all(reasons(verdict) == [Refusal.NO_HISTORY] for verdict in verdicts)
+
+
+@pytest.mark.parametrize("sequence_keyframes", [1, 3])
+def test_a_camera_that_points_a_cell_higher_closes_the_loop_where_that_is_allowed(sequence_keyframes: int) -> None:
+    grids: Grids = ((8, BITS // 64),)
+    config = CONFIG.replace(confirmations=0, sequence_keyframes=sequence_keyframes)
+    drive = Drive(config, grids=grids)
+    drive.through(range(0, 400, 10))
+    verdicts = [drive.at(shifted(place(number), grids, 1)[2]) for number in range(10, 100, 10)]
+    closure = verdicts[-1].closures[0]
+    assert closure.match.id == 9
+    assert closure.hamming < BITS / 8 < BITS / 4 < hamming(closure.query.descriptor, closure.match.descriptor)
+    drive.config = config.replace(shift_cells=0)  # while the node runs
+    verdicts = [drive.at(shifted(place(number), grids, 1)[2]) for number in range(100, 130, 10)]
+    assert reasons(verdicts[-1]) == [Refusal.LOW_SCORE]
+    verdicts = [drive.at(place(number)) for number in range(130, 220, 10)]
+    assert verdicts[-1].closures[0].hamming == 0
 
 
 def test_the_best_is_a_closure_or_else_the_best_match_that_was_refused() -> None:

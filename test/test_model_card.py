@@ -64,7 +64,8 @@ def test_unreadable_card(copy: Path, text: str) -> None:
     "changes",
     [{"input_size": [0, 64]}, {"input_size": "64x64"}, {"input_size": [64]}, {"descriptor_bits": "many"},
      {"descriptor_bits": True}, {"sha256": None}, {"name": 3}, {"cells": 8}, {"cells": [8, 24]}, {"cells": [[8]]},
-     {"cells": [[8, 24]]}, {"cells": [[8, 24.0], [1, 512]]}, {"cells": [[0, 1], [1, 2048]]}],
+     {"cells": [[8, 24]]}, {"cells": [[8, 24.0], [1, 512]]}, {"cells": [[0, 1], [1, 2048]]},
+     {"cells": [[1, 1]] * 2048}],
 )  # fmt: skip
 def test_card_with_a_wrong_entry(copy: Path, changes: dict[str, Any]) -> None:
     edit(copy, **changes)

@@ -59,6 +59,13 @@ def test_revisits_of_a_real_room_are_closures_and_nothing_else_is(
     assert all(true_pairs[place] for place in places)
 
 
+def test_the_packaged_network_is_matched_shifted(world_images: list[Image]) -> None:
+    recognizer = PlaceRecognizer(Config())
+    (recognition,) = show(recognizer, world_images[:1])
+    assert recognition.keyframe is not None
+    assert len(recognizer.database.views(recognition.keyframe.descriptor, Config.shift_cells)) == 9
+
+
 @pytest.mark.parametrize("thumbnails", [False, True])
 def test_keyframes_have_thumbnails_where_they_are_asked_for(world_images: list[Image], thumbnails: bool) -> None:
     recognizer = PlaceRecognizer(Config(thumbnails=thumbnails))

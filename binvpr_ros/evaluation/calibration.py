@@ -10,10 +10,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from binvpr_ros.config import Config
 from binvpr_ros.evaluation.closure_stage import ClosureStage, Drive
 
 MIN_SCORES = [round(step / 20, 2) for step in range(1, 13)]
-MIN_INLIERS = [15, 20, 25, 30, 40, 50]
+MIN_INLIERS = [15, 20, 25, 30, 35, 40, 45, 50]
 """Which values of the parameters `min_score` and `min_inliers` are tried."""
 
 
@@ -28,6 +29,7 @@ class Calibration:
     min_inliers: int | None
     first_half: ClosureStage | None  # with that setting
     second_half: ClosureStage | None
+    shift_cells: int = Config.shift_cells  # with which it was found
 
     @property
     def parameters(self) -> dict[str, float | int]:
@@ -38,7 +40,8 @@ class Calibration:
     def write(self, file: Path, comments: list[str]) -> None:
         """Write the setting as a params file of ROS, under `comments`."""
         lines = [f"# {comment}" for comment in comments] + ["/**:", "  ros__parameters:"]
-        lines += [f"    {name}: {value}" for name, value in self.parameters.items()]
+        parameters = {**self.parameters, "shift_cells": self.shift_cells}
+        lines += [f"    {name}: {value}" for name, value in parameters.items()]
         file.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -61,9 +64,9 @@ def calibrate(drive: Drive) -> Calibration:
         if best is None or rank > best[0]:
             best = rank, first, second
     if best is None:
-        return Calibration(None, None, None, None)
+        return Calibration(None, None, None, None, drive.config.shift_cells)
     (_, min_inliers, min_score), first, second = best
-    return Calibration(min_score, min_inliers, first, second)
+    return Calibration(min_score, min_inliers, first, second, drive.config.shift_cells)
 
 
 def sentence(what: str, stage: ClosureStage) -> str:

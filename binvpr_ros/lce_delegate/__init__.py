@@ -42,7 +42,8 @@ def _functions() -> ctypes.CDLL:
         raise DelegateError(f"the Larq delegate cannot be loaded ({error}); install this package again") from None
     functions.binvpr_lce_kernels.restype = ctypes.c_char_p
     functions.binvpr_lce_hamming.restype = ctypes.c_bool
-    words, distances = (np.ctypeslib.ndpointer(kind, flags="C_CONTIGUOUS") for kind in (np.uint64, np.uint32))
+    words = np.ctypeslib.ndpointer(np.uint64, flags="C_CONTIGUOUS")
+    distances = np.ctypeslib.ndpointer(np.uint32, flags=("C_CONTIGUOUS", "WRITEABLE"))
     functions.binvpr_lce_hamming.argtypes = [
         ctypes.c_char_p, words, ctypes.c_size_t, ctypes.c_size_t, words, ctypes.c_size_t, distances,
     ]  # fmt: skip
@@ -71,7 +72,7 @@ def hamming(
     """
     count, words = descriptors.shape
     distances = np.empty(count, np.uint32) if out is None else out
-    if views.shape not in ((words,), (len(views), words)) or not len(views) or distances.shape != (count,):
+    if views.ndim not in (1, 2) or views.shape[-1] != words or not len(views) or distances.shape != (count,):
         raise ValueError(f"shapes {descriptors.shape}, {views.shape}, {distances.shape} do not go together")
     rows, queries = np.ascontiguousarray(descriptors), np.ascontiguousarray(np.atleast_2d(views))
     if not _functions().binvpr_lce_hamming(kernel.encode(), rows, count, words, queries, len(queries), distances):

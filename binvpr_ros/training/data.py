@@ -166,13 +166,13 @@ def _relight(view: NDArray[np.float32], rng: np.random.Generator) -> Image:
     view *= rng.uniform(0.85, 1.15, 3).astype(np.float32)
     if rng.random() < 0.4:  # Lamps, the sun and shadows: the brightness varies smoothly across the image.
         patches = rng.integers(2, 5)
-        light = np.exp(rng.normal(0, rng.uniform(0.1, 0.5), (patches, patches))).astype(np.float32)
-        view *= cv2.resize(light, (size, size), interpolation=cv2.INTER_CUBIC)[..., None]
+        light = rng.normal(0, rng.uniform(0.1, 0.5), (patches, patches)).astype(np.float32)
+        view *= np.exp(cv2.resize(light, (size, size), interpolation=cv2.INTER_CUBIC))[..., None]
     if rng.random() < 0.15:  # Fog is thickest at the horizon, and clears towards the ground.
         density = rng.uniform(0.2, 0.7) * np.linspace(1, 0.3, size, dtype=np.float32)[:, None, None]
         view += (np.float32(rng.uniform(140, 230)) - view) * density
     if rng.random() < 0.4:  # Of another focus or a camera of fewer pixels.
-        few = round(size / rng.uniform(1, 4))
+        few = max(round(size / rng.uniform(1, 4)), 1)
         view = cv2.resize(cv2.resize(view, (few, few), interpolation=cv2.INTER_AREA), (size, size))
     if rng.random() < 0.3:
         view += rng.normal(0, rng.uniform(2, 10), view.shape).astype(np.float32)
@@ -214,8 +214,8 @@ def taught_view(taught: NDArray[np.int8], homography: NDArray[np.float64], size:
 def _change_season(view: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
     """Return [S,S,3] in another season: what is green brown or white, or what had one brightness another.
 
-    The one are leaves that fall. The other is snow on dark ground below a bright sky, or a wet road, or lamps by night: the
-    contrast of neighbours may be the other way round, but where they meet stays.
+    The one are leaves that fall. The other is snow on dark ground below a bright sky, or a wet road, or lamps by night:
+    the contrast of neighbours may be the other way round, but where they meet stays.
     """
     grey = view.mean(axis=2, keepdims=True)
     if rng.random() < 0.5:

@@ -45,11 +45,12 @@ def test_the_command_writes_a_params_file(
     monkeypatch.setattr(calibration, "MIN_SCORES", [0.15, 0.3])
     monkeypatch.setattr(calibration, "MIN_INLIERS", [30])
     file = tmp_path / "mine.yaml"
-    monkeypatch.setattr(sys, "argv", ["evaluate", "--calibrate", str(file), "--baseline", "hog"])
+    monkeypatch.setattr(sys, "argv", ["evaluate", "--calibrate", str(file), "--baseline", "hog", "--shift-cells", "0"])
     assert evaluate.main() == 0
     written = yaml.safe_load(file.read_text(encoding="utf-8"))["/**"]["ros__parameters"]
     Config(**written)
     assert written["min_inliers"] == 30
+    assert written["shift_cells"] == 0
     said = capsys.readouterr().out
     assert "rendered building, second half: " in said
     assert "hog: the highest recall without a false closure has " in said  # the packaged model comes first

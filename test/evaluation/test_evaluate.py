@@ -91,6 +91,21 @@ def test_a_drive_is_measured_before_and_after_the_loop_closure_stage(
     assert (tmp_path / "plots" / "redkitchen_binvpr20r_trajectory.png").is_file()
 
 
+def test_a_drive_is_measured_with_and_without_shifts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = []
+    for cells in (0, 1):
+        assert run(monkeypatch, "--shift-cells", cells, "--json", tmp_path / "out.json") == 0
+        figures = json.loads((tmp_path / "out.json").read_text())
+        found.append((figures["recall_at_10"], figures["refusals"]))
+    assert found[0][0] != found[1][0]
+    assert found[0][1] != found[1][1]
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "--shift-cells", 3)
+    assert "--shift-cells must be between 0 and 2, not 3" in capsys.readouterr().err
+
+
 def test_the_packaged_card_reports_what_evaluate_measures(
     model: Path, shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,6 +36,7 @@ def test_a_model_with_a_card_compares_by_the_cosine_of_its_bits(
 
     nearest = load_model(model).similarities(rows[:3], rows)  # images may be shifted, as in the node
     assert (nearest >= cosines - 1e-6).all()
+    assert (nearest > cosines + 1e-6).any()
     database = KeyframeDatabase(None, "", rows.shape[1], grids=method.network.card.grids)
     for number, row in enumerate(rows):
         database.add(database.next_keyframe(number, row))

@@ -81,6 +81,10 @@ def test_what_does_not_go_together_is_refused_before_it_is_read() -> None:
         hamming(descriptors, descriptors[0], np.zeros(4, np.uint32))
     with pytest.raises(ctypes.ArgumentError):
         hamming(descriptors.astype(np.int32), descriptors[0])
+    fixed = np.zeros(5, np.uint32)
+    fixed.flags.writeable = False
+    with pytest.raises(ctypes.ArgumentError):
+        hamming(descriptors, descriptors[0], fixed)
     with pytest.raises(ctypes.ArgumentError):
         hamming(descriptors, descriptors[0], np.zeros(10, np.uint32)[::2])
 

@@ -109,8 +109,8 @@ inline std::uint64_t loop_differing_bits(const std::uint8_t* a, const std::uint8
   return sums[0] + sums[1] + sums[2] + sums[3];
 }
 
-// Of each descriptor the distance to the nearest of `views` queries; while it is compared with one after the other it is
-// in the cache. `differing_bits` is loop_differing_bits or the like. A large map comes from memory, which takes longer than counting.
+// Of each descriptor the distance to the nearest of `views` queries; while it is compared with them it is in the cache.
+// `differing_bits` is loop_differing_bits or the like. A large map comes from memory, which takes longer than counting.
 // Processors look ahead no further than to the end of a page, and would wait at each; so what comes a page later is asked
 // for here. Beyond the last descriptor that asks for nothing, and does no harm.
 template <typename DifferingBits>

@@ -61,4 +61,4 @@ def build(
 
 
 binvpr20 = partial(build, "binvpr20", "deploy")
-"""The shipped network."""
+"""The paper's layout, truly binary."""
