@@ -15,6 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from binvpr_ros.config import Config
+from binvpr_ros.features import extract, verify
 from binvpr_ros.model_card import ModelCard
 from binvpr_ros.recognizer import PlaceRecognizer
 from binvpr_ros.tools.maps import info
@@ -67,6 +68,8 @@ def soak_recognizer(path: Path, images: int) -> None:
     recognizer = PlaceRecognizer(Config(database=str(path), keyframe_distance=1.0, keyframe_max_interval=100.0 / RATE))
     rng = np.random.default_rng(1)
     scenes = rng.integers(0, 256, (50, 12, 16, 3), np.uint8).repeat(10, 1).repeat(10, 2)
+    features = extract(scenes[0])
+    verify(features, features, None)  # OpenCV starts its threads for the first pair, which may come after warm-up
     warm, keyframes = Usage.of("self"), 0
     for number in range(images):
         scene = np.roll(scenes[number % len(scenes)], rng.integers(0, 120), 0)
