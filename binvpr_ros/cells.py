@@ -9,6 +9,7 @@ camera points a cell higher. Comparing it shifted by some cells too, and taking 
 from __future__ import annotations
 
 import functools
+import itertools
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,8 +38,8 @@ def shifted(descriptor: Descriptor, grids: Grids, reach: int) -> NDArray[np.uint
 def _sources(grids: Grids, reach: int, bits: int) -> NDArray[np.intp]:
     """Return for each shift, and each of the bits, which bit takes its place: [V,bits]."""
     finest = max((side for side, _ in grids), default=1)
-    steps = sorted(range(-reach, reach + 1), key=abs) if grids else [0]
-    shifts = sorted(((down, right) for down in steps for right in steps), key=lambda step: step != (0, 0))
+    steps = sorted(range(-reach, reach + 1), key=abs)
+    shifts = list(itertools.product(steps, repeat=2))  # none at all first
     sources = np.tile(np.arange(bits), (len(shifts), 1))
     for row, (down, right) in zip(sources, shifts, strict=True):
         start = 0
