@@ -44,8 +44,8 @@ RECTIFIED_RANGE = (0.0, RECTIFIED_TOP / 15 * 255)
 """Range of the 256 levels of which a ReLU that ends at RECTIFIED_TOP leaves 16: 4 bits, within an int8 tensor."""
 BASIC_RANGE = (-4.0, 4 * 127 / 128)
 """Range of the 256 levels of the basic features."""
-PYRAMID = ((8, 24, 1), (4, 16, 2), (2, 32, 3), (1, 128, 4))
-"""Cells a side, bits of each cell, and the block whose features they are made of: what is where, coarse to fine."""
+PYRAMID = ((8, 24, (1, 2, 3, 4)), (4, 28, (2, 3, 4)), (1, 64, (4,)))
+"""Cells a side, bits of each cell, and the blocks whose features they are made of: what is where, fine to coarse."""
 DESCRIPTOR_BITS = sum(grid**2 * bits for grid, bits, _ in PYRAMID)
 
 LEAKY = ("leaky_tanh", "dorefa")
@@ -107,11 +107,15 @@ def _pyramid(maps: dict[int, Tensor], basic_features: Tensor | None) -> Tensor:
     ones still fit where it is another.
     """
     scales = []
-    for grid, bits, block in PYRAMID:
-        cells = layers.Conv2D(bits, 1, use_bias=False, name=f"pyramid{grid}_trunk")(pool_to(maps[block], grid))
+    for grid, bits, blocks in PYRAMID:
+        sources = {f"block{block}": maps[block] for block in blocks}
         if basic_features is not None:
-            basic = layers.Conv2D(bits, 1, use_bias=False, name=f"pyramid{grid}_basic")(pool_to(basic_features, grid))
-            cells = layers.Add(name=f"pyramid{grid}")([cells, basic])
+            sources["basic"] = basic_features
+        parts = []
+        for source, features in sources.items():
+            part = layers.Conv2D(bits, 1, use_bias=False, name=f"pyramid{grid}_{source}")(pool_to(features, grid))
+            parts.append(layers.UpSampling2D(grid // part.shape[1])(part) if part.shape[1] < grid else part)
+        cells = layers.Add(name=f"pyramid{grid}")(parts) if len(parts) > 1 else parts[0]
         if grid > 1:
             # Light and season change a feature everywhere: what counts is where there is more of it than in the rest.
             mean = layers.GlobalAveragePooling2D(keepdims=True)(cells)
