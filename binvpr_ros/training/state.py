@@ -94,5 +94,6 @@ def replace_table(path: Path, columns: Iterable[str], rows: Iterable[Iterable[An
 
 
 def _variables(model: keras.Model, with_optimizer: bool) -> Sequence[Any]:
-    variables = list(model.variables)
+    # Keras sorts layers by their depth, which may be another one for images of another size.
+    variables = sorted(model.variables, key=lambda variable: str(variable.path))
     return variables + list(model.optimizer.variables) if with_optimizer else variables

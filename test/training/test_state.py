@@ -13,6 +13,7 @@ pytest.importorskip("keras", reason="the extra `training` is not installed")
 
 import keras
 
+from binvpr_ros.training.networks import build
 from binvpr_ros.training.state import StateError, TrainingState
 
 SETTINGS = {"network": "tiny", "stages": (1, 2)}
@@ -71,6 +72,22 @@ def test_a_new_stage_has_an_optimizer_of_its_own(tmp_path: Path) -> None:
     state.restore(other)
     np.testing.assert_array_equal(values(other)[0], values(model)[0])
     assert int(other.optimizer.iterations) == 0
+
+
+def test_a_stage_of_larger_images_goes_on_with_the_same_weights(tmp_path: Path) -> None:
+    models = []
+    for seed, size in enumerate((64, 128)):
+        keras.utils.set_random_seed(seed)
+        models.append(build("binvpr20r", "deploy", size))
+    small, large = models
+    names = [[variable.path for variable in model.variables] for model in models]
+    assert names[0] != names[1]  # in the order of Keras, which is that of the layers' depth
+    small.compile(optimizer="sgd")
+    TrainingState(tmp_path, SETTINGS).save(small, 1, 0)
+    TrainingState(tmp_path, SETTINGS).restore(large)
+    trained = {variable.path: keras.ops.convert_to_numpy(variable) for variable in small.variables}
+    for variable in large.variables:
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(variable), trained[variable.path])
 
 
 def test_a_run_with_other_settings_is_refused(tmp_path: Path) -> None:

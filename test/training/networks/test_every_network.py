@@ -62,6 +62,18 @@ def test_every_network_is_here() -> None:
     assert {recipe for _, recipe in BINARY_CONVOLUTIONS} == set(RECIPES)
 
 
+@pytest.mark.usefixtures("shapes_alone")
+@pytest.mark.parametrize(("network", "recipe"), BINARY_CONVOLUTIONS)
+def test_variables_have_the_same_names_at_every_size(network: str, recipe: str) -> None:
+    small, large = (
+        {variable.path: tuple(variable.shape) for variable in build(network, recipe, size, classes=3).variables}
+        for size in (64, 128)
+    )
+    assert small.keys() == large.keys()
+    if recipe == "deploy":  # it is trained in stages of several sizes; the wide layers of others depend on theirs
+        assert small == large
+
+
 @pytest.mark.parametrize(("network", "recipe"), BINARY_CONVOLUTIONS)
 def test_a_step_of_training(network: str, recipe: str) -> None:
     keras.utils.set_random_seed(0)
