@@ -53,7 +53,7 @@ class Recipe:
 
 
 DEPLOY = Recipe(
-    stages=(Stage(64, 8, 2e-3, 5e-4), Stage(128, 3, 5e-4, 0.0)), batch=64, views=2, descriptor_weight=1.0,
+    stages=(Stage(64, 8, 5e-3, 1e-3), Stage(128, 3, 1e-3, 0.0)), batch=64, views=2, descriptor_weight=1.0,
     class_weight=0.1, teacher_weight=4.0, warm_up=200, clip_norm=5.0,
 )  # fmt: skip
 """For descriptors: two distorted views of each place, pulled together by the multi-similarity loss."""
