@@ -34,7 +34,7 @@ from binvpr_ros.training.places365 import categories, stand_ins
 from binvpr_ros.training.recipes import Recipe, Stage, recipe_of
 from binvpr_ros.training.signals import Signals, draw_signals
 from binvpr_ros.training.state import StateError, replace_table
-from binvpr_ros.training.trainer import Trainer, use_all_devices
+from binvpr_ros.training.trainer import SEEDS, Trainer, use_all_devices
 
 NOT_RUN = "-"
 PANELS_A_ROW = 4
@@ -315,6 +315,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         value = getattr(choices, name)
         if value is not None and value <= 0:
             parser.error(f"--{name} must be more than 0, not {value}")
+    if choices.per_class < 0:
+        parser.error(f"--per-class must be 0, for all, or more, not {choices.per_class}")
+    if wrong := [seed for seed in choices.seeds if seed not in SEEDS]:
+        parser.error(f"--seeds must be from 0 to {SEEDS[-1]}, not {wrong[0]}")
     choices.cells = EXPERIMENTS[choices.experiment].cells(choices.recipe)
     for what, wanted in (("row", choices.rows), ("column", choices.columns)):
         known = list(dict.fromkeys(getattr(cell, what) for cell in choices.cells))

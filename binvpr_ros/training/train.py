@@ -31,7 +31,7 @@ from binvpr_ros.training.places365 import GROUPS, categories
 from binvpr_ros.training.recipes import SMOKE, Recipe, recipe_of
 from binvpr_ros.training.state import StateError
 from binvpr_ros.training.teacher import TeacherError, teach
-from binvpr_ros.training.trainer import SAVE_EVERY, Trainer, use_all_devices
+from binvpr_ros.training.trainer import SAVE_EVERY, SEEDS, Trainer, use_all_devices
 
 OTHERS = {"reproduce": reproduce.main, "sizes": sizes.main}
 HELD_OUT = 10  # one in so many places, where there is no folder of validation images
@@ -84,6 +84,8 @@ def _check(parser: argparse.ArgumentParser, choices: argparse.Namespace) -> None
         (choices.output.suffix != ".tflite", f"--output must end in .tflite, not {choices.output.name}"),
         ((choices.data is None) != choices.smoke, "give the folder of training images, or --smoke, not both"),
         (choices.batch is not None and choices.batch < 2, f"--batch must be at least 2, not {choices.batch}"),
+        (choices.per_class < 0, f"--per-class must be 0, for all, or more, not {choices.per_class}"),
+        (choices.seed not in SEEDS, f"--seed must be from 0 to {SEEDS[-1]}, not {choices.seed}"),
         (choices.recipe not in recipes, f"{choices.network} has no recipe {choices.recipe}, only {' '.join(recipes)}"),
         (choices.places and choices.recipe == "paper", "the recipe paper learns classes; leave out --places"),
         (choices.places and choices.group, "--group is of classes; leave out --places"),

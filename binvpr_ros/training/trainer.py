@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from binvpr_ros.training.state import TrainingState
 STEPS_AT_ONCE = 50
 """Steps between two looks at the clock and at the weights."""
 SAVE_EVERY = 60.0  # seconds
+SEEDS = range(2**32)
+"""What seeds may be: NumPy's older generator takes no others."""
 VALIDATION_IMAGES = 1000
 PREDICTED_AT_ONCE = 1024
 """Validation images that are held as float32 at one time."""
@@ -210,8 +213,9 @@ class Log:
         self.path = path
         kept: list[dict[str, str]] = []
         if path.exists():
-            with path.open(encoding="utf-8", newline="") as file:
-                kept = [row for row in csv.DictReader(file) if _is_before(row, state)]
+            # A log with rubbish in it must not keep a run from going on.
+            with path.open(encoding="utf-8", errors="replace", newline="") as file, suppress(csv.Error):
+                kept.extend(row for row in csv.DictReader(file) if _is_before(row, state))
         with path.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
             writer.writeheader()

@@ -110,6 +110,8 @@ def test_data_that_will_not_do(forest: Path, tmp_path: Path, arguments: list[str
         ["table4", "--data", "x", "--columns", "Forest"],
         ["table4", "--data", "x", "--rates", "fast"],
         ["table4", "--data", "x", "--seeds", "1.5"],
+        ["table4", "--data", "x", "--seeds", "0,-1"],
+        ["table4", "--data", "x", "--per-class", "-1"],
         ["table4", "--data", "x", "--epochs", "0"],
     ],
 )

@@ -98,3 +98,22 @@ def test_a_batch_spread_over_two_devices_trains_as_on_one(tmp_path: Path) -> Non
     # Sums are added up in another order; a sign that flips moves a weight by Adam's step, 2e-3 at most.
     assert two["weights"] == pytest.approx(one["weights"], abs=5e-3)
     assert two["figures"]["val_recall_at_1"] == pytest.approx(one["figures"]["val_recall_at_1"], abs=0.05)
+
+
+@pytest.mark.parametrize(
+    "rubbish", [b"", b"\xd1\xff\x00\n", b'"' + b"a" * 200_000 + b'"\n'], ids=["empty", "bytes", "long"]
+)
+def test_a_log_with_rubbish_in_it_keeps_its_good_lines(tmp_path: Path, rubbish: bytes) -> None:
+    from binvpr_ros.training.state import TrainingState
+    from binvpr_ros.training.trainer import Log
+
+    state = TrainingState(tmp_path, {})
+    state.stage, state.step = 1, 100
+    path = tmp_path / "log.csv"
+    Log(path, state).add({"stage": 1, "step": 50, "loss": 0.5})
+    with path.open("ab") as file:
+        file.write(rubbish)
+    Log(path, state).add({"stage": 1, "step": 150, "loss": 0.25})
+    header, *lines = path.read_text(encoding="utf-8").splitlines()
+    assert header.startswith("stage,size,epoch,step")
+    assert [line.split(",")[3] for line in lines] == ["50", "150"]
