@@ -28,7 +28,14 @@ def export(
     `facts` fills the rest of the card: training_data, command, evaluation. Raises ExportError.
     """
     revision = _git_revision()
-    model = build(network, recipe, input_size, for_export=True)
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(
+        "float32"
+    )  # a network that was trained in mixed precision too: its weights are float32
+    try:
+        model = build(network, recipe, input_size, for_export=True)
+    finally:
+        keras.config.set_dtype_policy(policy)
     by_name = {layer.name: layer for layer in trained.layers}
     for layer in model.layers:
         if layer.weights:

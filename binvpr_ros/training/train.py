@@ -82,6 +82,7 @@ def _check(parser: argparse.ArgumentParser, choices: argparse.Namespace) -> None
         choices.recipe = next(recipe for recipe in RECIPES if recipe in recipes)
     wrong = (
         (choices.output.suffix != ".tflite", f"--output must end in .tflite, not {choices.output.name}"),
+        (choices.output.is_dir(), f"--output names the folder {choices.output}; give the path of a file"),
         ((choices.data is None) != choices.smoke, "give the folder of training images, or --smoke, not both"),
         (choices.batch is not None and choices.batch < 2, f"--batch must be at least 2, not {choices.batch}"),
         (choices.per_class < 0, f"--per-class must be 0, for all, or more, not {choices.per_class}"),
@@ -114,10 +115,9 @@ def read_images(choices: argparse.Namespace, size: int) -> tuple[TrainingImages,
     if not (choices.data / "val").is_dir():
         folder = choices.data / "train" if (choices.data / "train").is_dir() else choices.data
         return *TrainingImages.of_classes(folder, size, choices.per_class, names).hold_out(HELD_OUT), name
-    train, val = (
-        TrainingImages.of_classes(choices.data / part, size, choices.per_class, names) for part in ("train", "val")
-    )
-    return train, val, name
+    train = TrainingImages.of_classes(choices.data / "train", size, choices.per_class, names)
+    # By name: where the folders differ, the numbers of the classes would.
+    return train, TrainingImages.of_classes(choices.data / "val", size, choices.per_class, train.classes), name
 
 
 def facts_for_card(

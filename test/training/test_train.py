@@ -16,9 +16,9 @@ pytest.importorskip("keras", reason="the extra `training` is not installed")
 
 from binvpr_ros.descriptor import DescriptorNetwork
 from binvpr_ros.model_card import ModelCard
-from binvpr_ros.training.data import rendered_buildings
+from binvpr_ros.training.data import TrainingDataError, rendered_buildings
 from binvpr_ros.training.networks import NETWORKS
-from binvpr_ros.training.train import parse
+from binvpr_ros.training.train import parse, read_images
 from binvpr_ros.training.trainer import WarmUp
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -151,3 +151,21 @@ def test_the_learning_rate_warms_up_and_falls() -> None:
     assert np.argmax(values) in (9, 10)
     assert values[100] == pytest.approx(1e-4)
     assert float(WarmUp(1e-3, 1e-3, steps=100, warm_up=0)(0)) == pytest.approx(1e-3)
+
+
+def test_a_folder_is_no_model_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "x.tflite"
+    output.mkdir()
+    with pytest.raises(SystemExit):
+        parse(["data", "--output", str(output)])
+    assert "x.tflite; give the path of a file" in capsys.readouterr().err
+
+
+def test_classes_of_validation_go_by_name(tmp_path: Path) -> None:
+    for part, names in (("train", "ab"), ("val", "ac")):
+        for name in names:
+            folder = tmp_path / part / name
+            folder.mkdir(parents=True)
+            cv2.imwrite(str(folder / "1.png"), np.zeros((64, 64, 3), np.uint8))
+    with pytest.raises(TrainingDataError, match="val lacks 1 classes, b among them; add their folders"):
+        read_images(parse([str(tmp_path), "--output", "x.tflite"]), 64)
