@@ -28,10 +28,9 @@ def export(
     `facts` fills the rest of the card: training_data, command, evaluation. Raises ExportError.
     """
     revision = _git_revision()
+    # Weights are float32 in mixed precision too, and the converter takes nothing else.
     policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(
-        "float32"
-    )  # a network that was trained in mixed precision too: its weights are float32
+    keras.config.set_dtype_policy("float32")
     try:
         model = build(network, recipe, input_size, for_export=True)
     finally:

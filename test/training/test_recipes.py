@@ -7,12 +7,10 @@ from binvpr_ros.training.recipes import DEPLOY, Stage, recipe_of
 
 
 def test_stages_of_the_user_share_the_recipes_learning_rates() -> None:
-    first, last = DEPLOY.stages[0].start, DEPLOY.stages[-1].start
-    assert first > last > DEPLOY.stages[-1].end == 0
     recipe = DEPLOY.with_stages("64:4,96:2,128:1")
-    assert recipe.stages == (Stage(64, 4, first, last), Stage(96, 2, last, last), Stage(128, 1, last, 0.0))
+    assert recipe.stages == (Stage(64, 4, 5e-3, 1e-3), Stage(96, 2, 1e-3, 1e-3), Stage(128, 1, 1e-3, 0.0))
     assert recipe.batch == DEPLOY.batch
-    assert DEPLOY.with_stages("64:1").stages == (Stage(64, 1, first, 0.0),)
+    assert DEPLOY.with_stages("64:1").stages == (Stage(64, 1, 5e-3, 0.0),)
 
 
 @pytest.mark.parametrize("text", ["", "64", "64:0", "64:1,", "64:-1", "64:1;128:1", "a:b"])
