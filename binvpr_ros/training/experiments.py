@@ -127,7 +127,7 @@ def _restored(depth: int, way: Restoration, recipe: str) -> Network:
     name = f"baseline{depth}"
     if recipe == "deploy":
         return partial(binvpr.deploy, name, depth, way)
-    return partial(binvpr.paper, name, depth, way, binvpr.LEAKY)
+    return partial(binvpr.paper, name, depth, way, binvpr.STE if recipe == "paper-ste" else binvpr.LEAKY)
 
 
 def _pairs(depth: int) -> Callable[[str], list[Cell]]:
@@ -155,21 +155,23 @@ def _systems(_recipe: str) -> list[Cell]:
     ]
 
 
-BOTH = ("paper", "deploy")
+RESTORED = ("paper", "paper-ste", "deploy")
+"""Recipes of the experiments on restoration."""
+
 EXPERIMENTS = {
-    "single": Experiment("Basic features restored in one place", _ways((20, basic_single(20))), BOTH),
+    "single": Experiment("Basic features restored in one place", _ways((20, basic_single(20))), RESTORED),
     "figure6": Experiment(
-        "Basic features restored from the top down", _ways((20, basic_multiple(20)), (36, basic_multiple(36))), BOTH
+        "Basic features restored from the top down", _ways((20, basic_multiple(20)), (36, basic_multiple(36))), RESTORED
     ),
-    "table2": Experiment("Inter-block restoration", _ways((20, inter_block())), BOTH),
-    "table3": Experiment("Intra-block restoration", _ways((20, intra_block())), BOTH),
+    "table2": Experiment("Inter-block restoration", _ways((20, inter_block())), RESTORED),
+    "table3": Experiment("Intra-block restoration", _ways((20, intra_block())), RESTORED),
     "figure7": Experiment(
         "Basic and inter-block restoration",
-        _ways(*((depth, [best(depth), *basic_and_inter(depth)]) for depth in (20, 36))), BOTH,
+        _ways(*((depth, [best(depth), *basic_and_inter(depth)]) for depth in (20, 36))), RESTORED,
     ),
     "figure8": Experiment(
         "Basic and intra-block restoration",
-        _ways(*((depth, [best(depth), *basic_and_intra(depth)]) for depth in (20, 36))), BOTH,
+        _ways(*((depth, [best(depth), *basic_and_intra(depth)]) for depth in (20, 36))), RESTORED,
     ),
     "table4": Experiment("Pairs of binarization functions, BiResNet-18: rows weights, columns activations", _pairs(18)),
     "table5": Experiment("Pairs of binarization functions, BiResNet-34: rows weights, columns activations", _pairs(34)),

@@ -29,10 +29,10 @@ from rich.table import Table
 from tqdm import tqdm
 
 from binvpr_ros.training.data import TrainingDataError, TrainingImages, shrink
-from binvpr_ros.training.experiments import EXPERIMENTS, VANISHED, VANISHING_FACTOR, Cell, published
+from binvpr_ros.training.experiments import EXPERIMENTS, RESTORED, VANISHED, VANISHING_FACTOR, Cell, published
 from binvpr_ros.training.places365 import categories, stand_ins
 from binvpr_ros.training.recipes import Recipe, Stage, recipe_of
-from binvpr_ros.training.signals import Signals, draw_signals
+from binvpr_ros.training.signals import Signals, draw_signals, read_signals
 from binvpr_ros.training.state import StateError, replace_table
 from binvpr_ros.training.trainer import SEEDS, Trainer, use_all_devices
 
@@ -40,6 +40,8 @@ NOT_RUN = "-"
 PANELS_A_ROW = 4
 SIGNAL_IMAGES = 16
 """Validation images for which it is seen what reaches the layers."""
+BLIND = 1e-6
+"""Change of the classifier's input from image to image below which it is the same for all, but for rounding."""
 
 
 class ReproduceError(RuntimeError):
@@ -48,7 +50,10 @@ class ReproduceError(RuntimeError):
 
 @dataclass(frozen=True)
 class Run:
-    """A training of a cell that is done; `accuracy` is a share of the validation images, of so many classes."""
+    """A training of a cell that is done; `accuracy` is a share of the validation images, of so many classes.
+
+    `change` is that of the classifier's input from image to image at the end (Signal.change).
+    """
 
     row: str
     column: str
@@ -57,6 +62,7 @@ class Run:
     accuracy: float
     images: int
     classes: int
+    change: float
     steps: int
     seconds: float
 
@@ -68,17 +74,22 @@ class Outcome:
     accuracy: float
     standard_error: float  # of a share of so many validation images; what seeds differ by is not in it
     vanished: bool
+    blind: bool  # its answer is the same for every image, so no training can help
 
     @classmethod
     def of(cls, runs: Sequence[Run]) -> Outcome | None:
         """Return the outcome of one cell's runs; None where there are none."""
         if not runs:
             return None
-        share = float(np.mean([run.accuracy for run in best_runs(runs)]))
+        best = best_runs(runs)
+        share = float(np.mean([run.accuracy for run in best]))
         error = math.sqrt(share * (1 - share) / runs[0].images)
-        return cls(100 * share, 100 * error, share < VANISHING_FACTOR / runs[0].classes)
+        blind = all(run.change < BLIND for run in best)
+        return cls(100 * share, 100 * error, share < VANISHING_FACTOR / runs[0].classes, blind)
 
     def __str__(self) -> str:
+        if self.blind:
+            return f"{VANISHED} [blind]"
         figure = f"{self.accuracy:.1f} ± {self.standard_error:.1f}"
         return f"{VANISHED} [{figure}]" if self.vanished else figure
 
@@ -117,7 +128,7 @@ class Results:
     def _read(self) -> list[Run]:
         if not self._path.exists():
             return []
-        kinds = (str, str, float, int, float, int, int, int, float)
+        kinds = (str, str, float, int, float, int, int, float, int, float)
         with self._path.open(encoding="utf-8", newline="") as file:
             rows = [row for row in csv.DictReader(file) if row["seconds"]]  # a line may have been cut by a kill
         return [Run(*(kind(row[name]) for kind, name in zip(kinds, self.COLUMNS, strict=True))) for row in rows]
@@ -189,10 +200,12 @@ def train(cell: Cell, recipe: Recipe, seed: int, groups: Groups, work: Path) -> 
     with (folder / "log.csv").open(encoding="utf-8", newline="") as file:
         log = list(csv.DictReader(file))
     accuracy = float(log[-1]["val_accuracy"])  # a stage ends with a validation
+    _, classifier = read_signals(signals.path)[-1]
     (folder / "state.npz").unlink()
     return Run(
         cell.row, cell.column, rate, seed, accuracy, len(validation.images), len(validation.classes),
-        steps=int(log[-1]["step"]), seconds=round(sum(float(line["seconds"]) for line in log), 1),
+        change=float(f"{classifier.change:.3g}"), steps=int(log[-1]["step"]),
+        seconds=round(sum(float(line["seconds"]) for line in log), 1),
     )  # fmt: skip
 
 
@@ -236,7 +249,10 @@ class Report:
         self._draw(results, results.work / f"{self.name}.png")
 
     def _caption(self) -> str:
-        return f"Top-1 accuracy, %, ± one standard error, and in brackets the paper's. {self.conditions}"
+        return (
+            f"Top-1 accuracy, %, ± one standard error, and in brackets the paper's. {VANISHED}: less than"
+            f" {VANISHING_FACTOR} times chance; blind: the answer is the same for every image. {self.conditions}"
+        )
 
     def draw_signals(self, results: Results, column: str) -> None:
         """Draw what reaches the layers of a column's networks, of each its first run with the best learning rate."""
@@ -290,7 +306,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--stand-ins", action="store_true", help="take what classes DATA has, others instead of Forest's"
     )
-    parser.add_argument("--recipe", choices=("paper", "deploy"), default="paper", help="(default %(default)s)")
+    parser.add_argument(
+        "--recipe", choices=RESTORED, default="paper", help="paper: real-valued leaky tanh and a ReLU before each"
+        " quantizer, as printed; paper-ste: with signs instead; deploy: truly binary (default %(default)s)",
+    )  # fmt: skip
     parser.add_argument(
         "--size", type=int, default=224, help="pixels of the images (default %(default)s, the authors')"
     )

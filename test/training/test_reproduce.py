@@ -27,8 +27,8 @@ def reproduce(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=280, check=False, cwd=ROOT)
 
 
-def run(accuracy: float, rate: float = 1e-3, seed: int = 0, classes: int = 5) -> Run:
-    return Run("LR.", "Baseline-20", rate, seed, accuracy, 400, classes, 10, 1.5)
+def run(accuracy: float, rate: float = 1e-3, seed: int = 0, classes: int = 5, change: float = 0.5) -> Run:
+    return Run("LR.", "Baseline-20", rate, seed, accuracy, 400, classes, change, 10, 1.5)
 
 
 @pytest.fixture(scope="module")
