@@ -23,7 +23,7 @@ except ImportError as error:
 
 from binvpr_ros.config import Config, ConfigError, model_path
 from binvpr_ros.descriptor import DescriptorError
-from binvpr_ros.evaluation import report
+from binvpr_ros.evaluation import plots, report
 from binvpr_ros.evaluation.baselines import BASELINES
 from binvpr_ros.evaluation.calibration import calibrate
 from binvpr_ros.evaluation.calibration import sentence as calibration_sentence
@@ -190,6 +190,8 @@ class Evaluation:
 
     def _write(self) -> None:
         choices = self._choices
+        if choices.plots and any(result.milliseconds is not None for result in self.results):
+            plots.recall_over_time(choices.plots / "recall_over_time.png", report.recalls_and_times(self.results))
         if choices.json and self.results:
             choices.json.write_text(json.dumps(report.as_json(self.results), indent=2) + "\n", encoding="utf-8")
         if choices.markdown and self.results:

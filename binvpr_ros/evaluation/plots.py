@@ -26,6 +26,8 @@ MARK_PIXELS = 3  # thickness of the ground truth in the picture of a large matri
 MOST_CELLS = 1500  # along a side of a matrix that is drawn; of a larger one every second, third... row and column is
 DOT_POINTS = 150.0  # of all dots of a column of matches together
 NEAR = 10  # images
+PANELS_A_ROW = 3
+MARKERS = "os^D"  # ten colours, then the next one
 
 
 def precision_recall(
@@ -165,6 +167,34 @@ def trajectory(
     below.plot([0, duration], [0, duration], color="0.7", linewidth=1)
     below.set_title("by time; blue: what would be true", fontsize=9)
     below.set(xlabel="time of the query [s]", ylabel="time of the match [s]", xlim=(0, duration), ylim=(0, duration))
+    figure.savefig(file, dpi=120)
+
+
+def recall_over_time(file: Path, points: Mapping[str, Mapping[str, tuple[float, float]]]) -> None:
+    """Draw the milliseconds that a method takes to describe an image and its R@1, by data set and method.
+
+    Up and to the left is better.
+    """
+    across = min(len(points), PANELS_A_ROW)
+    down = -(-len(points) // across)
+    figure = Figure(figsize=(3.4 * across + 1.8, 3.2 * down + 0.6), layout="constrained")
+    panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
+    names = list(dict.fromkeys(name for methods in points.values() for name in methods))
+    for axes, (dataset, methods) in zip(panels.flat, points.items(), strict=False):
+        for place, name in enumerate(names):
+            if name in methods:
+                axes.plot(*methods[name], MARKERS[place // 10 % len(MARKERS)], color=f"C{place}", label=name)
+        axes.set_title(dataset, fontsize=9)
+        axes.grid(alpha=0.3)
+    for axes in panels.flat[len(points) :]:
+        axes.set_axis_off()
+    panels[0, 0].set(xscale="log", ylim=(0, 1.02))
+    handles = {
+        label: line for axes in panels.flat for line, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(handles.values(), handles, loc="outside right upper", fontsize=8)
+    figure.supxlabel("median time to describe an image [ms]", fontsize=9)
+    figure.supylabel("R@1", fontsize=9)
     figure.savefig(file, dpi=120)
 
 

@@ -66,6 +66,16 @@ def as_json(results: Sequence[Result]) -> dict[str, Any]:
     return {**results[0].figures, "results": [result.figures for result in results]}
 
 
+def recalls_and_times(results: Sequence[Result]) -> dict[str, dict[str, tuple[float, float]]]:
+    """Return milliseconds to describe an image and R@1, by data set and method, where both were measured."""
+    found: dict[str, dict[str, tuple[float, float]]] = {}
+    for result in results:
+        recall = result.figures["recall_at_1"]
+        if result.milliseconds is not None and recall is not None:
+            found.setdefault(result.dataset, {})[result.method] = result.milliseconds, recall
+    return found
+
+
 def print_tables(results: Sequence[Result]) -> None:
     """Print a table a data set, and one of the loop closures where there are some."""
     console = Console()

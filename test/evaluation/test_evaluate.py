@@ -69,7 +69,7 @@ def test_several_methods_in_one_run_with_pictures(
     assert results[3]["recall_at_100_precision"] == 1.0
     assert "| oracle |" in (tmp_path / "out.md").read_text()
     assert sorted(file.name for file in (tmp_path / "plots").iterdir()) == sorted(
-        ["hall_precision_recall.png"]
+        ["hall_precision_recall.png", "recall_over_time.png"]
         + [f"hall_{name.replace(', ', '_').replace(' ', '_')}_{picture}.png"
            for name in names for picture in ("matches", "similarity")]
     )  # fmt: skip

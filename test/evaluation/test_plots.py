@@ -51,6 +51,16 @@ def test_the_curves_of_all_methods_are_in_one_picture(tmp_path: Path) -> None:
     assert pixels_of(file, (0, 0, 0)) > 100
 
 
+def test_recall_over_time_has_a_panel_a_data_set(tmp_path: Path) -> None:
+    points = {f"hall {number}": {"ours": (2.0, 0.9), "hog": (20.0, 0.5)} for number in range(4)}
+    plots.recall_over_time(tmp_path / "four.png", points)
+    plots.recall_over_time(tmp_path / "one.png", {"hall": {"ours": (2.0, 0.9)}})
+    four, one = (pixels_of(tmp_path / f"{name}.png", (31, 119, 180)) for name in ("four", "one"))
+    assert four > 1.8 * one > 20  # a dot in each panel, and one in the legend
+    assert pixels_of(tmp_path / "four.png", (255, 127, 14)) > 40
+    assert pixels_of(tmp_path / "one.png", (255, 127, 14)) == 0
+
+
 def test_a_data_set_without_any_closure_has_a_picture_too(tmp_path: Path, building: RenderedBuilding) -> None:
     none = PrecisionRecall(*np.empty((3, 0)))
     plots.precision_recall(tmp_path / "curves.png", "hall", {"ours": none}, {"ours": none})

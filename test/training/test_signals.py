@@ -12,6 +12,7 @@ pytest.importorskip("keras", reason="the extra `training` is not installed")
 
 import keras
 
+from binvpr_ros.training.experiments import EXPERIMENTS
 from binvpr_ros.training.networks import find
 from binvpr_ros.training.networks.layers import PairConv2D, global_descriptor, model
 from binvpr_ros.training.signals import Signal, Signals, draw_signals, read_signals
@@ -74,6 +75,28 @@ def test_behind_a_relu_every_sign_is_one_and_no_image_changes_it(images: Images,
     assert accepting.layer == "block4_conv4"
     assert accepting.change > 0
     assert [(signal.positive, signal.change) for signal in trunk] == [(1.0, 0.0)] * 15
+
+
+@pytest.mark.parametrize(
+    ("experiment", "row", "column", "blind"),
+    [
+        ("single", "conv15", "Baseline-20", True),
+        ("single", "conv16", "Baseline-20", False),
+        ("figure6", "LR.", "Baseline-20", False),
+        ("table2", "B1-Block4-Layer4", "Baseline-20", True),
+        ("table3", "Block1+2+3+4-Layer2+3+4", "Baseline-20", True),
+    ],
+)
+def test_with_signs_restored_features_reach_the_classifier_from_the_last_places_alone(
+    experiment: str, row: str, column: str, blind: bool, images: Images, tmp_path: Path
+) -> None:
+    """What is added earlier comes to a ReLU and a sign again, and what the trunk has to give is the same for all."""
+    cells = EXPERIMENTS[experiment].cells("paper-ste")
+    cell = next(cell for cell in cells if (cell.row, cell.column) == (row, column))
+    small = images[0][:, ::2, ::2], images[1]
+    Signals(tmp_path, *small).take(cell.network(SIZE // 2, classes=CLASSES), 0)
+    change = read_signals(tmp_path / "signals.csv")[-1][1].change
+    assert (change == 0) == blind
 
 
 def test_where_no_relu_precedes_the_sign_images_differ(deployed: keras.Model, images: Images, tmp_path: Path) -> None:
