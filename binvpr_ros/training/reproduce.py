@@ -171,7 +171,7 @@ def recipe_for(cell: Cell, rate: float | None, choices: argparse.Namespace) -> R
     """Return the authors' preset for a cell, with what of it was chosen otherwise."""
     preset = recipe_of("paper", cell.preset)
     rate = preset.stages[0].start if rate is None else rate
-    stage = Stage(choices.size, choices.epochs or preset.stages[0].epochs, rate, rate)
+    stage = Stage(choices.size, choices.epochs or preset.stages[0].epochs, rate, 0.0 if choices.decay else rate)
     return dataclasses.replace(preset, stages=(stage,), batch=choices.batch or preset.batch)
 
 
@@ -318,6 +318,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--per-class", type=int, default=0, metavar="N", help="training images of each class, at most")
     parser.add_argument("--rates", default="", metavar="R,R,...", help="learning rates, of which the best counts "
                         "(default: the authors' of each network)")  # fmt: skip
+    parser.add_argument(
+        "--decay", action="store_true", help="let the learning rate fall to 0, which a short run gains by (the authors:"
+        " constant)",
+    )  # fmt: skip
     parser.add_argument("--seeds", default="0", metavar="S,S,...", help="(default %(default)s)")
     parser.add_argument("--rows", default="", metavar="NAME,NAME,...", help="these rows alone")
     parser.add_argument("--columns", default="", metavar="NAME,NAME,...", help="these columns alone")
@@ -369,10 +373,12 @@ def _run(choices: argparse.Namespace) -> None:
     results = Results(
         choices.work or Path(f"reproduce-{choices.experiment}"),
         {"experiment": choices.experiment, "recipe": choices.recipe, "data": data, "stand_ins": choices.stand_ins}
-        | budget,
+        | budget
+        | {"decay": choices.decay},
     )
     said = [f"recipe {choices.recipe}", f"{data}, stand-in classes" if choices.stand_ins else data]
     said += [f"{name.replace('_', ' ')} {value:g}" for name, value in budget.items() if value]
+    said += ["learning rate falls to 0"] if choices.decay else []
     report = Report(choices.experiment, experiment.title, f"{'; '.join(said)}.", experiment.cells(choices.recipe))
     groups = Groups(choices.data, choices.size, choices.per_class, choices.stand_ins)
     use_all_devices()
