@@ -132,6 +132,9 @@ def test_what_is_not_chosen_is_the_authors_preset() -> None:
     choices = parse(["table6", "--data", "x", "--size", "64", "--epochs", "0.5", "--batch", "8"])
     recipe = recipe_for(choices.cells[0], 1e-3, choices)
     assert (recipe.batch, recipe.stages[0].size, recipe.stages[0].epochs, recipe.stages[0].end) == (8, 64, 0.5, 1e-3)
+    choices = parse(["table6", "--data", "x", "--decay"])
+    stage = recipe_for(choices.cells[0], 1e-3, choices).stages[0]
+    assert (stage.start, stage.end) == (1e-3, 0.0)
 
 
 def test_the_best_learning_rate_counts_over_its_seeds() -> None:
