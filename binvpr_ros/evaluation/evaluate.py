@@ -190,8 +190,8 @@ class Evaluation:
 
     def _write(self) -> None:
         choices = self._choices
-        if choices.plots and any(result.milliseconds is not None for result in self.results):
-            plots.recall_over_time(choices.plots / "recall_over_time.png", report.recalls_and_times(self.results))
+        if choices.plots and (points := report.times_and_recalls(self.results)):
+            plots.recall_over_time(choices.plots / "recall_over_time.png", points)
         if choices.json and self.results:
             choices.json.write_text(json.dumps(report.as_json(self.results), indent=2) + "\n", encoding="utf-8")
         if choices.markdown and self.results:

@@ -66,7 +66,7 @@ def as_json(results: Sequence[Result]) -> dict[str, Any]:
     return {**results[0].figures, "results": [result.figures for result in results]}
 
 
-def recalls_and_times(results: Sequence[Result]) -> dict[str, dict[str, tuple[float, float]]]:
+def times_and_recalls(results: Sequence[Result]) -> dict[str, dict[str, tuple[float, float]]]:
     """Return milliseconds to describe an image and R@1, by data set and method, where both were measured."""
     found: dict[str, dict[str, tuple[float, float]]] = {}
     for result in results:

@@ -74,7 +74,7 @@ class Outcome:
     accuracy: float
     standard_error: float  # of a share of so many validation images; what seeds differ by is not in it
     vanished: bool
-    blind: bool  # its answer is the same for every image, so no training can help
+    blind: bool  # its answer is the same for every image
 
     @classmethod
     def of(cls, runs: Sequence[Run]) -> Outcome | None:

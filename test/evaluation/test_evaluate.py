@@ -75,6 +75,18 @@ def test_several_methods_in_one_run_with_pictures(
     )  # fmt: skip
 
 
+def test_pictures_of_a_data_set_without_any_true_reference(
+    traverses: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    truth = tmp_path / "nothing.csv"
+    truth.write_text("query,references\n" + "".join(f"{number},\n" for number in range(20)), encoding="utf-8")
+    parts = ["--queries", traverses / "queries", "--references", traverses / "references", "--ground-truth", truth]
+    status = run(monkeypatch, *parts, "--baseline", "hog", "--plots", tmp_path / "plots")
+    assert status == 0
+    assert not (tmp_path / "plots" / "recall_over_time.png").exists()
+    assert len(list((tmp_path / "plots").glob("*_matches.png"))) == 1
+
+
 def test_a_drive_is_measured_before_and_after_the_loop_closure_stage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared_data: Path
 ) -> None:

@@ -94,9 +94,8 @@ def test_with_signs_restored_features_reach_the_classifier_from_the_last_places_
     cells = EXPERIMENTS[experiment].cells("paper-ste")
     cell = next(cell for cell in cells if (cell.row, cell.column) == (row, column))
     small = images[0][:, ::2, ::2], images[1]
-    Signals(tmp_path, *small).take(cell.network(SIZE // 2, classes=CLASSES), 0)
-    change = read_signals(tmp_path / "signals.csv")[-1][1].change
-    assert (change == 0) == blind
+    found = taken(cell.network(SIZE // 2, classes=CLASSES), small, tmp_path)
+    assert (found["logits"].change == 0) == blind
 
 
 def test_where_no_relu_precedes_the_sign_images_differ(deployed: keras.Model, images: Images, tmp_path: Path) -> None:
