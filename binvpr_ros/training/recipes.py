@@ -7,7 +7,7 @@ import dataclasses
 import re
 from dataclasses import dataclass
 
-_NO_STAGES = "{!r} is no list of stages; write SIZE:EPOCHS,SIZE:EPOCHS, as in 64:8,128:0.5"
+_NO_STAGES = "{!r} is no list of stages; write SIZE:EPOCHS,SIZE:EPOCHS, as in 64:8,128:0.5, or 128:0.5:2e-3 with a rate"
 
 
 @dataclass(frozen=True)
@@ -34,22 +34,26 @@ class Recipe:
     clip_norm: float | None  # of the gradient
 
     def with_stages(self, text: str) -> Recipe:
-        """Return the recipe with stages given as SIZE:EPOCHS, apart by commas, its learning rates spread over them.
+        """Return the recipe with stages given as SIZE:EPOCHS or SIZE:EPOCHS:RATE, apart by commas.
 
-        Raises ValueError where the text is no such list.
+        A stage without RATE begins with the recipe's, the first one with that of its first stage, all others with that
+        of its last. The first falls to where the second begins, every other one as the recipe's last does: a run that
+        is done can so be given a stage more. Raises ValueError where the text is no such list.
         """
-        if not re.fullmatch(r"\d+:\d+(\.\d+)?(,\d+:\d+(\.\d+)?)*", text):
+        number = r"(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+        stages: list[Stage] = []
+        for part in text.split(","):
+            match = re.fullmatch(rf"(\d+):({number})(?::({number}))?", part)
+            if not match:
+                raise ValueError(_NO_STAGES.format(text))
+            preset = self.stages[-1] if stages else self.stages[0]
+            start = float(match[3]) if match[3] else preset.start
+            stages.append(Stage(int(match[1]), float(match[2]), start, self.stages[-1].end))
+        if not all(stage.size and stage.epochs and stage.start for stage in stages):
             raise ValueError(_NO_STAGES.format(text))
-        pairs = [(int(size), float(epochs)) for size, epochs in (part.split(":") for part in text.split(","))]
-        if not all(size and epochs for size, epochs in pairs):
-            raise ValueError(_NO_STAGES.format(text))
-        start, end = self.stages[0].start, self.stages[-1].end
-        last = self.stages[-1].start
-        stages = tuple(
-            Stage(size, epochs, start if number == 0 else last, end if number == len(pairs) - 1 else last)
-            for number, (size, epochs) in enumerate(pairs)
-        )
-        return dataclasses.replace(self, stages=stages)
+        if len(stages) > 1:
+            stages[0] = dataclasses.replace(stages[0], end=stages[1].start)
+        return dataclasses.replace(self, stages=tuple(stages))
 
 
 DEPLOY = Recipe(

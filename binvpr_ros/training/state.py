@@ -24,7 +24,8 @@ class TrainingState:
     """The file `state.npz` of a run: its settings, how far it is, and all variables of the model and its optimizer.
 
     The file is replaced as a whole, so there is always one that is complete. `settings` are whatever the result depends
-    on; a file of other settings is refused. Raises StateError.
+    on, `stages` among them; a file of other settings is refused, but stages that it has not come to may be others: so a
+    run that is done can be made longer. Raises StateError.
     """
 
     def __init__(self, work: Path, settings: dict[str, Any]) -> None:
@@ -43,8 +44,10 @@ class TrainingState:
                 self._values = [file[f"variable{number}"] for number in range(len(file.files) - 1)]
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise StateError(f"{self.path} cannot be read ({error}); remove it to begin anew") from None
-        if facts["settings"] != self._settings:
-            changed = [name for name, value in self._settings.items() if facts["settings"].get(name) != value]
+        begun = self.stage + bool(self.step)
+        before, now = ({**one, "stages": one.get("stages", [])[:begun]} for one in (facts["settings"], self._settings))
+        if before != now:
+            changed = [name for name, value in now.items() if before.get(name) != value]
             raise StateError(
                 f"{self.path} is of a run with other settings ({', '.join(changed)}); name another --work, or remove it"
             )

@@ -51,7 +51,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--per-class", type=int, default=0, metavar="N", help="images of each class, at most")
     parser.add_argument("--network", choices=sorted(NETWORKS), default="binvpr20", help="(default %(default)s)")
     parser.add_argument("--recipe", choices=RECIPES, help="(default: deploy, where the network has it)")
-    parser.add_argument("--stages", metavar="SIZE:EPOCHS,...", help="image sizes and epochs (default: the recipe's)")
+    parser.add_argument("--stages", metavar="SIZE:EPOCHS[:RATE],...",
+                        help="image sizes, epochs, first learning rates (default: the recipe's)")  # fmt: skip
     parser.add_argument("--batch", type=int, metavar="N", help="places in a batch (default: the recipe's)")
     parser.add_argument(
         "--distill", action="store_true", help="learn from EfficientNet-Lite0 too (needs the extra `baselines`)"

@@ -74,8 +74,9 @@ class Trainer:
         self.images, self.validation, self.taught = images, validation, taught
         self.work, self.seed, self.save_every = work, seed, save_every
         self._watch = watch or (lambda _model, _step: None)
+        chosen = dataclasses.asdict(recipe)
         settings = {
-            "network": name, "recipe": dataclasses.asdict(recipe), "seed": seed,
+            "network": name, "stages": chosen.pop("stages"), "recipe": chosen, "seed": seed,
             "images": len(images.images), "classes": images.classes, "teacher": taught is not None,
             "precision": keras.config.dtype_policy().name,
         }  # fmt: skip

@@ -93,7 +93,21 @@ def test_a_stage_of_larger_images_goes_on_with_the_same_weights(tmp_path: Path) 
 def test_a_run_with_other_settings_is_refused(tmp_path: Path) -> None:
     TrainingState(tmp_path, SETTINGS).save(tiny(0), 0, 1)
     with pytest.raises(StateError, match=r"is of a run with other settings \(stages\); name another --work"):
-        TrainingState(tmp_path, {**SETTINGS, "stages": (1, 3)})
+        TrainingState(tmp_path, {**SETTINGS, "stages": (2, 2)})
+
+
+@pytest.mark.parametrize(("stage", "step", "stages"), [(1, 0, (1, 3)), (1, 1, (1, 2, 3)), (2, 0, (1, 2, 3))])
+def test_stages_to_come_may_be_others(tmp_path: Path, stage: int, step: int, stages: tuple[int, ...]) -> None:
+    TrainingState(tmp_path, SETTINGS).save(tiny(0), stage, step)
+    state = TrainingState(tmp_path, {**SETTINGS, "stages": stages})
+    assert (state.stage, state.step) == (stage, step)
+
+
+@pytest.mark.parametrize(("stage", "step", "stages"), [(1, 1, (1, 3)), (2, 0, (1, 3)), (2, 0, (1,))])
+def test_stages_that_were_begun_may_not(tmp_path: Path, stage: int, step: int, stages: tuple[int, ...]) -> None:
+    TrainingState(tmp_path, SETTINGS).save(tiny(0), stage, step)
+    with pytest.raises(StateError, match=r"is of a run with other settings \(stages\)"):
+        TrainingState(tmp_path, {**SETTINGS, "stages": stages})
 
 
 def test_another_network_is_refused(tmp_path: Path) -> None:
