@@ -15,8 +15,11 @@ import math
 import re
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import cache
+from multiprocessing import get_context
 from pathlib import Path
 
 import keras
@@ -38,6 +41,8 @@ from binvpr_ros.training.trainer import SEEDS, Trainer, use_all_devices
 
 NOT_RUN = "-"
 PANELS_A_ROW = 4
+RUNS_A_PROCESS = 8
+"""TensorFlow keeps some 400 MB of each network that was trained: a process for a whole grid would have no end."""
 SIGNAL_IMAGES = 16
 """Validation images for which it is seen what reaches the layers."""
 BLIND = 1e-6
@@ -137,34 +142,44 @@ class Results:
         """Return the runs of a cell."""
         return [run for run in self.runs if (run.row, run.column) == (cell.row, cell.column)]
 
+    def holds(self, cell: Cell, recipe: Recipe, seed: int) -> bool:
+        """Say whether a run is done."""
+        return any((run.rate, run.seed) == (recipe.stages[0].start, seed) for run in self.of(cell))
+
     def add(self, run: Run) -> None:
         """Keep a run."""
         self.runs.append(run)
         replace_table(self._path, self.COLUMNS, map(dataclasses.astuple, self.runs))
 
 
+@dataclass(frozen=True)
 class Groups:
-    """The images of the paper's groups of classes, each read when it is first asked for."""
+    """Where the images of the paper's groups of classes are, and what is taken of them."""
 
-    def __init__(self, data: Path, size: int, per_class: int, with_stand_ins: bool) -> None:
+    data: Path
+    size: int  # pixels
+    per_class: int  # training images of each class, at most; 0: all
+    with_stand_ins: bool
+
+    def __post_init__(self) -> None:
         for part in ("train", "val"):
-            if not (data / part).is_dir():
+            if not (self.data / part).is_dir():
                 raise TrainingDataError(
-                    f"{data} has no folder {part}; give one that holds train/<class>/ and val/<class>/"
+                    f"{self.data} has no folder {part}; give one that holds train/<class>/ and val/<class>/"
                 )
-        self._data, self._size, self._per_class, self._with_stand_ins = data, size, per_class, with_stand_ins
-        self.images = cache(self._images)
 
-    def _images(self, group: str) -> tuple[TrainingImages, TrainingImages]:
-        """Return the images of a group for training, and all for validation."""
-        names = categories(group)
-        if self._with_stand_ins:
-            there = {path.name for path in (self._data / "train").iterdir()}
-            names = [name for name in stand_ins(group) if name in there]
-            if len(names) < 2:
-                raise TrainingDataError(f"{self._data} has {len(names)} classes of {group}; two are needed")
-        train = TrainingImages.of_classes(self._data / "train", self._size, self._per_class, names)
-        return train, TrainingImages.of_classes(self._data / "val", self._size, 0, names)
+
+@cache
+def images_of(groups: Groups, group: str) -> tuple[TrainingImages, TrainingImages]:
+    """Return the images of a group for training, and all for validation; raises TrainingDataError."""
+    names = categories(group)
+    if groups.with_stand_ins:
+        there = {path.name for path in (groups.data / "train").iterdir()}
+        names = [name for name in stand_ins(group) if name in there]
+        if len(names) < 2:
+            raise TrainingDataError(f"{groups.data} has {len(names)} classes of {group}; two are needed")
+    train = TrainingImages.of_classes(groups.data / "train", groups.size, groups.per_class, names)
+    return train, TrainingImages.of_classes(groups.data / "val", groups.size, 0, names)
 
 
 def recipe_for(cell: Cell, rate: float | None, choices: argparse.Namespace) -> Recipe:
@@ -190,8 +205,9 @@ def train(cell: Cell, recipe: Recipe, seed: int, groups: Groups, work: Path) -> 
     name = f"{cell.row}, {cell.column}"
     folder = folder_of(work, cell, rate, seed)
     folder.mkdir(parents=True, exist_ok=True)
-    images, validation = groups.images(cell.group)
+    images, validation = images_of(groups, cell.group)
     keras.backend.clear_session()
+    use_all_devices()
     some = np.linspace(0, len(validation.images) - 1, SIGNAL_IMAGES).round().astype(int)
     seen = np.stack([shrink(image, recipe.stages[0].size) for image in validation.images[some]]).astype(np.float32)
     signals = Signals(folder, seen, validation.labels[some])
@@ -360,6 +376,10 @@ def main(arguments: Sequence[str]) -> int:
     except (ReproduceError, TrainingDataError, StateError, OSError) as error:
         print(f"train_offline reproduce: {error}", file=sys.stderr)
         return 1
+    except BrokenProcessPool:
+        print("train_offline reproduce: a training was killed, perhaps for want of memory; run the same command again"
+              " to go on", file=sys.stderr)  # fmt: skip
+        return 1
     except KeyboardInterrupt:
         print("train_offline reproduce: interrupted; run the same command again to go on", file=sys.stderr)
         return 1
@@ -381,17 +401,17 @@ def _run(choices: argparse.Namespace) -> None:
     said += ["learning rate falls to 0"] if choices.decay else []
     report = Report(choices.experiment, experiment.title, f"{'; '.join(said)}.", experiment.cells(choices.recipe))
     groups = Groups(choices.data, choices.size, choices.per_class, choices.stand_ins)
-    use_all_devices()
     wanted = [(cell, recipe_for(cell, rate, choices), seed)
               for cell in choices.cells for rate in choices.rates for seed in choices.seeds]  # fmt: skip
-    for number, (cell, recipe, seed) in enumerate(wanted, 1):
-        rate = recipe.stages[0].start
-        if any((run.rate, run.seed) == (rate, seed) for run in results.of(cell)):
-            continue
-        tqdm.write(f"run {number} of {len(wanted)}: {cell.row}, {cell.column}, rate {rate:g}, seed {seed}", sys.stderr)
-        results.add(train(cell, recipe, seed, groups, results.work))
-        report.write(results)
-        report.draw_signals(results, cell.column)
-        tqdm.write(f"{cell.row}, {cell.column}: {report.text(results, cell.row, cell.column)}", sys.stderr)
+    missing = [(number, *one) for number, one in enumerate(wanted, 1) if not results.holds(*one)]
+    for start in range(0, len(missing), RUNS_A_PROCESS):
+        with ProcessPoolExecutor(1, get_context("spawn")) as process:
+            for number, cell, recipe, seed in missing[start : start + RUNS_A_PROCESS]:
+                tqdm.write(f"run {number} of {len(wanted)}: {cell.row}, {cell.column},"
+                           f" rate {recipe.stages[0].start:g}, seed {seed}", sys.stderr)  # fmt: skip
+                results.add(process.submit(train, cell, recipe, seed, groups, results.work).result())
+                report.write(results)
+                report.draw_signals(results, cell.column)
+                tqdm.write(f"{cell.row}, {cell.column}: {report.text(results, cell.row, cell.column)}", sys.stderr)
     report.write(results)
     report.print(results)

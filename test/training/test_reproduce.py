@@ -3,8 +3,11 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -78,6 +81,24 @@ def test_a_grid_goes_on_with_what_is_not_done(forest: Path, tmp_path: Path) -> N
     other = reproduce(*arguments, "--columns", "STE", "--size", 64)
     assert other.returncode == 1
     assert "holds results of other settings (size); name another --work, or remove it" in other.stderr
+
+
+def test_a_training_that_is_killed_is_told_of(forest: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "binvpr_ros.training.train", "reproduce", "table4", "--data", forest, *BUDGET]
+    command += ["--rows", "STE", "--columns", "STE", "--work", tmp_path / "work"]
+    with subprocess.Popen([*map(str, command)], stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        deadline = time.monotonic() + 60
+        trained: list[str] = []
+        while not trained and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.1)
+            pids = children.read_text(encoding="ascii").split()
+            trained = [pid for pid in pids if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8")]
+        os.kill(int(trained[0]), signal.SIGKILL)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "a training was killed, perhaps for want of memory; run the same command again to go on" in said
+    assert "Traceback" not in said
 
 
 @pytest.mark.parametrize(
