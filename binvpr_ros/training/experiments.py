@@ -94,6 +94,7 @@ class Experiment:
     title: str
     cells: Callable[[str], list[Cell]]
     recipes: tuple[str, ...] = ("paper",)
+    means: bool = False  # whether the cells differ in nothing but their row and column, so that means say something
 
 
 def published(experiment: str, row: str, column: str) -> float | str | None:
@@ -173,8 +174,12 @@ EXPERIMENTS = {
         "Basic and intra-block restoration",
         _ways(*((depth, [best(depth), *basic_and_intra(depth)]) for depth in (20, 36))), RESTORED,
     ),
-    "table4": Experiment("Pairs of binarization functions, BiResNet-18: rows weights, columns activations", _pairs(18)),
-    "table5": Experiment("Pairs of binarization functions, BiResNet-34: rows weights, columns activations", _pairs(34)),
+    "table4": Experiment(
+        "Pairs of binarization functions, BiResNet-18: rows weights, columns activations", _pairs(18), means=True
+    ),
+    "table5": Experiment(
+        "Pairs of binarization functions, BiResNet-34: rows weights, columns activations", _pairs(34), means=True
+    ),
     "table6": Experiment("Networks", _systems),
 }  # fmt: skip
 """What can be reproduced, by its name; `single` is what the text of section 4.3 says of restoration in one layer."""

@@ -29,10 +29,19 @@ from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from scipy.stats import spearmanr
 from tqdm import tqdm
 
 from binvpr_ros.training.data import TrainingDataError, TrainingImages, shrink
-from binvpr_ros.training.experiments import EXPERIMENTS, RESTORED, VANISHED, VANISHING_FACTOR, Cell, published
+from binvpr_ros.training.experiments import (
+    EXPERIMENTS,
+    RESTORED,
+    VANISHED,
+    VANISHING_FACTOR,
+    Cell,
+    Experiment,
+    published,
+)
 from binvpr_ros.training.places365 import categories, stand_ins
 from binvpr_ros.training.recipes import Recipe, Stage, recipe_of
 from binvpr_ros.training.signals import Signals, draw_signals, read_signals
@@ -228,8 +237,8 @@ def train(cell: Cell, recipe: Recipe, seed: int, groups: Groups, work: Path) -> 
 class Report:
     """An experiment's figures, each beside the published one."""
 
-    def __init__(self, name: str, title: str, conditions: str, cells: Sequence[Cell]) -> None:
-        self.name, self.title, self.conditions = name, title, conditions
+    def __init__(self, name: str, experiment: Experiment, conditions: str, cells: Sequence[Cell]) -> None:
+        self.name, self.title, self.with_means, self.conditions = name, experiment.title, experiment.means, conditions
         self.rows = list(dict.fromkeys(cell.row for cell in cells))
         self.columns = list(dict.fromkeys(cell.column for cell in cells))
         self._cells = {(cell.row, cell.column): cell for cell in cells}
@@ -245,29 +254,62 @@ class Report:
 
     def print(self, results: Results) -> None:
         """Print the table."""
-        table = Table(title=escape(f"{self.name}: {self.title}"), caption=escape(self._caption()), box=box.SIMPLE_HEAD,
-                      title_justify="left", caption_justify="left")  # fmt: skip
-        for heading in ("", *self.columns):
+        headings, *lines = self._lines(results)
+        table = Table(title=escape(f"{self.name}: {self.title}"), caption=escape(self._caption(results)),
+                      box=box.SIMPLE_HEAD, title_justify="left", caption_justify="left")  # fmt: skip
+        for heading in headings:
             table.add_column(heading, no_wrap=True)
-        for row in self.rows:
-            table.add_row(row, *(escape(self.text(results, row, column)) for column in self.columns))
-        width = max(100, 20 + 28 * len(self.columns))
-        Console(width=width).print(table)
+        for line in lines:
+            table.add_row(*map(escape, line))
+        Console(width=max(100, 20 + 28 * len(self.columns))).print(table)
 
     def write(self, results: Results) -> None:
         """Write the table as Markdown and as a picture into the folder of the results."""
-        lines = [f"**{self.name}.** {self.title}.", "", f"| | {' | '.join(self.columns)} |"]
-        lines += ["| --- |" + " --- |" * len(self.columns)]
-        for row in self.rows:
-            lines.append(f"| {row} | {' | '.join(self.text(results, row, column) for column in self.columns)} |")
-        page = "\n".join([*lines, "", self._caption()]) + "\n"
+        headings, *lines = self._lines(results)
+        table = [f"| {' | '.join(line)} |" for line in (headings, ["---"] * len(headings), *lines)]
+        page = "\n".join([f"**{self.name}.** {self.title}.", "", *table, "", self._caption(results)]) + "\n"
         (results.work / f"{self.name}.md").write_text(page, encoding="utf-8")
         self._draw(results, results.work / f"{self.name}.png")
 
-    def _caption(self) -> str:
-        return (
+    def _lines(self, results: Results) -> list[list[str]]:
+        """Return the table's headings and lines."""
+        lines = [["", *self.columns]]
+        lines += [[row, *(self.text(results, row, column) for column in self.columns)] for row in self.rows]
+        if self.with_means:
+            learnt = {place: ours for place, ours, _ in self._learnt(results)}
+            for row, line in zip(self.rows, lines[1:], strict=True):
+                line.append(_mean([ours for place, ours in learnt.items() if place[0] == row]))
+            lines[0].append("mean")
+            lines.append(
+                [
+                    "mean",
+                    *(_mean([ours for place, ours in learnt.items() if place[1] == one]) for one in self.columns),
+                    "",
+                ]
+            )
+        return lines
+
+    def _learnt(self, results: Results) -> list[tuple[tuple[str, str], float, float | str | None]]:
+        """Return for each cell that learns its row and column, our figure, and the paper's."""
+        outcomes = [(place, Outcome.of(results.of(cell))) for place, cell in self._cells.items()]
+        return [
+            (place, outcome.accuracy, published(self.name, *place))
+            for place, outcome in outcomes
+            if outcome and not outcome.vanished
+        ]
+
+    def _caption(self, results: Results) -> str:
+        said = (
             f"Top-1 accuracy, %, ± one standard error, and in brackets the paper's. {VANISHED}: less than"
             f" {VANISHING_FACTOR} times chance; blind: the answer is the same for every image. {self.conditions}"
+        )
+        if not self.with_means:
+            return said
+        both = [(ours, paper) for _, ours, paper in self._learnt(results) if isinstance(paper, float)]
+        correlation = f"{spearmanr(both).statistic:.2f}" if len(both) > 1 else NOT_RUN
+        return (
+            f"{said} Means are of what learns. Rank correlation (Spearman's) with the paper, of the {len(both)} that"
+            f" learn in both: {correlation}."
         )
 
     def draw_signals(self, results: Results, column: str) -> None:
@@ -312,6 +354,10 @@ class Report:
         figure.suptitle(f"{self.name}: {self.title}\nred: here, blue: the paper, crosses: no learning", fontsize=9)
         figure.supxlabel(f"top-1 accuracy, %\n{self.conditions}", fontsize=8)
         figure.savefig(file, dpi=110)
+
+
+def _mean(figures: Sequence[float]) -> str:
+    return f"{np.mean(figures):.1f}" if figures else NOT_RUN
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -399,7 +445,7 @@ def _run(choices: argparse.Namespace) -> None:
     said = [f"recipe {choices.recipe}", f"{data}, stand-in classes" if choices.stand_ins else data]
     said += [f"{name.replace('_', ' ')} {value:g}" for name, value in budget.items() if value]
     said += ["learning rate falls to 0"] if choices.decay else []
-    report = Report(choices.experiment, experiment.title, f"{'; '.join(said)}.", experiment.cells(choices.recipe))
+    report = Report(choices.experiment, experiment, f"{'; '.join(said)}.", experiment.cells(choices.recipe))
     groups = Groups(choices.data, choices.size, choices.per_class, choices.stand_ins)
     wanted = [(cell, recipe_for(cell, rate, choices), seed)
               for cell in choices.cells for rate in choices.rates for seed in choices.seeds]  # fmt: skip

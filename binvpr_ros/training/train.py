@@ -18,7 +18,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Without AVX-512 TensorFlow leaves these kernels out by itself; with them a step takes a third of the time.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
-if missing := [name for name in ("keras", "matplotlib", "rich", "tqdm") if find_spec(name) is None]:
+if missing := [name for name in ("keras", "matplotlib", "rich", "scipy", "tqdm") if find_spec(name) is None]:
     sys.exit(f"train_offline: training needs {missing[0]} too; run, in a checkout: pip install '.[training]'")
 import keras
 import numpy as np
