@@ -232,10 +232,11 @@ class ViewPairs(keras.utils.PyDataset):
     """Batches `first` to `last` of an endless series, each of `views` (1 or 2) views of each of `places` places.
 
     A view is an image of the place, distorted where there are two; the second one is of another image where there is
-    one. Places of one class come together, as hard negatives. A batch depends on the seed and its number alone, so that
-    a run that was stopped goes on with the same ones. Yields float32 images [views*places, size, size, 3] and the
-    targets by output: `descriptor` (numbers [views*places] of the places), `logits` (of the classes), `teacher` where
-    there are maps [N,S,S,C] that a teacher made of the images: what it would see, in clear light, in the views.
+    one. Where there are two, places of one class come together, as hard negatives. A batch depends on the seed and its
+    number alone, so that a run that was stopped goes on with the same ones. Yields float32 images
+    [views*places, size, size, 3] and the targets by output: `descriptor` (numbers [views*places] of the places),
+    `logits` (of the classes), `teacher` where there are maps [N,S,S,C] that a teacher made of the images: what it would
+    see, in clear light, in the views.
     """
 
     CLASSMATES = 4
@@ -291,13 +292,14 @@ class ViewPairs(keras.utils.PyDataset):
         return np.stack([view for view, _ in views]).astype(np.float32), targets
 
     def order(self, epoch: int) -> NDArray[np.int64]:
-        """Return all places, shuffled so that `CLASSMATES` of one class stay neighbours."""
+        """Return all places, shuffled; where views are told apart, `CLASSMATES` of one class stay neighbours."""
         if self._order[0] != epoch:
             rng = np.random.default_rng((self.seed, epoch))
             shuffled = rng.permutation(len(self._images_of))
             by_class = shuffled[np.argsort(self._label_of[shuffled], kind="stable")]
-            whole = len(by_class) // self.CLASSMATES * self.CLASSMATES
-            groups = by_class[:whole].reshape(-1, self.CLASSMATES)
+            together = self.CLASSMATES if self.views > 1 else 1
+            whole = len(by_class) // together * together
+            groups = by_class[:whole].reshape(-1, together)
             self._order = (epoch, np.concatenate([rng.permutation(groups).reshape(-1), by_class[whole:]]))
         return self._order[1]
 

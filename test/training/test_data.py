@@ -157,6 +157,8 @@ def test_classmates_stay_together() -> None:
     data = rendered_buildings(64, buildings=4, images=8)
     labels = data.labels[ViewPairs(data, 64, places=8, seed=0).order(0)].reshape(-1, 4)
     assert (labels == labels[:, :1]).all()
+    alone = data.labels[ViewPairs(data, 64, places=8, seed=0, views=1).order(0)].reshape(-1, 4)
+    assert (alone != alone[:, :1]).any(axis=1).sum() >= 6  # of eight; all four alike: 1 in 90
 
 
 def test_both_views_of_a_place_are_of_different_images_where_there_are_some() -> None:

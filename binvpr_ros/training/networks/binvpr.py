@@ -54,6 +54,9 @@ STE = ("ste_sign", "ste_sign")
 """Quantizers of inputs and of weights of BinVPR-STE (table 6)."""
 
 
+DEPLOY_NORM = partial(batch_norm, epsilon=1e-5)
+
+
 def deploy(
     name: str,
     depth: int,
@@ -75,7 +78,7 @@ def deploy(
     image, x = images(input_size, for_export)
     for index, (stride, binary) in enumerate(zip(BASIC_STRIDES, BASIC_BINARY, strict=True), 1):
         x = QuantizedConv2D(BASIC_WIDTH, stride, binary, for_export, name=f"basic{index}_conv")(x)
-        x = batch_norm(f"basic{index}_norm")(x)
+        x = DEPLOY_NORM(f"basic{index}_norm")(x)
         if index < len(BASIC_STRIDES):
             x = layers.ReLU(RECTIFIED_TOP, name=f"basic{index}_relu")(x)
             x = EightBits(*RECTIFIED_RANGE, name=f"basic{index}_levels")(x)
@@ -87,11 +90,12 @@ def deploy(
         width = like.shape[-1]
         features = layers.Conv2D(width, 1, use_bias=False, name=f"{label}_conv")(pool_to(features, like.shape[1]))
         # Starts small, so that the optimiser cannot lean on the short path and leave the trunk untrained.
-        return batch_norm(f"{label}_norm", gamma=0.3)(features)
+        return DEPLOY_NORM(f"{label}_norm", gamma=0.3)(features)
 
     x, maps = _main_part(
-        x, basic_features, depth, way, partial(BinaryConv2D, for_export=for_export), restore, shortcuts=shortcuts
-    )
+        x, basic_features, depth, way, partial(BinaryConv2D, for_export=for_export), restore, norm=DEPLOY_NORM,
+        shortcuts=shortcuts,
+    )  # fmt: skip
     descriptor = _pyramid(maps | {len(WIDTHS): x}, basic_features if BASIC in way.all_sources else None)
     logits = None
     if classes is not None:
@@ -122,7 +126,7 @@ def _pyramid(maps: dict[int, Tensor], basic_features: Tensor | None) -> Tensor:
             cells = layers.Subtract(name=f"pyramid{grid}_centred")([cells, mean])
         # Without scale and shift each bit's threshold is its mean in its cell, so the bits stay balanced: else those of
         # the sky say no more than that it is up there.
-        scales.append(batch_norm(f"pyramid{grid}_norm", affine=False)(layers.Flatten()(cells)))
+        scales.append(DEPLOY_NORM(f"pyramid{grid}_norm", affine=False)(layers.Flatten()(cells)))
     return layers.Concatenate(name="descriptor")(scales)
 
 
@@ -181,12 +185,15 @@ def _main_part(
     way: Restoration,
     convolve: Callable[..., layers.Layer],
     restore: Callable[[Tensor, Tensor, str], Tensor],
+    *,
+    norm: Callable[[str], layers.Layer] = batch_norm,
     rectify: bool = False,
     shortcuts: bool = False,
 ) -> tuple[Tensor, dict[int, Tensor]]:
     """Return what the four blocks make of `x`, and the last features of each by its number.
 
-    `convolve` makes a layer of (filters, stride, name); `restore` fits features to others, with layers labelled so.
+    `convolve` makes a layer of (filters, stride, name), `norm` one of a name; `restore` fits features to others, with
+    layers labelled so.
     """
     features = {BASIC: basic_features}
     restored: dict[tuple[Place, int], Tensor] = {}
@@ -206,7 +213,7 @@ def _main_part(
         x = accept(x, place)
         name = f"block{block}_conv{number}"
         features[place] = convolve(WIDTHS[block - 1], 2 if number == 1 else 1, name=name)(x)
-        y = batch_norm(f"block{block}_norm{number}")(features[place])
+        y = norm(f"block{block}_norm{number}")(features[place])
         x = layers.Add()([y, _identity(x, y)]) if shortcuts else y
         maps[block] = x
         x = accept(x, place._replace(relu=True))

@@ -166,10 +166,10 @@ class EightBits(layers.Layer):
         return {**super().get_config(), "low": self.low, "high": self.high}
 
 
-def batch_norm(name: str, gamma: float = 1.0, affine: bool = True) -> layers.BatchNormalization:
-    """Return a batch norm with the momentum of the authors' code and `gamma` to start with."""
+def batch_norm(name: str, gamma: float = 1.0, affine: bool = True, epsilon: float = 1e-3) -> layers.BatchNormalization:
+    """Return a batch norm with `gamma` to start with, and momentum and `epsilon` of the authors' code."""
     return layers.BatchNormalization(
-        momentum=0.9, epsilon=1e-5, center=affine, scale=affine,
+        momentum=0.9, epsilon=epsilon, center=affine, scale=affine,
         gamma_initializer=keras.initializers.Constant(gamma), name=name,
     )  # fmt: skip
 

@@ -119,6 +119,15 @@ def test_the_converted_number_of_binary_convolutions(network: str, recipe: str, 
     assert codes.count(b"LceBconv2d") == BINARY_CONVOLUTIONS[network, recipe]
 
 
+@pytest.mark.usefixtures("shapes_alone")
+@pytest.mark.parametrize(("network", "recipe"), BINARY_CONVOLUTIONS)
+def test_constants_of_batch_norms_are_the_authors_where_the_network_is(network: str, recipe: str) -> None:
+    layers = build(network, recipe, 64, 5).layers
+    norms = [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
+    constants = {(norm.momentum, norm.epsilon) for norm in norms}
+    assert constants == {(0.9, 1e-3 if recipe == "paper" else 1e-5)}
+
+
 def test_names_that_are_not_known() -> None:
     with pytest.raises(ValueError, match=r"no network is called 'vgg'; known are alexnet, baseline20, .*xnornet$"):
         build("vgg", "paper", 64)
