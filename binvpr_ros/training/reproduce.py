@@ -24,6 +24,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from rich import box
 from rich.console import Console
@@ -89,6 +90,7 @@ class Outcome:
     standard_error: float  # of a share of so many validation images; what seeds differ by is not in it
     vanished: bool
     blind: bool  # its answer is the same for every image
+    seeds: int
 
     @classmethod
     def of(cls, runs: Sequence[Run]) -> Outcome | None:
@@ -99,12 +101,14 @@ class Outcome:
         share = float(np.mean([run.accuracy for run in best]))
         error = math.sqrt(share * (1 - share) / runs[0].images)
         blind = all(run.change < BLIND for run in best)
-        return cls(100 * share, 100 * error, share < VANISHING_FACTOR / runs[0].classes, blind)
+        return cls(100 * share, 100 * error, share < VANISHING_FACTOR / runs[0].classes, blind, len(best))
 
     def __str__(self) -> str:
         if self.blind:
             return f"{VANISHED} [blind]"
-        figure = f"{self.accuracy:.1f} ± {self.standard_error:.1f}"
+        figure = f"{self.accuracy:.1f} ± {self.standard_error:.1f}" + (
+            f", {self.seeds} seeds" if self.seeds > 1 else ""
+        )
         return f"{VANISHED} [{figure}]" if self.vanished else figure
 
 
@@ -269,7 +273,7 @@ class Report:
         table = [f"| {' | '.join(line)} |" for line in (headings, ["---"] * len(headings), *lines)]
         page = "\n".join([f"**{self.name}.** {self.title}.", "", *table, "", self._caption(results)]) + "\n"
         (results.work / f"{self.name}.md").write_text(page, encoding="utf-8")
-        self._draw(results, results.work / f"{self.name}.png")
+        (self._draw_against if self.with_means else self._draw)(results, results.work / f"{self.name}.png")
 
     def _lines(self, results: Results) -> list[list[str]]:
         """Return the table's headings and lines."""
@@ -313,15 +317,38 @@ class Report:
         )
 
     def draw_signals(self, results: Results, column: str) -> None:
-        """Draw what reaches the layers of a column's networks, of each its first run with the best learning rate."""
+        """Draw what reaches the layers of a column's networks, of each its first run: so at one learning rate."""
         runs = {}
         for row in self.rows:
             cell = self._cells.get((row, column))
             if cell and (done := results.of(cell)):
-                best = best_runs(done)[0]
-                runs[row] = folder_of(results.work, cell, best.rate, best.seed) / Signals.FILE
+                runs[row] = folder_of(results.work, cell, done[0].rate, done[0].seed) / Signals.FILE
         title = f"{self.name}, {column}: what reaches each layer at the end\n{self.conditions}"
         draw_signals(runs, title, results.work / f"signals_{_file_name(column)}.png")
+
+    def _draw_against(self, results: Results, file: Path) -> None:
+        """Draw our figure over the paper's, a colour for each column; what does not learn is on the border."""
+        figure = Figure(figsize=(7.5, 7), layout="constrained")
+        axes = figure.subplots()
+        both = [paper for _, _, paper in self._learnt(results) if isinstance(paper, float)]
+        border = min(both, default=50.0) - 5
+        colours = colormaps["turbo"](np.linspace(0, 1, len(self.columns)))
+        for number, (column, colour) in enumerate(zip(self.columns, colours, strict=True)):
+            for row in self.rows:
+                outcome = Outcome.of(results.of(self._cells[row, column]))
+                paper = published(self.name, row, column)
+                if outcome is None or paper is None:
+                    continue
+                # Those that do not learn in the paper would all have one place.
+                x, mark = (paper, "o") if isinstance(paper, float) else (border + 0.3 * number, "x")
+                axes.errorbar(x, outcome.accuracy, yerr=outcome.standard_error, fmt=mark, color=colour,
+                              elinewidth=0.5, markersize=5, label=column if row == self.rows[0] else None)  # fmt: skip
+        axes.set_xlabel(f"the paper's top-1 accuracy, % (crosses at the left: {VANISHED})")
+        axes.set_ylabel("here, ± one standard error")
+        axes.grid(alpha=0.3)
+        axes.legend(title="activations", fontsize=8)
+        figure.suptitle(f"{self.name}: {self.title}\n{self.conditions}", fontsize=8)
+        figure.savefig(file, dpi=110)
 
     def _draw(self, results: Results, file: Path) -> None:
         """Draw a panel a column: a dot is ours, a ring the paper's; a cross is what does not learn."""
@@ -337,7 +364,7 @@ class Report:
                 paper = published(self.name, row, column) if cell else None
                 if isinstance(paper, float):
                     axes.plot(paper, place, "o", color="tab:blue", fillstyle="none")
-                elif paper == VANISHED:
+                elif paper == VANISHED:  # the axis says so at 0
                     axes.plot(0, place, "x", color="tab:blue", clip_on=False)
                 if outcome is not None:
                     axes.errorbar(
@@ -348,9 +375,12 @@ class Report:
             axes.grid(alpha=0.3)
         for axes in panels.flat[len(self.columns) :]:
             axes.set_axis_off()
-        panels[0, 0].set_yticks(range(len(self.rows)), self.rows, fontsize=8)
+        panels[0, 0].set_yticks(range(len(self.rows)), self.rows)
         panels[0, 0].set_ylim(len(self.rows) - 0.5, -0.5)
         panels[0, 0].set_xlim(0, 100)
+        panels[0, 0].set_xticks(range(0, 101, 20), [VANISHED, *map(str, range(20, 101, 20))])
+        for axes in panels.flat:
+            axes.tick_params(labelsize=8)
         figure.suptitle(f"{self.name}: {self.title}\nred: here, blue: the paper, crosses: no learning", fontsize=9)
         figure.supxlabel(f"top-1 accuracy, %\n{self.conditions}", fontsize=8)
         figure.savefig(file, dpi=110)

@@ -141,24 +141,34 @@ def _is_seen(layer: keras.layers.Layer) -> bool:
 def draw_signals(runs: dict[str, Path], title: str, picture: Path) -> None:
     """Draw what reached each layer at the end of several runs, given as their signals.csv by name, a line a run.
 
-    Networks with other layers than the first one's are left out.
+    Lines of networks with other layers each go from the first layer to the last.
     """
     figure = Figure(figsize=(11, 9), layout="constrained")
     panels = figure.subplots(len(PANELS), 1, sharex=True)
     colours = colormaps["viridis"](np.linspace(0, 0.95, len(runs)))
-    layers: list[str] = []
+    layers: set[tuple[str, ...]] = set()
+    gradients: list[float] = []
     for (name, path), colour in zip(runs.items(), colours, strict=True):
         lines = read_signals(path)
-        last = [signal for step, signal in lines if step == lines[-1][0]]
-        layers = layers or [signal.layer for signal in last]
-        if [signal.layer for signal in last] == layers:
-            for axes, quantity in zip(panels, PANELS, strict=True):
-                axes.plot([getattr(signal, quantity) for signal in last], ".-", label=name, color=colour, linewidth=1)
+        last = [signal for step, signal in lines if step == lines[-1][0]] if lines else []
+        layers.add(tuple(signal.layer for signal in last))
+        gradients += [signal.gradient for signal in last]
+        depth = np.linspace(0, 1, len(last))
+        for axes, quantity in zip(panels, PANELS, strict=True):
+            values = [getattr(signal, quantity) for signal in last]
+            axes.plot(depth, values, ".-", label=name, color=colour, linewidth=1)
     for axes, panel_title in zip(panels, PANELS.values(), strict=True):
         axes.set_title(panel_title, fontsize=9)
         axes.grid(alpha=0.3)
+    panels[0].set_ylim(-0.05, 1.05)
     panels[-1].set_yscale("symlog", linthresh=1e-8)
-    panels[-1].set_xticks(range(len(layers)), layers, rotation=60, ha="right", fontsize=7)
+    if gradients and min(gradients) > 0:  # at least a decade, so that it has two labels
+        panels[-1].set_ylim(10 ** np.floor(np.log10(min(gradients))), 10 ** np.ceil(np.log10(max(gradients))))
+    if len(layers) == 1:
+        names = layers.pop()
+        panels[-1].set_xticks(np.linspace(0, 1, len(names)), names, rotation=60, ha="right", fontsize=7)
+    else:
+        panels[-1].set_xticks([0, 1], ["first layer", "classifier"], fontsize=7)
     panels[0].legend(fontsize=7, ncols=4)
     figure.suptitle(title, fontsize=9)
     figure.savefig(picture, dpi=110)

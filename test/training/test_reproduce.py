@@ -170,7 +170,7 @@ def test_the_best_learning_rate_counts_over_its_seeds() -> None:
 
 def test_one_that_answers_every_image_alike_is_called_blind() -> None:
     assert str(Outcome.of([run(0.2, change=0.0), run(0.2, seed=1, change=0.0)])) == "N/A [blind]"
-    assert str(Outcome.of([run(0.2, change=0.0), run(0.2, seed=1, change=0.01)])) == "N/A [20.0 ± 2.0]"
+    assert str(Outcome.of([run(0.2, change=0.0), run(0.2, seed=1, change=0.01)])) == "N/A [20.0 ± 2.0, 2 seeds]"
 
 
 @pytest.mark.parametrize(("accuracy", "classes", "vanished"), [(0.29, 5, True), (0.31, 5, False), (0.03, 48, True)])
