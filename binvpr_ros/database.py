@@ -152,27 +152,29 @@ class KeyframeDatabase:
         """Return the keyframe that an image of the present session would become; `add` keeps it."""
         return Keyframe(self._next_id, self.session, stamp, descriptor, features, thumbnail=thumbnail)
 
-    def redundant(self, config: Config) -> int | None:
-        """Return the id of the keyframe of this map that is to make room for the next one.
+    def redundant(self, config: Config) -> list[int]:
+        """Return the ids of the keyframes of this map that are to make room for the next one, two at most.
 
-        None where there is room (`max_keyframes`), or where each is the only view of its place.
+        They are of those that can be matched. There are none where there is room (`max_keyframes`), or where each of
+        those that were looked at is the only view of its place.
         """
-        if not config.max_keyframes or self.own < config.max_keyframes:
-            return None
-        position = most_redundant(self._store, self._own_start, config)
-        return None if position is None else int(self._store.ids[position])
+        too_many = self.own + 1 - config.max_keyframes
+        if not config.max_keyframes or too_many <= 0:
+            return []
+        first = max(self._own_start, self._first_matched)
+        return self._store.ids[most_redundant(self._store, first, config, min(too_many, 2))].tolist()
 
-    def add(self, keyframe: Keyframe, forgotten: int | None = None) -> None:
-        """Keep `keyframe`, and forget the one of this map with the id `forgotten`.
+    def add(self, keyframe: Keyframe, forgotten: Sequence[int] = ()) -> None:
+        """Keep `keyframe`, and forget those of this map with the ids `forgotten`.
 
         Where the file cannot be written this holds for the memory alone, and DatabaseError is raised.
         """
-        if forgotten is not None:
-            position = int(self._store.ids.searchsorted(forgotten))
+        for number in forgotten:
+            position = int(self._store.ids.searchsorted(number))
             self._store.remove(position)
             self._first_matched -= position < self._first_matched
-            self._features.pop(forgotten, None)
-            self._thumbnails.pop(forgotten, None)
+            self._features.pop(number, None)
+            self._thumbnails.pop(number, None)
         self._store.append(Columns.of(keyframe))
         self._next_id = keyframe.id + 1
         if keyframe.features is not None:
@@ -182,7 +184,7 @@ class KeyframeDatabase:
             if len(self._thumbnails) > MOST_THUMBNAILS:
                 del self._thumbnails[next(iter(self._thumbnails))]
         if self._file is not None:
-            self._file.add(self._as_in_file(keyframe), None if forgotten is None else forgotten - self._own_id)
+            self._file.add(self._as_in_file(keyframe), [number - self._own_id for number in forgotten])
             self._features.pop(keyframe.id, None)
             self._thumbnails.pop(keyframe.id, None)
 

@@ -125,7 +125,7 @@ def health(
         (
             0 < config.max_keyframes < keyframes,
             Level.WARN,
-            f"the map has {keyframes} keyframes, more than max_keyframes: each is the only view of its place",
+            f"the map has {keyframes} keyframes, more than max_keyframes: none goes that is the only view of a place",
         ),
     )  # fmt: skip
     well = Health(Level.OK, f"{processed} images/s")

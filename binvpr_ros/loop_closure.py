@@ -137,7 +137,7 @@ class _Trial:
     def of(self, candidate: _Candidate, match: Keyframe) -> tuple[Refusal | None, int]:
         """Return why `candidate`, which is the keyframe `match`, is no closure, or None, and the inliers."""
         reason = self._aliasing(candidate)
-        if reason is not None:
+        if reason is not None or not self.config.verify:
             return reason, NOT_VERIFIED
         if self.query.features is None or self._spent >= self.config.verification_time:
             return Refusal.NOT_VERIFIED, NOT_VERIFIED
@@ -258,6 +258,13 @@ class LoopCloser:
         window = round(config.exclusion_time * NANOSECONDS)
         within = database.stamps > query.stamp - window
         within &= database.stamps < query.stamp + window
+        # Not what an earlier session saw in a time that came again: in a simulation, or a bag, that was started anew.
+        stamps, sessions = database.stamps, database.sessions
+        own = int(sessions.searchsorted(query.session))
+        start = stamps[own] if own < len(stamps) else query.stamp
+        earlier = np.flatnonzero(within[:own])
+        last = sessions.searchsorted(sessions[earlier], side="right") - 1
+        within[earlier[stamps[last] > start]] = False
         within[database.ids.searchsorted(query.id - config.exclusion_keyframes) :] = True
         return within
 
@@ -310,7 +317,7 @@ class LoopCloser:
                 reason = Refusal.NOT_CONFIRMED
             elif len(closures) == config.max_candidates:
                 reason = Refusal.NOT_AMONG_BEST
-            elif config.verify:
+            else:
                 reason, inliers = trial.of(candidate, match)
             if reason is None:
                 bits = int(hamming(trial.views, match.descriptor).min())

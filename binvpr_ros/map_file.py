@@ -8,7 +8,7 @@ import fcntl
 import os
 import sqlite3
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
@@ -274,8 +274,8 @@ class MapFile:
         """Return the thumbnail of the keyframe of this id; None where there is none, or it cannot be read."""
         return _thumbnail(self._connection, number)
 
-    def add(self, keyframe: Keyframe, forgotten: int | None = None) -> None:
-        """Commit `keyframe`, and with it that the keyframe of the id `forgotten` goes."""
+    def add(self, keyframe: Keyframe, forgotten: Sequence[int] = ()) -> None:
+        """Commit `keyframe`, and with it that the keyframes of the ids `forgotten` go."""
         descriptor = keyframe.descriptor.astype("<u8").tobytes()
         features = None if keyframe.features is None else keyframe.features.to_bytes()
         closes = None if keyframe.closes == NOTHING_CLOSED else keyframe.closes
@@ -284,8 +284,7 @@ class MapFile:
             self._connection.execute("BEGIN")
             try:
                 self._connection.execute("INSERT INTO keyframes VALUES (?, ?, ?, ?, ?, ?, ?)", row)
-                if forgotten is not None:
-                    self._connection.execute("DELETE FROM keyframes WHERE id = ?", (forgotten,))
+                self._connection.executemany("DELETE FROM keyframes WHERE id = ?", [(number,) for number in forgotten])
                 self._connection.execute("COMMIT")
             except BaseException:
                 if self._connection.in_transaction:
@@ -314,6 +313,8 @@ class MapFile:
             yield
         except FileNotFoundError:
             raise DatabaseError(f"{self._path} was removed while in use; restart the node") from None
+        except OSError as error:  # of a disk that is gone, or a network's
+            raise DatabaseError(f"{self._path} cannot be reached ({error.strerror}); check its disk") from None
         except (*SQLITE_ERRORS, OverflowError) as error:
             reason = first_line(error)
             raise DatabaseError(f"{self._path} cannot be written ({reason}); check the disk and its space") from None
@@ -329,7 +330,9 @@ def _lock_file(path: Path) -> int:
         ) from None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except OSError as error:
         os.close(descriptor)
-        raise DatabaseError(f"{path} is in use by another node; give each node a map of its own") from None
+        if isinstance(error, BlockingIOError):
+            raise DatabaseError(f"{path} is in use by another node; give each node a map of its own") from None
+        raise DatabaseError(f"{path} cannot be locked ({error.strerror}); keep it on a disk of this machine") from None
     return descriptor

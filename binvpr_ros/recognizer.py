@@ -20,6 +20,8 @@ from binvpr_ros.pictures import Side, from_thumbnail, match_picture, thumbnail
 NO_DECISION = Verdict()
 SHORTEST_LEAP = 1.0
 """Seconds by which a stamp must be off before time is thought to have leapt."""
+LEAP_INTERVALS = 5
+"""Intervals between the last two images by which it must be off, too: they may come seldom."""
 
 
 class StampError(ValueError):
@@ -57,6 +59,7 @@ class PlaceRecognizer:
         self._policy = KeyframePolicy()
         self._closer = closer or LoopCloser()
         self._last_stamp: int | None = None
+        self._interval = 0  # nanoseconds between the last two images
         self._leapt_to: int | None = None
         self._lock = threading.Lock()
 
@@ -76,10 +79,12 @@ class PlaceRecognizer:
     ) -> Recognition:
         """Recognise the place of an image that the network has described, taken at `stamp` (nanoseconds).
 
-        It becomes a keyframe if it differs enough, or in any case where a back end chooses the images. `features` finds
-        its local features, `picture` makes its thumbnail; each is called where it is wanted. Raises StampError for an
-        image whose stamp does not advance, or leaps by more than the exclusion window: that the time has leapt is
-        believed when a second image says so. A leap back (a bag that loops) begins a session.
+        It becomes a keyframe if it differs enough, or where a back end chooses the images in any case, unless it has no
+        contrast. `features` finds its local features, `picture` makes its thumbnail; each is called where it is wanted.
+        Raises StampError for an image whose stamp does not advance, or leaps by more than the exclusion window and
+        LEAP_INTERVALS intervals of the images: that the time has leapt is believed when a second image is nearer to the
+        new time than to the old one; a leap forward of a back end's keyframe at once. A leap back (a bag that loops)
+        begins a session.
         """
         config = self.config
         descriptor, contrast = description
@@ -145,23 +150,29 @@ class PlaceRecognizer:
     def _advance_to(self, stamp: int, config: Config) -> bool:
         """Take `stamp` as the present; return True where it begins a new session."""
         last, leapt_to = self._last_stamp, self._leapt_to
-        window = round(max(config.exclusion_time, SHORTEST_LEAP) * NANOSECONDS)
+        if last is None:
+            self._last_stamp = stamp
+            return False
+        window = max(round(max(config.exclusion_time, SHORTEST_LEAP) * NANOSECONDS), LEAP_INTERVALS * self._interval)
+        chosen = config.keyframe_source == "topic" and stamp > last  # a back end has taken this stamp for a keyframe's
         new_session = False
-        if last is not None and not 0 < stamp - last <= window:
+        if not chosen and not 0 < stamp - last <= window:
             if abs(stamp - last) <= window:
                 raise StampError(f"its stamp ({stamp / NANOSECONDS:.3f} s) is not later than the last image's")
-            if leapt_to is None or not 0 < stamp - leapt_to <= window:
+            if leapt_to is None or not 0 < stamp - leapt_to < abs(stamp - last):
                 self._leapt_to = stamp
                 raise StampError(f"its stamp leaps by {(stamp - last) / NANOSECONDS:.3f} s")
             new_session = stamp < last
             if new_session:
                 self.database.new_session()
                 self._start_anew()
-        self._last_stamp, self._leapt_to = stamp, None
+            last = leapt_to
+        self._last_stamp, self._interval, self._leapt_to = stamp, stamp - last, None
         return new_session
 
     def _start_anew(self) -> None:
         self._policy = KeyframePolicy()
         self._closer.forget()
         self._last_stamp = None
+        self._interval = 0
         self._leapt_to = None

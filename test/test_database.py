@@ -2,6 +2,10 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import fcntl
+import os
+import re
 import shutil
 import sqlite3
 from pathlib import Path
@@ -485,13 +489,45 @@ def test_an_earlier_map_that_cannot_be_used_is_named(
     assert len(KeyframeDatabase(path, MODEL, WORDS, [good])) == 2  # nothing was left open or locked
 
 
+@pytest.mark.parametrize(
+    ("number", "sentence"),
+    [(errno.ESTALE, "cannot be reached (Stale file handle); check its disk"),
+     (errno.ENOENT, "was removed while in use; restart the node")],
+)  # fmt: skip
+def test_a_disk_that_is_gone(path: Path, monkeypatch: pytest.MonkeyPatch, number: int, sentence: str) -> None:
+    database = KeyframeDatabase(path, MODEL, WORDS)
+    fill(database, 2)
+
+    def gone(_self: Path) -> os.stat_result:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "stat", gone)
+        with pytest.raises(DatabaseError, match=re.escape(f"{path} {sentence}")):
+            database.add(database.next_keyframe(3000, descriptor(3)))
+        with pytest.raises(DatabaseError, match=re.escape(sentence)):
+            database.save()
+    assert len(database) == 3  # in memory
+
+
+def test_a_disk_that_knows_no_locks(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unable(_descriptor: int, _operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", unable)
+    with pytest.raises(
+        DatabaseError, match=r"cannot be locked \(No locks available\); keep it on a disk of this machine"
+    ):
+        KeyframeDatabase(path, MODEL, WORDS)
+
+
 def test_what_is_forgotten_goes_from_memory_and_from_the_file(database: KeyframeDatabase, path: Path) -> None:
     fill(database, 4)
     database.reset()
     fill(database, 1, start=4)
-    database.add(database.next_keyframe(5000, descriptor(5), features(5)), forgotten=2)
+    database.add(database.next_keyframe(5000, descriptor(5), features(5)), forgotten=[2])
     assert database.ids.tolist() == [4, 5]
-    database.add(database.next_keyframe(6000, descriptor(6)), forgotten=5)
+    database.add(database.next_keyframe(6000, descriptor(6)), forgotten=[5])
     assert database.ids.tolist() == [4, 6]
     database.reload()
     assert database.ids.tolist() == [0, 1, 3, 4, 6]
@@ -512,5 +548,18 @@ def test_a_full_map_makes_room_by_what_has_another_view(database: KeyframeDataba
     kept = {bytes(database.keyframe(position).descriptor) for position in range(len(database))}
     assert kept == {bytes(descriptor(number)) for number in range(5)}
     fill(database, 3, start=40)  # places never seen
-    assert database.redundant(config) is not None
-    assert database.redundant(Config()) is None
+    assert len(database.redundant(config)) == 1  # it has three more than it is to have, and but one second view
+    assert database.redundant(Config()) == []
+    database.reset()
+    fill(database, 1, start=43)
+    assert database.redundant(config) == []  # the other keyframes are kept, and not matched
+
+
+def test_a_map_that_is_too_large_becomes_smaller(database: KeyframeDatabase) -> None:
+    config = Config(max_keyframes=10, exclusion_time=1.0, exclusion_keyframes=1)
+    for number in range(70):
+        keyframe = database.next_keyframe(number * 1_000_000_000, descriptor(number % 5))
+        database.add(keyframe, forgotten=database.redundant(config) if number >= 40 else [])
+    assert database.own == 10
+    kept = {bytes(database.keyframe(position).descriptor) for position in range(len(database))}
+    assert kept == {bytes(descriptor(number)) for number in range(5)}

@@ -48,7 +48,7 @@ def test_how_the_node_is_and_why(lately: dict[str, int], failure: str, free: int
 
 def test_a_map_that_can_forget_no_more_says_so() -> None:
     full = Config(max_keyframes=8)
-    text = "the map has 9 keyframes, more than max_keyframes: each is the only view of its place"
+    text = "the map has 9 keyframes, more than max_keyframes: none goes that is the only view of a place"
     assert health(Counter(GOOD), full, "/camera", "", None, keyframes=9) == Health(Level.WARN, text)
     assert health(Counter(GOOD), full, "/camera", "", None, keyframes=8).level == Level.OK
 

@@ -152,6 +152,23 @@ def test_after_a_pause_of_the_camera_it_goes_on(world_images: list[Image]) -> No
     assert recognition.keyframe is not None
 
 
+def test_images_may_come_seldom(world_images: list[Image]) -> None:
+    recognizer = PlaceRecognizer(Config(keyframe_distance=0.0))
+    recognizer.process(world_images[0], 0)
+    with pytest.raises(StampError, match=r"its stamp leaps by 12\.000 s"):
+        recognizer.process(world_images[1], 12 * NANOSECONDS)
+    for number in range(2, 8):
+        assert recognizer.process(world_images[number], 12 * number * NANOSECONDS).keyframe is not None
+
+
+def test_after_a_pause_every_keyframe_of_a_back_end_counts(world_images: list[Image]) -> None:
+    recognizer = PlaceRecognizer(Config(keyframe_source="topic"))
+    for number, second in enumerate((60, 61, 200, 201)):
+        assert recognizer.process(world_images[number], second * NANOSECONDS).keyframe is not None
+    with pytest.raises(StampError, match="leaps by"):
+        recognizer.process(world_images[4], 3 * NANOSECONDS)
+
+
 def test_without_its_file_it_goes_on_in_memory(world_images: list[Image], tmp_path: Path) -> None:
     recognizer = PlaceRecognizer(Config(database=str(tmp_path / "map.db"), keyframe_distance=0.0))
     show(recognizer, world_images[:2])
