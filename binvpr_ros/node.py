@@ -106,7 +106,8 @@ class BinvprNode(Node):
         self.create_subscription(CameraInfo, "camera_info", self._on_camera_info, NEWEST_IMAGE)
         self.create_subscription(Odometry, "odometry", self._on_odometry, ODOMETRY)
         self._recent: RecentImages[Image | CompressedImage] = RecentImages(config.recent_images)
-        self._waiting = 0  # images that are described after one another, since a back end wants each of them
+        # Images that are described after one another, since a back end wants each of them.
+        self._waiting = threading.Semaphore(config.recent_images)
         self._asked = config.keyframe_source == "topic"
         if self._asked:
             # Room for a burst of as many stamps as there can be images for them.
@@ -217,11 +218,10 @@ class BinvprNode(Node):
             self._warn("stamps", f"there is no image for the keyframe at {stamp / NANOSECONDS:.3f} s: lost, or too old")
         for image in answer.images:
             # Bounded: a back end that names keyframes faster than they are described must not fill the memory.
-            if self._waiting >= self._recognizer.config.recent_images:
+            if self._waiting.acquire(blocking=False):
+                self._start(image)
+            else:
                 self._statistics.count("images_dropped")
-                continue
-            self._waiting += 1
-            self._start(image)
 
     def _start(self, message: Image | CompressedImage) -> None:
         """Hand one image to the worker."""
@@ -230,7 +230,8 @@ class BinvprNode(Node):
 
     def _on_recognized(self, message: Image | CompressedImage, future: Future[Recognition | None]) -> None:
         self._busy.clear()
-        self._waiting -= self._asked
+        if self._asked:
+            self._waiting.release()
         if future.cancelled():
             return
         if (error := future.exception()) is not None:

@@ -4,13 +4,13 @@
 import os
 from pathlib import Path
 
-import yaml
 from ament_index_python.packages import get_package_share_directory
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
 from launch.launch_description_entity import LaunchDescriptionEntity
 from launch_ros.actions import Node
 
 from binvpr_ros.tools.dds import PROFILE_VARIABLES
+from binvpr_ros.tools.params_file import value_in
 from launch import LaunchContext, LaunchDescription
 
 # An argument that is left empty overrides nothing: the params file and the node's defaults hold.
@@ -52,7 +52,8 @@ def start_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     for name, path in (("params_file", params_file), ("fastdds_profile", values["fastdds_profile"])):
         if path and not Path(path).is_file():
             raise FileNotFoundError(f"{name} {path} is not a file; give the path of one")
-    compressed = overrides.get("compressed", compressed_in(params_file))
+    full_name = f"/{values['namespace'].strip('/')}/binvpr".replace("//", "/")
+    compressed = overrides.get("compressed", value_in(Path(params_file), full_name, "compressed") is True)
     camera = values["image_topic"].rstrip("/")
     topic = camera + ("/compressed" if compressed else "")
     camera_info = camera.rpartition("/")[0] + "/camera_info"  # beside the image, as image_transport has it
@@ -67,8 +68,7 @@ def start_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         ]
     if values["rviz"] and boolean("rviz", values["rviz"]):
         # Its file names the topics of the default arguments.
-        private = f"/{values['namespace'].strip('/')}/binvpr".replace("//", "/")
-        topics = {f"/binvpr/binvpr/{name}": f"{private}/{name}" for name in ("graph", "match_image")}
+        topics = {f"/binvpr/binvpr/{name}": f"{full_name}/{name}" for name in ("graph", "match_image")}
         actions.append(
             Node(
                 package="rviz2",
@@ -88,14 +88,6 @@ def start_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         output="screen",
     )
     return [*actions, node]
-
-
-def compressed_in(params_file: str) -> bool:
-    """Return whether a params file asks for compressed images, since they have a topic of their own."""
-    content = yaml.safe_load(Path(params_file).read_text(encoding="utf-8"))
-    nodes = content.values() if isinstance(content, dict) else ()
-    parameters = [node.get("ros__parameters") for node in nodes if isinstance(node, dict)]
-    return any(isinstance(values, dict) and values.get("compressed") is True for values in parameters)
 
 
 def boolean(name: str, text: str) -> bool:

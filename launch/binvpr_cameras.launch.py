@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Start a node for each camera or robot: `ros2 launch binvpr_ros binvpr_cameras.launch.py cameras:=front,rear`.
 
-Each is in the namespace of its camera and has a map of its own. What binvpr.launch.py takes beside that (params_file,
-model, compressed, log_level, use_sim_time, fastdds_profile) holds for all of them.
+Each is in the namespace of its camera and has a map of its own. What binvpr.launch.py takes beside that holds for all
+of them; with rviz:=true each has an RViz of its own.
 """
 
 from pathlib import Path
@@ -15,7 +15,10 @@ from launch import LaunchContext, LaunchDescription
 ARGUMENTS = {
     "cameras": (None, "Their namespaces, separated by commas, such as front,rear or robot1/camera,robot2/camera."),
     "image_topic": ("image_raw", "Camera topic below each namespace: /front/image_raw, with camera_info beside it."),
-    "databases": ("", "Folder of the map files, one for each: front.db, robot1_camera.db; empty: memory only."),
+    "databases": (
+        "",
+        "Folder of the map files, made where there is none: front.db, robot1_camera.db; empty: memory only.",
+    ),
 }
 
 
@@ -34,6 +37,8 @@ def start_nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     cameras = [camera.strip(" /") for camera in given.split(",")]
     if not all(cameras) or len(set(cameras)) < len(cameras):
         raise ValueError(f"cameras must be different names, separated by commas, such as front,rear, not {given!r}")
+    if folder:
+        Path(folder).mkdir(parents=True, exist_ok=True)
     one_node = str(Path(__file__).with_name("binvpr.launch.py"))
     return [
         IncludeLaunchDescription(

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from binvpr_ros.config import Config
 from binvpr_ros.evaluation.closure_stage import ClosureStage, Drive
 
 MIN_SCORES = [round(step / 20, 2) for step in range(1, 13)]
@@ -20,22 +19,18 @@ MIN_INLIERS = [15, 20, 25, 30, 35, 40, 45, 50]
 
 @dataclass(frozen=True)
 class Calibration:
-    """The setting for which the first half of the revisits of a drive gave the highest recall at a precision of 1.
+    """The setting for which the first half of the revisits of a drive gave the highest recall at a precision of 1."""
 
-    `min_score` and `min_inliers` are None where no setting closed a loop without a false one.
-    """
-
-    min_score: float | None
-    min_inliers: int | None
-    first_half: ClosureStage | None  # with that setting
-    second_half: ClosureStage | None
-    shift_cells: int = Config.shift_cells  # with which it was found
+    min_score: float
+    min_inliers: int
+    first_half: ClosureStage  # with that setting
+    second_half: ClosureStage
+    shift_cells: int  # with which it was found
 
     @property
     def parameters(self) -> dict[str, float | int]:
         """The parameters of the node that were found, by name."""
-        found = {"min_score": self.min_score, "min_inliers": self.min_inliers}
-        return {name: value for name, value in found.items() if value is not None}
+        return {"min_score": self.min_score, "min_inliers": self.min_inliers}
 
     def write(self, file: Path, comments: list[str]) -> None:
         """Write the setting as a params file of ROS, under `comments`."""
@@ -45,8 +40,10 @@ class Calibration:
         file.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def calibrate(drive: Drive) -> Calibration:
+def calibrate(drive: Drive) -> Calibration | None:
     """Try every setting on `drive`; where two are equally good the stricter one is taken.
+
+    None where no setting closes a loop without a false one.
 
     The drive is cut where half of its revisits lie before. Each keyframe is matched against all that came before it, as
     on a robot; the setting is found on the closures of the first half of the revisits, and only scored on the second.
@@ -64,7 +61,7 @@ def calibrate(drive: Drive) -> Calibration:
         if best is None or rank > best[0]:
             best = rank, first, second
     if best is None:
-        return Calibration(None, None, None, None, drive.config.shift_cells)
+        return None
     (_, min_inliers, min_score), first, second = best
     return Calibration(min_score, min_inliers, first, second, drive.config.shift_cells)
 

@@ -171,7 +171,12 @@ class Drive:
 
 
 class _SimilarityDatabase(KeyframeDatabase):
-    """Keyframes whose similarities [N,N] are known; a similarity s of N bits stands as the distance N (1 - s) / 2."""
+    """Keyframes whose similarities [N,N] are known; a similarity s of N bits stands as the distance N (1 - s) / 2.
+
+    Above KNEE distances come closer and closer to 0, since of two similarities above 1 the higher one is to be nearer.
+    """
+
+    KNEE = 0.9
 
     def __init__(self, similarities: NDArray[np.float64], index_at: dict[int, int], words: int) -> None:
         super().__init__(None, "", words)
@@ -190,5 +195,8 @@ class _SimilarityDatabase(KeyframeDatabase):
     def distances(self, views: NDArray[np.uint64]) -> NDArray[np.uint32]:  # noqa: ARG002 - the query is known
         """Return the distances [K] of the newest keyframe; its descriptor is not looked at."""
         others = [self._index_at[stamp] for stamp in self.stamps.tolist()]
-        distances = np.round(self._bits * (1 - self._similarities[self._query, others]) / 2)
+        similarities = self._similarities[self._query, others]
+        above = (np.maximum(similarities, self.KNEE) - self.KNEE) / (1 - self.KNEE)
+        similarities = np.where(above > 0, 1 - (1 - self.KNEE) / (1 + above), similarities)
+        distances = np.round(self._bits * (1 - similarities) / 2)
         return np.clip(distances, 0, self._bits).astype(np.uint32)

@@ -255,9 +255,9 @@ def main() -> int:
         parser.error(f"--repeat must be at least 1, not {choices.repeat}")
     if min(choices.keyframes) < 1 or choices.bits < 1 or choices.bits % WORD_BITS:
         parser.error(f"--keyframes must be at least 1, and --bits a multiple of {WORD_BITS}")
-    if choices.search:
-        return search(choices)
     try:
+        if choices.search:
+            return search(choices)
         config = Config(model=choices.model, backend=choices.backend, threads=choices.threads)
         model = model_path(config)
         for file in (model, *([Path(choices.versus)] if choices.versus and choices.versus != "lce" else [])):
@@ -269,13 +269,13 @@ def main() -> int:
             figures = compare(choices, model)
         else:
             figures = image_figures(choices, config, model)
+        figures |= {"threads": config.threads, "cpu": cpu_name()}
+        for name, value in figures.items():
+            print(f"{name:10} {value}")
+        _write(figures, choices.json)
     except (ConfigError, DescriptorError, LceError, ModelCardError, OSError) as error:
         print(f"benchmark: {error}", file=sys.stderr)
         return 1
-    figures |= {"threads": config.threads, "cpu": cpu_name()}
-    for name, value in figures.items():
-        print(f"{name:10} {value}")
-    _write(figures, choices.json)
     return 0
 
 

@@ -168,6 +168,7 @@ def main() -> int:
         stop, (result, sent) = spawn.Event(), spawn.Pipe(duplex=False)
         process = spawn.Process(target=camera, args=(stop, sent), daemon=True)
         process.start()
+        sent.close()  # the camera's end is the only one now: to wait for it ends where it dies
         while not load.ages_ms:
             if node.poll() is not None or not process.is_alive():
                 print("load: the node or the camera did not start; its messages are above", file=sys.stderr)

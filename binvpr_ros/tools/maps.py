@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import csv
+import os
 import sqlite3
 import sys
 from collections.abc import Iterator, Sequence
@@ -214,11 +215,16 @@ def main() -> int:
             print(merge(choices.maps, choices.output))
         else:
             export(choices.map, choices.output, choices.thumbnails)
+        sys.stdout.flush()
     except DatabaseError as error:
         print(f"map: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # of `| head`, say: nobody reads any more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except OSError as error:
-        print(f"map: {error.filename} cannot be written ({error.strerror}); name a new file", file=sys.stderr)
+        where = error.filename or "standard output"
+        print(f"map: {where} cannot be written ({error.strerror}); name a new file", file=sys.stderr)
         return 1
     return 0
 

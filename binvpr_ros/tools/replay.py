@@ -43,7 +43,8 @@ def publish(
     """Publish `messages` on `topic` at `rate` (1/s) and return their number.
 
     Begins when a subscriber is there, or after `wait` seconds. Unless `keep_stamps`, each image is stamped with the
-    node's time at its publication. `before` is called with each message just before it goes out.
+    node's time at its publication. `before` is called with each message just before it goes out; one for which it raises
+    ImageMessageError is left out, as is one that cannot be compressed.
     """
     publisher = node.create_publisher(CompressedImage if compressed else Image, topic, LIKE_A_CAMERA)
     if not wait_for_subscriber(publisher, wait):
@@ -63,8 +64,12 @@ def publish(
             message.header.stamp = node.get_clock().now().to_msg()
         if frame_id:
             message.header.frame_id = frame_id
-        if before is not None:
-            before(message)
+        try:
+            if before is not None:
+                before(message)
+        except ImageMessageError as error:
+            node.get_logger().warning(f"left out image {number}: {error}")
+            continue
         publisher.publish(message)
         published += 1
     time.sleep(0.5)  # The last image is on its way.

@@ -213,7 +213,7 @@ def _file_name(text: str) -> str:
 
 
 def train(cell: Cell, recipe: Recipe, seed: int, groups: Groups, work: Path) -> Run:
-    """Train a cell's network, and return what came out; its state is removed, its log and curves stay."""
+    """Train a cell's network, and return what came out."""
     rate = recipe.stages[0].start
     name = f"{cell.row}, {cell.column}"
     folder = folder_of(work, cell, rate, seed)
@@ -230,7 +230,6 @@ def train(cell: Cell, recipe: Recipe, seed: int, groups: Groups, work: Path) -> 
         log = list(csv.DictReader(file))
     accuracy = float(log[-1]["val_accuracy"])  # a stage ends with a validation
     _, classifier = read_signals(signals.path)[-1]
-    (folder / "state.npz").unlink()
     return Run(
         cell.row, cell.column, rate, seed, accuracy, len(validation.images), len(validation.classes),
         change=float(f"{classifier.change:.3g}"), steps=int(log[-1]["step"]),
@@ -486,6 +485,9 @@ def _run(choices: argparse.Namespace) -> None:
                 tqdm.write(f"run {number} of {len(wanted)}: {cell.row}, {cell.column},"
                            f" rate {recipe.stages[0].start:g}, seed {seed}", sys.stderr)  # fmt: skip
                 results.add(process.submit(train, cell, recipe, seed, groups, results.work).result())
+                # Now that it is written down, its state can go; the log and the curves stay.
+                folder = folder_of(results.work, cell, recipe.stages[0].start, seed)
+                (folder / "state.npz").unlink(missing_ok=True)
                 report.write(results)
                 report.draw_signals(results, cell.column)
                 tqdm.write(f"{cell.row}, {cell.column}: {report.text(results, cell.row, cell.column)}", sys.stderr)

@@ -154,7 +154,7 @@ def main() -> int:
     try:
         keras.config.set_dtype_policy(choices.precision)
         use_all_devices()
-        images, validation, data_name = read_images(choices, size)
+        images, validation, data_name = read_images(choices, max(stage.size for stage in recipe.stages))
         work.mkdir(parents=True, exist_ok=True)
         taught = teach(images.images, work / "teacher.npy") if choices.distill else None
         trainer = Trainer(

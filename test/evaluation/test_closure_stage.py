@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from binvpr_ros.descriptor import DescriptorNetwork
-from binvpr_ros.evaluation.closure_stage import ClosureStage, Drive
+from binvpr_ros.evaluation.closure_stage import ClosureStage, Drive, _SimilarityDatabase
 from binvpr_ros.evaluation.datasets import Options
 from binvpr_ros.evaluation.datasets.rendered import RenderedBuilding
 from binvpr_ros.recognizer import PlaceRecognizer
@@ -70,6 +70,18 @@ def test_another_method_is_driven_with_the_same_keyframes_and_verification(
     assert oracle.precision == 1.0
     blind = drive.with_similarities(np.eye(IMAGES, dtype=np.float32)).through(drive.config)
     assert not len(blind.closures)
+
+
+def test_of_two_matches_above_the_similarity_of_neighbours_the_better_one_is_nearer() -> None:
+    similarities = np.array([[-1.5, 0.0, 0.5, 0.9, 1.0, 1.1, 1.5, 3.0, 0.0]], np.float64)
+    database = _SimilarityDatabase(np.repeat(similarities, 9, axis=0), {stamp: stamp for stamp in range(9)}, words=16)
+    nothing = np.zeros(16, np.uint64)
+    for stamp in range(8):
+        database.add(database.next_keyframe(stamp, nothing))
+    query = database.next_keyframe(8, nothing)
+    distances = database.distances(query.descriptor[None])
+    assert distances.tolist()[:4] == [1024, 512, 256, 51]
+    assert (np.diff(distances.astype(int)) < 0).all()
 
 
 def test_the_closures_are_those_of_the_node(building: RenderedBuilding, drive: Drive) -> None:

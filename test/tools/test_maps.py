@@ -3,7 +3,9 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import shlex
 import sqlite3
+import subprocess
 import sys
 from pathlib import Path
 
@@ -126,6 +128,12 @@ def test_export(office: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert (rows[4]["session"], rows[4]["stamp"]) == ("1", "1101.000000005")
     assert bytes.fromhex(rows[4]["descriptor"]) == descriptor(1004).tobytes()
     assert run(monkeypatch, "export", office, "--output", output) == 1
+
+
+def test_what_reads_the_export_may_stop_reading(office: Path) -> None:
+    command = f"{shlex.join([sys.executable, '-m', 'binvpr_ros.tools.maps', 'export', str(office)])} | head -n 0"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=True)
+    assert (result.stdout, result.stderr) == ("", "")
 
 
 def test_export_thumbnails(office: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

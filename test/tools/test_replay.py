@@ -16,8 +16,8 @@ rclpy = pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
-from binvpr_ros.messages import image_from_compressed, image_from_message, to_nanoseconds
-from binvpr_ros.tools.replay import parse
+from binvpr_ros.messages import decode, image_from_compressed, image_from_message, message_from_array, to_nanoseconds
+from binvpr_ros.tools.replay import parse, publish
 
 pytestmark = pytest.mark.usefixtures("ros")
 
@@ -78,3 +78,14 @@ def test_what_cannot_be_replayed_is_said_in_one_sentence(folder: Path, arguments
 def test_a_rate_must_be_above_zero(rate: str) -> None:
     with pytest.raises(SystemExit):
         parse(["folder", "--rate", rate])
+
+
+def test_an_image_that_the_demo_cannot_draw_is_left_out() -> None:
+    node = rclpy.create_node("sender")
+    depth = Image(height=2, width=2, encoding="32FC1", step=8, data=bytes(16))
+    messages = [message_from_array(np.zeros((2, 2, 3), np.uint8), "rgb8") for _ in range(2)]
+    drawn: list[Any] = []
+    published = publish(node, "/replayed", [messages[0], depth, messages[1]], rate=100.0, wait=0.0,
+                        before=lambda message: drawn.append(decode(message)))  # fmt: skip
+    node.destroy_node()
+    assert published == len(drawn) == 2
