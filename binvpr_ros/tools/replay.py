@@ -43,8 +43,8 @@ def publish(
     """Publish `messages` on `topic` at `rate` (1/s) and return their number.
 
     Begins when a subscriber is there, or after `wait` seconds. Unless `keep_stamps`, each image is stamped with the
-    node's time at its publication. `before` is called with each message just before it goes out; one for which it raises
-    ImageMessageError is left out, as is one that cannot be compressed.
+    node's time at its publication. `before` is called with each message just before it goes out. Where it raises
+    ImageMessageError the message is left out, as is one that cannot be compressed.
     """
     publisher = node.create_publisher(CompressedImage if compressed else Image, topic, LIKE_A_CAMERA)
     if not wait_for_subscriber(publisher, wait):
