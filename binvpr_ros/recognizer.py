@@ -21,7 +21,7 @@ NO_DECISION = Verdict()
 SHORTEST_LEAP = 1.0
 """Seconds by which a stamp must be off before time is thought to have leapt."""
 LEAP_INTERVALS = 5
-"""Intervals between the last two images by which it must be off, too: they may come seldom."""
+"""Intervals between the last two images by which it must be ahead, too: they may come seldom."""
 
 
 class StampError(ValueError):
@@ -81,10 +81,10 @@ class PlaceRecognizer:
 
         It becomes a keyframe if it differs enough, or where a back end chooses the images in any case, unless it has no
         contrast. `features` finds its local features, `picture` makes its thumbnail; each is called where it is wanted.
-        Raises StampError for an image whose stamp does not advance, or leaps by more than the exclusion window and
-        LEAP_INTERVALS intervals of the images: that the time has leapt is believed when a second image is nearer to the
-        new time than to the old one; a leap forward of a back end's keyframe at once. A leap back (a bag that loops)
-        begins a session.
+        Raises StampError for an image whose stamp does not advance, or leaps by more than the exclusion window (ahead,
+        by LEAP_INTERVALS intervals of the images too). That the time has leapt is believed when a second image is
+        nearer to the new time than to the old one; where a back end's keyframe leaps ahead, at once. A leap back (a bag
+        that loops) begins a session.
         """
         config = self.config
         descriptor, contrast = description
@@ -153,10 +153,10 @@ class PlaceRecognizer:
         if last is None:
             self._last_stamp = stamp
             return False
-        window = max(round(max(config.exclusion_time, SHORTEST_LEAP) * NANOSECONDS), LEAP_INTERVALS * self._interval)
+        window = round(max(config.exclusion_time, SHORTEST_LEAP) * NANOSECONDS)
         chosen = config.keyframe_source == "topic" and stamp > last  # a back end has taken this stamp for a keyframe's
         new_session = False
-        if not chosen and not 0 < stamp - last <= window:
+        if not chosen and not 0 < stamp - last <= max(window, LEAP_INTERVALS * self._interval):
             if abs(stamp - last) <= window:
                 raise StampError(f"its stamp ({stamp / NANOSECONDS:.3f} s) is not later than the last image's")
             if leapt_to is None or not 0 < stamp - leapt_to < abs(stamp - last):

@@ -159,6 +159,9 @@ def test_images_may_come_seldom(world_images: list[Image]) -> None:
         recognizer.process(world_images[1], 12 * NANOSECONDS)
     for number in range(2, 8):
         assert recognizer.process(world_images[number], 12 * number * NANOSECONDS).keyframe is not None
+    with pytest.raises(StampError, match=r"its stamp leaps by -50\.000 s"):
+        recognizer.process(world_images[8], 34 * NANOSECONDS)
+    assert recognizer.process(world_images[9], 46 * NANOSECONDS).new_session
 
 
 def test_after_a_pause_every_keyframe_of_a_back_end_counts(world_images: list[Image]) -> None:
@@ -166,7 +169,8 @@ def test_after_a_pause_every_keyframe_of_a_back_end_counts(world_images: list[Im
     for number, second in enumerate((60, 61, 200, 201)):
         assert recognizer.process(world_images[number], second * NANOSECONDS).keyframe is not None
     with pytest.raises(StampError, match="leaps by"):
-        recognizer.process(world_images[4], 3 * NANOSECONDS)
+        recognizer.process(world_images[4], 150 * NANOSECONDS)
+    assert recognizer.process(world_images[5], 151 * NANOSECONDS).new_session
 
 
 def test_without_its_file_it_goes_on_in_memory(world_images: list[Image], tmp_path: Path) -> None:
