@@ -421,8 +421,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     if choices.recipe not in EXPERIMENTS[choices.experiment].recipes:
         parser.error(f"{choices.experiment} is of the recipe paper alone")
     try:
-        choices.rates = [float(rate) for rate in choices.rates.split(",")] if choices.rates else [None]
-        choices.seeds = [int(seed) for seed in choices.seeds.split(",")]
+        # Each once: what is missing is listed before the first is trained.
+        choices.rates = list(dict.fromkeys(map(float, choices.rates.split(",")))) if choices.rates else [None]
+        choices.seeds = list(dict.fromkeys(map(int, choices.seeds.split(","))))
     except ValueError:
         parser.error("--rates and --seeds are numbers, apart by commas, as in 1e-3,1e-4 and 0,1,2")
     for name in ("size", "epochs", "batch"):
