@@ -60,7 +60,7 @@ setup(
     maintainer="binvpr_ros maintainers",
     maintainer_email="maintainers@users.noreply.r-seed-cd54d5ab.example",
     packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
-    package_data={PACKAGE: ["py.typed", "training/*.csv"]},
+    package_data={PACKAGE: ["py.typed", "training/*.csv", "training/paper/*.csv"]},
     ext_modules=[delegate],
     cmdclass={"build_ext": BuildLibrary, "bdist_wheel": AnyPythonWheel},
     data_files=[

@@ -23,10 +23,10 @@ if missing := [name for name in ("keras", "matplotlib", "rich", "scipy", "tqdm")
 import keras
 import numpy as np
 
-from binvpr_ros.training import reproduce, sizes
 from binvpr_ros.training.data import TrainingDataError, TrainingImages, rendered_buildings
 from binvpr_ros.training.export import ExportError, export
 from binvpr_ros.training.networks import NETWORKS, RECIPES, find
+from binvpr_ros.training.paper import reproduce, sizes
 from binvpr_ros.training.places365 import GROUPS, categories
 from binvpr_ros.training.recipes import SMOKE, Recipe, recipe_of
 from binvpr_ros.training.state import StateError

@@ -11,9 +11,9 @@ pytest.importorskip("keras", reason="the extra `training` is not installed")
 import keras
 
 from binvpr_ros.descriptor import DescriptorNetwork
-from binvpr_ros.training import experiments
 from binvpr_ros.training.export import export
 from binvpr_ros.training.networks import PairConv2D, build
+from binvpr_ros.training.paper import experiments
 
 PARAMETERS = {
     # with the 48 classes of "Natural", and without the descriptor, which is ours

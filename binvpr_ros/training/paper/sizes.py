@@ -24,9 +24,9 @@ from tqdm import tqdm
 
 from binvpr_ros.descriptor import DescriptorError, load_backend
 from binvpr_ros.tools.benchmark import cpu_name, measure, network_timer
-from binvpr_ros.training.experiments import COUNTED_CLASSES, PARAMETERS, REAL_VALUED, SYSTEMS
 from binvpr_ros.training.export import ExportError, convert
 from binvpr_ros.training.networks import build
+from binvpr_ros.training.paper.experiments import COUNTED_CLASSES, PARAMETERS, REAL_VALUED, SYSTEMS
 from binvpr_ros.training.state import replace_table
 
 MIB = 2**20

@@ -17,10 +17,12 @@ import pytest
 pytest.importorskip("keras", reason="the extra `training` is not installed")
 
 from binvpr_ros.training.data import rendered_buildings
-from binvpr_ros.training.experiments import EXPERIMENTS
+from binvpr_ros.training.paper.experiments import EXPERIMENTS
+from binvpr_ros.training.paper.report import Report
+from binvpr_ros.training.paper.reproduce import parse, recipe_for
+from binvpr_ros.training.paper.results import Outcome, ReproduceError, Results, Run
+from binvpr_ros.training.paper.signals import read_signals
 from binvpr_ros.training.places365 import categories, stand_ins
-from binvpr_ros.training.reproduce import Outcome, Report, ReproduceError, Results, Run, parse, recipe_for
-from binvpr_ros.training.signals import read_signals
 
 ROOT = Path(__file__).resolve().parents[2]
 BUDGET = ["--size", 32, "--epochs", 1, "--batch", 4, "--rates", "1e-3"]

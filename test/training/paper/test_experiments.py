@@ -7,8 +7,8 @@ import pytest
 
 pytest.importorskip("keras", reason="the extra `training` is not installed")
 
-from binvpr_ros.training.experiments import EXPERIMENTS, PUBLISHED, VANISHED, published
 from binvpr_ros.training.networks import NETWORKS
+from binvpr_ros.training.paper.experiments import EXPERIMENTS, PUBLISHED, VANISHED, published
 from binvpr_ros.training.recipes import recipe_of
 
 COUNTS = {

@@ -11,8 +11,8 @@ import pytest
 
 pytest.importorskip("keras", reason="the extra `training` is not installed")
 
-from binvpr_ros.training.experiments import PARAMETERS, SYSTEMS
-from binvpr_ros.training.sizes import MIB, published_mib
+from binvpr_ros.training.paper.experiments import PARAMETERS, SYSTEMS
+from binvpr_ros.training.paper.sizes import MIB, published_mib
 
 ROOT = Path(__file__).resolve().parents[2]
 

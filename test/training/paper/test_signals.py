@@ -12,10 +12,10 @@ pytest.importorskip("keras", reason="the extra `training` is not installed")
 
 import keras
 
-from binvpr_ros.training.experiments import EXPERIMENTS
 from binvpr_ros.training.networks import find
 from binvpr_ros.training.networks.layers import PairConv2D, global_descriptor, model
-from binvpr_ros.training.signals import Signal, Signals, draw_signals, read_signals
+from binvpr_ros.training.paper.experiments import EXPERIMENTS
+from binvpr_ros.training.paper.signals import Signal, Signals, draw_signals, read_signals
 
 SIZE, CLASSES = 64, 5
 Images = tuple[NDArray[np.float32], NDArray[np.int32]]
