@@ -90,7 +90,8 @@ class Report:
     def _caption(self, results: Results) -> str:
         said = (
             f"Top-1 accuracy, %, ± one standard error, and in brackets the paper's. {VANISHED}: less than"
-            f" {VANISHING_FACTOR} times chance; blind: the answer is the same for every image. {self.conditions}"
+            f" {VANISHING_FACTOR} times chance; blind: the answer is the same for every image; overflow: it is no"
+            f" number. {self.conditions}"
         )
         if not self.with_means:
             return said

@@ -53,6 +53,7 @@ class Outcome:
     standard_error: float  # of a share of so many validation images; what seeds differ by is not in it
     vanished: bool
     blind: bool  # its answer is the same for every image
+    overflowed: bool  # its answer is no number
     seeds: int
 
     @classmethod
@@ -63,12 +64,13 @@ class Outcome:
         best = best_runs(runs)
         share = float(np.mean([run.accuracy for run in best]))
         error = math.sqrt(share * (1 - share) / runs[0].images)
-        blind = all(run.change < BLIND for run in best)
-        return cls(100 * share, 100 * error, share < VANISHING_FACTOR / runs[0].classes, blind, len(best))
+        changes = np.array([run.change for run in best])
+        blind, overflowed = bool((changes < BLIND).all()), bool(np.isnan(changes).all())
+        return cls(100 * share, 100 * error, share < VANISHING_FACTOR / runs[0].classes, blind, overflowed, len(best))
 
     def __str__(self) -> str:
-        if self.blind:
-            return f"{VANISHED} [blind]"
+        if self.blind or self.overflowed:
+            return f"{VANISHED} [{'blind' if self.blind else 'overflow'}]"
         figure = f"{self.accuracy:.1f} ± {self.standard_error:.1f}" + (
             f", {self.seeds} seeds" if self.seeds > 1 else ""
         )

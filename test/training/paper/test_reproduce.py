@@ -175,6 +175,11 @@ def test_one_that_answers_every_image_alike_is_called_blind() -> None:
     assert str(Outcome.of([run(0.2, change=0.0), run(0.2, seed=1, change=0.01)])) == "N/A [20.0 ± 2.0, 2 seeds]"
 
 
+def test_one_whose_answer_is_no_number_is_told_apart_from_one_that_learns_nothing() -> None:
+    assert str(Outcome.of([run(0.2, change=float("nan"))])) == "N/A [overflow]"
+    assert str(Outcome.of([run(0.2, change=float("nan")), run(0.2, seed=1, change=0.5)])) == "N/A [20.0 ± 2.0, 2 seeds]"
+
+
 @pytest.mark.parametrize(("accuracy", "classes", "vanished"), [(0.29, 5, True), (0.31, 5, False), (0.03, 48, True)])
 def test_what_the_paper_calls_vanishing(accuracy: float, classes: int, vanished: bool) -> None:
     outcome = Outcome.of([run(accuracy, classes=classes)])
