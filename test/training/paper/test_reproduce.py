@@ -24,7 +24,7 @@ from binvpr_ros.training.paper.results import Outcome, ReproduceError, Results, 
 from binvpr_ros.training.paper.signals import read_signals
 from binvpr_ros.training.places365 import categories, stand_ins
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 BUDGET = ["--size", 32, "--epochs", 1, "--batch", 4, "--rates", "1e-3"]
 
 

@@ -14,7 +14,7 @@ pytest.importorskip("keras", reason="the extra `training` is not installed")
 from binvpr_ros.training.paper.experiments import PARAMETERS, SYSTEMS
 from binvpr_ros.training.paper.sizes import MIB, published_mib
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def sizes(*arguments: object) -> subprocess.CompletedProcess[str]:
