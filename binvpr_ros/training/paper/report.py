@@ -34,10 +34,9 @@ class Report:
 
     def text(self, results: Results, row: str, column: str) -> str:
         """Return ours and, in brackets, the paper's."""
-        cell = self._cells.get((row, column))
-        if cell is None:
+        if (row, column) not in self._cells:
             return ""
-        outcome, paper = Outcome.of(results.of(cell)), published(self.name, row, column)
+        outcome, paper = self._outcome(results, row, column), published(self.name, row, column)
         shown = f"{paper:.2f}" if isinstance(paper, float) else paper or "not stated"
         return f"{outcome or NOT_RUN} ({shown})"
 
@@ -80,12 +79,16 @@ class Report:
 
     def _learnt(self, results: Results) -> list[tuple[tuple[str, str], float, float | str | None]]:
         """Return for each cell that learns its row and column, our figure, and the paper's."""
-        outcomes = [(place, Outcome.of(results.of(cell))) for place, cell in self._cells.items()]
         return [
             (place, outcome.accuracy, published(self.name, *place))
-            for place, outcome in outcomes
-            if outcome and not outcome.vanished
+            for place in self._cells
+            if (outcome := self._outcome(results, *place)) and not outcome.vanished
         ]
+
+    def _outcome(self, results: Results, row: str, column: str) -> Outcome | None:
+        """Return what a cell has come to; None where it was not run, or is none."""
+        cell = self._cells.get((row, column))
+        return Outcome.of(results.of(cell)) if cell else None
 
     def _caption(self, results: Results) -> str:
         said = (
@@ -121,8 +124,7 @@ class Report:
         colours = colormaps["turbo"](np.linspace(0, 1, len(self.columns)))
         for number, (column, colour) in enumerate(zip(self.columns, colours, strict=True)):
             for row in self.rows:
-                outcome = Outcome.of(results.of(self._cells[row, column]))
-                paper = published(self.name, row, column)
+                outcome, paper = self._outcome(results, row, column), published(self.name, row, column)
                 if outcome is None or paper is None:
                     continue
                 # Those that do not learn in the paper would all have one place.
@@ -145,9 +147,9 @@ class Report:
         panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
         for axes, column in zip(panels.flat, self.columns, strict=False):
             for place, row in enumerate(self.rows):
-                cell = self._cells.get((row, column))
-                outcome = Outcome.of(results.of(cell)) if cell else None
-                paper = published(self.name, row, column) if cell else None
+                if (row, column) not in self._cells:
+                    continue
+                outcome, paper = self._outcome(results, row, column), published(self.name, row, column)
                 if isinstance(paper, float):
                     axes.plot(paper, place, "o", color="tab:blue", fillstyle="none")
                 elif paper == VANISHED:  # the axis says so at 0

@@ -61,7 +61,7 @@ class Outcome:
         """Return the outcome of one cell's runs; None where there are none."""
         if not runs:
             return None
-        best = best_runs(runs)
+        best = _best_runs(runs)
         share = float(np.mean([run.accuracy for run in best]))
         error = math.sqrt(share * (1 - share) / runs[0].images)
         changes = np.array([run.change for run in best])
@@ -77,7 +77,7 @@ class Outcome:
         return f"{VANISHED} [{figure}]" if self.vanished else figure
 
 
-def best_runs(runs: Sequence[Run]) -> list[Run]:
+def _best_runs(runs: Sequence[Run]) -> list[Run]:
     """Return those of a cell's runs, at least one, that have the learning rate with the best mean over the seeds."""
     by_rate: dict[float, list[Run]] = {}
     for run in runs:
