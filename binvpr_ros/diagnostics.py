@@ -19,6 +19,9 @@ from binvpr_ros.recognizer import Recognition
 LEAST_FREE_BYTES = 256 << 20
 """Below which a disk is nearly full: a few minutes of keyframes with their features."""
 
+USUAL_PAUSES = 3
+"""After so many pauses as long as the one before without a usable image, the camera is taken for silent."""
+
 
 class Level(enum.IntEnum):
     """As in diagnostic_msgs/DiagnosticStatus."""
@@ -50,6 +53,7 @@ class Statistics:
         self.frame_id = ""
         self.failure = ""
         self._before: Counter[str] = Counter()
+        self._pause = self._usual_pause = 0  # seconds without a usable image: up to now, and before the one before
 
     def count(self, name: str, amount: int = 1) -> None:
         """Add to a count since the start."""
@@ -89,27 +93,54 @@ class Statistics:
         return values
 
     def lately(self) -> Counter[str]:
-        """Return what was counted since the last call: images by their fate, and `featureless` ones."""
+        """Return what was counted since the last call, a second ago: images by their fate, and `featureless` ones.
+
+        And `stamps_ever`, since the start; `pause` and `usual_pause`, the seconds without a usable image up to now, and
+        before the last one.
+        """
         with self._lock:
             now = Counter({**self.counts, "featureless": self.refused[Refusal.FEATURELESS]})
             lately = Counter({name: count - self._before[name] for name, count in now.items()})
             self._before = now
+            if lately["images_received"] > lately["images_unusable"]:
+                self._pause, self._usual_pause = 0, self._pause
+            else:
+                self._pause += 1
+            lately |= {
+                "stamps_ever": now["stamps_received"], "pause": self._pause, "usual_pause": self._usual_pause,
+            }  # fmt: skip
         return lately
 
 
 def health(
-    lately: Counter[str], config: Config, topic: str, failure: str, free_bytes: int | None, keyframes: int
+    lately: Counter[str],
+    config: Config,
+    topic: str,
+    stamps_topic: str,
+    failure: str,
+    free_bytes: int | None,
+    keyframes: int,
 ) -> Health:
     """Return how the node is, after a second in which `lately` was counted, with the cause where it is not well.
 
-    `failure` says why keyframes are not saved, `free_bytes` what the map's disk has left, None where there is none, and
-    `keyframes` how many the map holds.
+    `topic` is that of the images, `stamps_topic` that of the keyframes' stamps; `failure` says why keyframes are not
+    saved, `free_bytes` what the map's disk has left, None where there is none, and `keyframes` how many the map holds.
     """
     processed, received, dropped = (lately[f"images_{fate}"] for fate in ("processed", "received", "dropped"))
+    stamps = lately["stamps_received"]
+    silent = received == lately["images_unusable"] and lately["pause"] >= USUAL_PAUSES * lately["usual_pause"]
     left = (free_bytes or 0) / 2**20
     troubles = (  # the first that holds is told
         (bool(failure), Level.ERROR, f"keyframes are kept in memory alone: {failure}"),
-        (received == lately["images_unusable"], Level.WARN, f"no usable image from {topic} in the last second"),
+        (silent, Level.WARN, f"no usable image from {topic} in the last second"),
+        (
+            config.keyframe_source == "topic" and received and not lately["stamps_ever"],
+            Level.WARN, f"no stamp of a keyframe has come on {stamps_topic} yet, so nothing is recognised",
+        ),
+        (
+            0 < stamps <= lately["stamps_without_image"],
+            Level.WARN, f"there is no image for any of the {stamps} stamps that came on {stamps_topic}",
+        ),
         (
             dropped and not processed,
             Level.WARN, f"all {dropped} images of the last second were dropped; give it more threads",

@@ -319,8 +319,9 @@ class BinvprNode(Node):
             "model": self._recognizer.network.card.name,
             "backend": self._recognizer.network.backend.name,
         }
-        config, topic = self._recognizer.config, self.resolve_topic_name("image")
-        well = health(lately, config, topic, self._statistics.failure, free_bytes(config), database.own)
+        config = self._recognizer.config
+        topics = (self.resolve_topic_name(name) for name in ("image", "keyframe_stamps"))
+        well = health(lately, config, *topics, self._statistics.failure, free_bytes(config), database.own)
         status = DiagnosticStatus(
             level=bytes([well.level]),
             name=status_name(self.get_name(), self.get_namespace()),

@@ -4,9 +4,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from typing import Generic, NamedTuple, TypeVar
 
 T = TypeVar("T")
+
+TOLERANCE = 1_000_000
+"""Nanoseconds by which the stamp that a back end names may be off: ORB-SLAM keeps seconds as a double."""
 
 
 class Answer(NamedTuple, Generic[T]):
@@ -19,8 +23,8 @@ class Answer(NamedTuple, Generic[T]):
 class RecentImages(Generic[T]):
     """The latest `capacity` images, and as many stamps at most that wait for theirs.
 
-    A stamp and its image may come in either order. Images come in the order of their stamps, so one that is later than
-    a stamp that waits says that the stamp's own was lost on the way.
+    A stamp and its image, which is the nearest one within TOLERANCE, may come in either order. Images come in the order
+    of their stamps, so one that is later than a stamp that waits says that the stamp's own was lost on the way.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -34,11 +38,12 @@ class RecentImages(Generic[T]):
         if self._newest is not None and stamp < self._newest:
             self._images.clear()  # the time has leapt back: what was later will never be asked for
         self._newest = stamp
-        passed = sorted(awaited for awaited in self._awaited if awaited <= stamp)
+        passed = sorted(awaited for awaited in self._awaited if awaited <= stamp + TOLERANCE)
         for awaited in passed:
             del self._awaited[awaited]
-        if passed and passed[-1] == stamp:
-            return Answer([image], passed[:-1])
+        if (own := _nearest(passed, stamp)) is not None:
+            passed.remove(own)
+            return Answer([image], passed)
         self._images[stamp] = image
         while len(self._images) > self._capacity:
             self._images.popitem(last=False)
@@ -46,9 +51,9 @@ class RecentImages(Generic[T]):
 
     def ask(self, stamp: int) -> Answer[T]:
         """Take the stamp (nanoseconds) of a keyframe."""
-        if stamp in self._images:
-            return Answer([self._images.pop(stamp)], [])
-        if self._newest is not None and stamp <= self._newest:
+        if (own := _nearest(self._images, stamp)) is not None:
+            return Answer([self._images.pop(own)], [])
+        if self._newest is not None and stamp <= self._newest + TOLERANCE:
             return Answer([], [stamp])
         self._awaited[stamp] = None
         if len(self._awaited) > self._capacity:
@@ -57,3 +62,9 @@ class RecentImages(Generic[T]):
             del self._awaited[longest]
             return Answer([], [longest])
         return Answer([], [])
+
+
+def _nearest(stamps: Iterable[int], stamp: int) -> int | None:
+    """Return the one of `stamps` that is nearest to `stamp`, or None where none is within TOLERANCE."""
+    nearest = min(stamps, key=lambda one: abs(one - stamp), default=None)
+    return nearest if nearest is not None and abs(nearest - stamp) <= TOLERANCE else None

@@ -61,6 +61,7 @@ class PlaceRecognizer:
         self._last_stamp: int | None = None
         self._interval = 0  # nanoseconds between the last two images
         self._leapt_to: int | None = None
+        self._late: tuple[int, int] | None = None  # the first and the last stamp of images in a row that are too early
         self._lock = threading.Lock()
 
     def process(self, image: Image, stamp: int) -> Recognition:
@@ -83,8 +84,8 @@ class PlaceRecognizer:
         contrast. `features` finds its local features, `picture` makes its thumbnail; each is called where it is wanted.
         Raises StampError for an image whose stamp does not advance, or leaps by more than the exclusion window (ahead,
         by LEAP_INTERVALS intervals of the images too). That the time has leapt is believed when a second image is
-        nearer to the new time than to the old one; where a back end's keyframe leaps ahead, at once. A leap back (a bag
-        that loops) begins a session.
+        nearer to the new time than to the old one; where a back end's keyframe leaps ahead, at once; a leap back within
+        the window when SHORTEST_LEAP has gone by in order since. A leap back (a bag that loops) begins a session.
         """
         config = self.config
         descriptor, contrast = description
@@ -158,8 +159,12 @@ class PlaceRecognizer:
         new_session = False
         if not chosen and not 0 < stamp - last <= max(window, LEAP_INTERVALS * self._interval):
             if abs(stamp - last) <= window:
-                raise StampError(f"its stamp ({stamp / NANOSECONDS:.3f} s) is not later than the last image's")
-            if leapt_to is None or not 0 < stamp - leapt_to < abs(stamp - last):
+                # An image that comes late says nothing, images that go on from there that the time does.
+                first, leapt_to = self._late if self._late and stamp > self._late[1] else (stamp, stamp)
+                self._late = first, stamp
+                if stamp - first < round(SHORTEST_LEAP * NANOSECONDS):
+                    raise StampError(f"its stamp ({stamp / NANOSECONDS:.3f} s) is not later than the last image's")
+            elif leapt_to is None or not 0 < stamp - leapt_to < abs(stamp - last):
                 self._leapt_to = stamp
                 raise StampError(f"its stamp leaps by {(stamp - last) / NANOSECONDS:.3f} s")
             new_session = stamp < last
@@ -167,7 +172,8 @@ class PlaceRecognizer:
                 self.database.new_session()
                 self._start_anew()
             last = leapt_to
-        self._last_stamp, self._interval, self._leapt_to = stamp, stamp - last, None
+        self._last_stamp, self._interval = stamp, stamp - last
+        self._leapt_to = self._late = None
         return new_session
 
     def _start_anew(self) -> None:
@@ -175,4 +181,4 @@ class PlaceRecognizer:
         self._closer.forget()
         self._last_stamp = None
         self._interval = 0
-        self._leapt_to = None
+        self._leapt_to = self._late = None

@@ -43,14 +43,46 @@ GOOD = {"images_received": 15, "images_processed": 15}
     ],
 )  # fmt: skip
 def test_how_the_node_is_and_why(lately: dict[str, int], failure: str, free: int | None, expected: Health) -> None:
-    assert health(Counter(lately), CONFIG, "/camera", failure, free, keyframes=9) == expected
+    assert health(Counter(lately), CONFIG, "/camera", "/stamps", failure, free, keyframes=9) == expected
+
+
+@pytest.mark.parametrize(
+    ("lately", "text"),
+    [
+        ({"images_received": 15}, "no stamp of a keyframe has come on /stamps yet, so nothing is recognised"),
+        ({"images_received": 15, "stamps_ever": 4}, ""),
+        ({"images_received": 15, "images_processed": 2, "stamps_received": 2, "stamps_ever": 2}, ""),
+        (
+            {"images_received": 15, "stamps_received": 3, "stamps_without_image": 3, "stamps_ever": 3},
+            "there is no image for any of the 3 stamps that came on /stamps",
+        ),
+        ({"images_received": 15, "stamps_received": 3, "stamps_without_image": 2, "stamps_ever": 3}, ""),
+    ],
+)
+def test_a_back_end_whose_stamps_do_not_fit(lately: dict[str, int], text: str) -> None:
+    asked = Config(keyframe_source="topic")
+    well = health(Counter(lately), asked, "/camera", "/stamps", "", None, keyframes=0)
+    assert (well.level, well.text) == ((Level.WARN, text) if text else (Level.OK, well.text))
+
+
+def test_a_camera_of_an_image_in_two_seconds_is_well_and_one_that_stops_is_not() -> None:
+    def levels(usable: str) -> list[Level]:
+        statistics, levels = Statistics(), []
+        for second in usable:
+            if second == "x":
+                statistics.count("images_received")
+            levels.append(health(statistics.lately(), CONFIG, "/camera", "/stamps", "", None, keyframes=0).level)
+        return levels
+
+    assert levels("x.x.x.x.....")[2:] == [Level.OK] * 7 + [Level.WARN] * 3
+    assert levels("xxx.x") == [Level.OK] * 3 + [Level.WARN, Level.OK]
 
 
 def test_a_map_that_can_forget_no_more_says_so() -> None:
     full = Config(max_keyframes=8)
     text = "the map has 9 keyframes, more than max_keyframes: none goes that is the only view of a place"
-    assert health(Counter(GOOD), full, "/camera", "", None, keyframes=9) == Health(Level.WARN, text)
-    assert health(Counter(GOOD), full, "/camera", "", None, keyframes=8).level == Level.OK
+    assert health(Counter(GOOD), full, "/camera", "/stamps", "", None, keyframes=9) == Health(Level.WARN, text)
+    assert health(Counter(GOOD), full, "/camera", "/stamps", "", None, keyframes=8).level == Level.OK
 
 
 def test_what_was_counted_lately() -> None:

@@ -152,6 +152,34 @@ def test_after_a_pause_of_the_camera_it_goes_on(world_images: list[Image]) -> No
     assert recognition.keyframe is not None
 
 
+def test_a_bag_shorter_than_the_window_that_is_played_in_a_loop_goes_on_after_a_second(
+    world_images: list[Image],
+) -> None:
+    recognizer = PlaceRecognizer(Config(keyframe_distance=0.0))
+    fates = []
+    for frame in [*range(40), *range(40), *range(40)]:
+        try:
+            recognition = recognizer.process(world_images[frame % 10], frame * NANOSECONDS // 5)
+        except StampError:
+            fates.append("skipped")
+        else:
+            fates.append("begins" if recognition.new_session else "goes on")
+    loop = ["skipped"] * 5 + ["begins"] + ["goes on"] * 34
+    assert fates == ["goes on"] * 40 + loop + loop
+    assert recognizer.database.session == 2
+
+
+def test_images_that_come_late_are_skipped_and_change_nothing(world_images: list[Image]) -> None:
+    """As where two cameras, one of them half a second behind, publish on one topic."""
+    recognizer = PlaceRecognizer(Config(keyframe_distance=0.0))
+    for number in range(40):
+        stamp = 10 * NANOSECONDS + number * NANOSECONDS // 10
+        assert not recognizer.process(world_images[0], stamp).new_session
+        with pytest.raises(StampError, match="is not later than the last image's"):
+            recognizer.process(world_images[1], stamp - NANOSECONDS // 2)
+    assert recognizer.database.session == 0
+
+
 def test_images_may_come_seldom(world_images: list[Image]) -> None:
     recognizer = PlaceRecognizer(Config(keyframe_distance=0.0))
     recognizer.process(world_images[0], 0)
