@@ -92,7 +92,7 @@ class Config:
         10.0, "Keyframes younger than this are no candidates.", low=0.0, high=86400.0, unit="s", live=True
     )
     exclusion_keyframes: int = _parameter(
-        10, "This many latest keyframes are no candidates.", low=0, high=1_000_000, live=True
+        10, "This many latest keyframes of a session are no candidates.", low=0, high=1_000_000, live=True
     )
     min_score: float = _parameter(
         0.05,

@@ -254,7 +254,7 @@ class LoopCloser:
         return np.rint(followed).astype(np.uint32)
 
     def _within_window(self, query: Keyframe, database: KeyframeDatabase, config: Config) -> NDArray[np.bool_]:
-        """Return which keyframes [K] are too near in time, or among the latest, to be matched."""
+        """Return which keyframes [K] are too near in time, or among the latest of this session, to be matched."""
         window = round(config.exclusion_time * NANOSECONDS)
         within = database.stamps > query.stamp - window
         within &= database.stamps < query.stamp + window
@@ -265,7 +265,7 @@ class LoopCloser:
         earlier = np.flatnonzero(within[:own])
         last = sessions.searchsorted(sessions[earlier], side="right") - 1
         within[earlier[stamps[last] > start]] = False
-        within[database.ids.searchsorted(query.id - config.exclusion_keyframes) :] = True
+        within[max(own, int(database.ids.searchsorted(query.id - config.exclusion_keyframes))) :] = True
         return within
 
     def _scores(self, similarities: NDArray[np.float64], distances: NDArray[np.uint32]) -> NDArray[np.float64]:

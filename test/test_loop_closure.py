@@ -198,10 +198,21 @@ def test_an_earlier_session_is_matched_at_once() -> None:
     assert (verdict.closures[0].query.session, verdict.closures[0].match.session) == (1, 0)
 
 
-def test_the_latest_keyframes_are_not_matched_over_the_border_of_a_session() -> None:
+def test_a_robot_that_starts_where_it_stopped_the_day_before_finds_the_latest_keyframes_too() -> None:
     drive = Drive(CONFIG.replace(confirmations=0))
     drive.through(range(20))
-    drive.database.new_session()  # as when the clock jumps back while the robot stands still
+    drive.database.new_session()
+    drive.closer.forget()
+    drive.seconds += 86_400
+    verdicts = drive.through([19, 18, 17])
+    assert [[closure.match.id for closure in verdict.closures[:1]] for verdict in verdicts] == [[19], [18], [17]]
+    assert not any(verdict.closures for verdict in drive.through([50, 50, 50]))  # but none of its own session
+
+
+def test_the_latest_keyframes_are_not_matched_where_only_the_session_is_another() -> None:
+    drive = Drive(CONFIG.replace(confirmations=0))
+    drive.through(range(20))
+    drive.database.new_session()
     drive.closer.forget()
     assert not any(verdict.closures for verdict in drive.through([19, 19, 19]))
 
@@ -347,7 +358,7 @@ class PlainLoopCloser(LoopCloser):
             outside[(database.sessions == session) & (database.stamps[database.sessions == session].max() > begun)] = (
                 True
             )
-        outside &= query.id - database.ids > config.exclusion_keyframes
+        outside &= (query.id - database.ids > config.exclusion_keyframes) | (database.sessions != query.session)
         return np.asarray(outside)
 
     def _sorted_places(
