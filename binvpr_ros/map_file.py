@@ -107,7 +107,7 @@ def opened(path: Path) -> Iterator[tuple[sqlite3.Connection, Facts]]:
         raise DatabaseError(f"{path} is no file; name a map file")
     try:
         # Without a write-ahead log nobody has the map open: then SQLite need not make one, which it would leave behind.
-        mode = "mode=ro" if path.with_name(path.name + "-wal").exists() else "immutable=1"
+        mode = "mode=ro" if _log_of(path).exists() else "immutable=1"
         # Calls come from several threads, one at a time: the recognizer holds a lock.
         uri = f"file:{quote(os.fsencode(path))}?{mode}"
         with contextlib.closing(sqlite3.connect(uri, uri=True, check_same_thread=False)) as connection:
@@ -184,14 +184,31 @@ def _thumbnail(connection: sqlite3.Connection, number: int) -> bytes | None:
 
 
 class EarlierMap:
-    """A map that is matched against and never written. Every failure is a DatabaseError."""
+    """A map that is matched against and never written here, though maybe by another node.
+
+    Every failure is a DatabaseError, but for those of `features` and `thumbnail`, which know nothing then.
+    """
 
     def __init__(self, path: Path, model_sha256: str, words: int) -> None:
+        self._path, self._model, self._words = path, model_sha256, words
+        self._open()
+
+    def _open(self) -> None:
+        self._seen = _trace(self._path)
         with contextlib.ExitStack() as resources:
-            self._connection, facts = resources.enter_context(opened(path))
-            facts.require(path, model_sha256, words)
-            self._path, self._words = path, words
+            self._connection, facts = resources.enter_context(opened(self._path))
+            facts.require(self._path, self._model, self._words)
             self._resources = resources.pop_all()
+
+    def _current(self) -> sqlite3.Connection | None:
+        """Return the connection, a new one where the file was written since: what is known of its pages is wrong."""
+        if _trace(self._path) not in (None, self._seen):
+            self._resources.close()
+            try:
+                self._open()
+            except DatabaseError:
+                return None
+        return self._connection
 
     def read(self) -> Iterator[Columns]:
         """Yield all keyframes, by id; raises DatabaseError where one is damaged."""
@@ -199,15 +216,31 @@ class EarlierMap:
 
     def features(self, number: int) -> Features | None:
         """Return the features of the keyframe of this id; None where there are none, or they cannot be read."""
-        return _features(self._connection, number)
+        connection = self._current()
+        return None if connection is None else _features(connection, number)
 
     def thumbnail(self, number: int) -> bytes | None:
         """Return the thumbnail of the keyframe of this id; None where there is none, or it cannot be read."""
-        return _thumbnail(self._connection, number)
+        connection = self._current()
+        return None if connection is None else _thumbnail(connection, number)
 
     def close(self) -> None:
         """Close the file."""
         self._resources.close()
+
+
+def _trace(path: Path) -> tuple[int, int, bool] | None:
+    """Return what changes where another process writes a map, or ends to; None where the file is gone."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_size, _log_of(path).exists()
+
+
+def _log_of(path: Path) -> Path:
+    """Return the write-ahead log of a map, which is there while a node has it open."""
+    return path.with_name(path.name + "-wal")
 
 
 class MapFile:
@@ -220,7 +253,7 @@ class MapFile:
         with contextlib.ExitStack() as resources:
             self._lock = _lock_file(path)
             resources.callback(os.close, self._lock)
-            log = path.with_name(path.name + "-wal")
+            log = _log_of(path)
             if not path.stat().st_size and log.exists() and log.stat().st_size:
                 # SQLite would delete the log, and the keyframes that are in it alone.
                 raise DatabaseError(f"{path} is empty, though {log} is not; restore a copy of the file")

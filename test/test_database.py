@@ -447,6 +447,36 @@ def test_an_earlier_map_may_be_in_use(tmp_path: Path, path: Path) -> None:
     assert len(KeyframeDatabase(None, MODEL, WORDS, [path])) == 4
 
 
+def test_an_earlier_map_that_another_node_goes_on_with_keeps_its_features(path: Path) -> None:
+    """Which node starts first makes no difference."""
+
+    def fill_with_features(database: KeyframeDatabase, numbers: range) -> None:
+        for number in numbers:
+            database.add(database.next_keyframe(number * 1000, descriptor(number), features(number)))
+
+    writer = KeyframeDatabase(path, MODEL, WORDS)
+    fill_with_features(writer, range(300))
+    writer.close()
+    reader = KeyframeDatabase(None, MODEL, WORDS, [path])
+
+    def known() -> list[int]:
+        found = [reader.features(reader.keyframe(number)) for number in range(300)]
+        return [number for number, one in enumerate(found) if one and one.to_bytes() == features(number).to_bytes()]
+
+    assert known() == list(range(300))
+    writer = KeyframeDatabase(path, MODEL, WORDS)
+    fill_with_features(writer, range(300, 600))
+    writer.add(writer.next_keyframe(10**12, descriptor(0)), forgotten=range(0, 300, 2))
+    assert known() == list(range(1, 300, 2))
+    writer.save()
+    assert known() == list(range(1, 300, 2))
+    writer.close()
+    assert known() == list(range(1, 300, 2))
+    path.rename(path.with_suffix(".moved"))
+    assert known() == list(range(1, 300, 2))
+    reader.close()
+
+
 @pytest.mark.parametrize("version", [1, 2])
 def test_an_earlier_map_of_an_earlier_version_is_read_and_left_as_it_is(path: Path, version: int) -> None:
     map_of_version(version, path)
