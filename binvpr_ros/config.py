@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import site
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -146,8 +147,10 @@ class Config:
 
     def __post_init__(self) -> None:
         for parameter in self.parameters():
-            if isinstance(value := getattr(self, parameter.name), list):  # as ROS and YAML give several
-                object.__setattr__(self, parameter.name, tuple(value))
+            value = getattr(self, parameter.name)
+            if isinstance(parameter.default, tuple) and (value is None or isinstance(value, list)):
+                # As ROS and YAML give several; of an empty list rcl says that it is not set.
+                object.__setattr__(self, parameter.name, tuple(value or ("",)))
             _check(parameter, getattr(self, parameter.name))
         if self.keyframe_min_interval > self.keyframe_max_interval:
             raise ConfigError(
@@ -204,11 +207,11 @@ def share_directory() -> Path:
     """Return the folder that holds config/ and models/: a checkout's root, or share/binvpr_ros of an installation."""
     prefixes = [Path(prefix) for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if prefix]
     checkout = Path(__file__).resolve().parents[1]
-    places = [checkout, *(prefix / "share" / PACKAGE for prefix in (*prefixes, Path(sys.prefix)))]
-    for place in places:
-        if (place / "models").is_dir():
+    prefixes += [Path(sys.prefix), Path(site.getuserbase())]  # of pip, and of pip outside a virtual environment
+    for place in (checkout, *(prefix / "share" / PACKAGE for prefix in prefixes)):
+        if (place / "models" / DEFAULT_MODEL).is_file():
             return place
-    raise ConfigError(f"no models folder of {PACKAGE} was found; install the package, or source its workspace")
+    raise ConfigError(f"{DEFAULT_MODEL} of {PACKAGE} was not found; install the package, or source its workspace")
 
 
 def model_path(config: Config) -> Path:

@@ -319,9 +319,9 @@ class BinvprNode(Node):
             "model": self._recognizer.network.card.name,
             "backend": self._recognizer.network.backend.name,
         }
-        config = self._recognizer.config
-        topics = (self.resolve_topic_name(name) for name in ("image", "keyframe_stamps"))
-        well = health(lately, config, *topics, self._statistics.failure, free_bytes(config), database.own)
+        config, failure = self._recognizer.config, self._statistics.failure
+        topic, stamps_topic = map(self.resolve_topic_name, ("image", "keyframe_stamps"))
+        well = health(lately, config, topic, stamps_topic, failure, free_bytes(config), database.own)
         status = DiagnosticStatus(
             level=bytes([well.level]),
             name=status_name(self.get_name(), self.get_namespace()),

@@ -3,33 +3,36 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 from ament_index_python.packages import get_package_share_directory
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
 from launch.launch_description_entity import LaunchDescriptionEntity
 from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
 
+from binvpr_ros.config import Config
 from binvpr_ros.tools.dds import PROFILE_VARIABLES
 from binvpr_ros.tools.params_file import value_in
 from launch import LaunchContext, LaunchDescription
 
-# An argument that is left empty overrides nothing: the params file and the node's defaults hold.
+# Each parameter of the node is an argument too. What is left empty overrides nothing: the params file and the node's
+# defaults hold.
 ARGUMENTS = {
     "image_topic": (
         "/camera/image_raw",
         "Camera topic; with compressed:=true its /compressed sibling is read, and camera_info beside it.",
     ),
     "odometry_topic": ("/odom", "Odometry topic (nav_msgs/Odometry) that ~/graph is drawn with; it may be missing."),
-    "compressed": ("", "true: subscribe to sensor_msgs/CompressedImage."),
     "namespace": ("binvpr", "Namespace of the node and its topics."),
     "params_file": ("", "YAML file of parameters; empty: the package's config/binvpr.yaml."),
-    "model": ("", "Model file (.tflite)."),
-    "database": ("", "Map file (SQLite) that keeps the keyframes."),
+    "enclave": ("", "Security enclave of the node under SROS 2."),
     "log_level": ("", "debug, info, warn, error or fatal."),
     "use_sim_time": ("", "true: take the time from /clock."),
     "fastdds_profile": ("", "XML profile for Fast DDS, such as the package's config/fastdds_large_images.xml."),
     "rviz": ("", "true: start RViz 2 too, with the package's config/binvpr.rviz."),
 }
+PARAMETERS = {parameter.name: parameter for parameter in Config.parameters()}
 BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -39,14 +42,19 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(name, default_value=default, description=description)
         for name, (default, description) in ARGUMENTS.items()
     ]
+    arguments += [
+        DeclareLaunchArgument(name, default_value="", description=parameter.metadata["sentence"])
+        for name, parameter in PARAMETERS.items()
+    ]
     return LaunchDescription([*arguments, OpaqueFunction(function=start_node)])
 
 
 def start_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """Return the node, with what the arguments ask for."""
-    values = {name: context.launch_configurations[name] for name in ARGUMENTS}
-    overrides: dict[str, str | bool] = {name: values[name] for name in ("model", "database") if values[name]}
-    overrides |= {name: boolean(name, values[name]) for name in ("compressed", "use_sim_time") if values[name]}
+    values = {name: context.launch_configurations[name] for name in (*ARGUMENTS, *PARAMETERS)}
+    overrides = {name: value_of(name, values[name]) for name in PARAMETERS if values[name]}
+    if values["use_sim_time"]:
+        overrides["use_sim_time"] = boolean("use_sim_time", values["use_sim_time"])
     config = Path(get_package_share_directory("binvpr_ros"), "config")
     params_file = values["params_file"] or str(config / "binvpr.yaml")
     for name, path in (("params_file", params_file), ("fastdds_profile", values["fastdds_profile"])):
@@ -57,6 +65,9 @@ def start_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     camera = values["image_topic"].rstrip("/")
     topic = camera + ("/compressed" if compressed else "")
     camera_info = camera.rpartition("/")[0] + "/camera_info"  # beside the image, as image_transport has it
+    if "/" not in camera:
+        camera_info = "camera_info"
+    given = {"--log-level": values["log_level"], "--enclave": values["enclave"]}
 
     actions: list[LaunchDescriptionEntity] = []
     if values["fastdds_profile"]:
@@ -74,7 +85,7 @@ def start_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
                 package="rviz2",
                 executable="rviz2",
                 arguments=["-d", str(config / "binvpr.rviz")],
-                remappings=[*topics.items(), ("/camera/image_raw", values["image_topic"])],
+                remappings=[*topics.items(), ("/camera/image_raw", in_namespace(camera, values["namespace"]))],
             )
         )
     node = Node(
@@ -84,10 +95,32 @@ def start_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         namespace=values["namespace"],
         parameters=[params_file, overrides],
         remappings=[("image", topic), ("camera_info", camera_info), ("odometry", values["odometry_topic"])],
-        ros_arguments=["--log-level", values["log_level"]] if values["log_level"] else [],
+        ros_arguments=[word for option, value in given.items() if value for word in (option, value)],
         output="screen",
     )
     return [*actions, node]
+
+
+def in_namespace(topic: str, namespace: str) -> str:
+    """Return the full name of a topic, as the node in that namespace has it."""
+    return topic if topic.startswith("/") else f"/{namespace.strip('/')}/{topic}".replace("//", "/")
+
+
+def value_of(name: str, text: str) -> Any:
+    """Return the value of a parameter of the node as its type has it; raises ValueError."""
+    default = PARAMETERS[name].default
+    if isinstance(default, bool):
+        return boolean(name, text)
+    # With their types given: else launch would take a file 20240501 for a number, and what follows a # for a comment.
+    if isinstance(default, str):
+        return ParameterValue(text, value_type=str)
+    if isinstance(default, tuple):
+        return ParameterValue([one.strip() for one in text.strip("[] ").split(",")], value_type=list[str])
+    kind = type(default)
+    try:
+        return kind(text)
+    except ValueError:
+        raise ValueError(f"{name} must be of type {kind.__name__}, not {text!r}") from None
 
 
 def boolean(name: str, text: str) -> bool:

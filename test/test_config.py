@@ -62,6 +62,11 @@ def test_a_value_outside_its_range_is_refused_in_one_sentence(change: dict[str, 
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize("none", [None, [], [""], ("",)])  # as rcl gives an empty list, and as YAML does
+def test_no_earlier_maps(none: Any) -> None:
+    assert Config(maps=none) == Config()
+
+
 def test_a_whole_number_is_good_for_a_real_parameter() -> None:
     assert Config().replace(exclusion_time=20).exclusion_time == 20
 

@@ -22,8 +22,8 @@ CAMERAS_FILE = LAUNCH_FILE.with_name("binvpr_cameras.launch.py")
 
 def test_it_names_the_arguments_of_the_contract() -> None:
     text = LAUNCH_FILE.read_text(encoding="utf-8")
-    for name in ("image_topic", "odometry_topic", "compressed", "namespace", "params_file", "model", "database",
-                 "log_level", "use_sim_time", "fastdds_profile", "rviz"):  # fmt: skip
+    for name in ("image_topic", "odometry_topic", "namespace", "params_file", "enclave", "log_level", "use_sim_time",
+                 "fastdds_profile", "rviz"):  # fmt: skip
         assert f'    "{name}": (' in text
 
 
@@ -100,6 +100,33 @@ def test_a_params_file_may_ask_for_compressed_images(launch_file: Any, tmp_path:
         ("camera_info", "/camera/camera_info"),
         ("odometry", "/odom"),
     ]
+
+
+def test_every_parameter_is_an_argument_of_its_own_type(launch_file: Any) -> None:
+    utilities = pytest.importorskip("launch_ros.utilities")
+    asked = {"database": "/data/run #1.db", "model": "20240501", "maps": "20240430,tuesday.db", "thumbnails": "true",
+             "min_score": "1e-1", "max_candidates": "7"}  # fmt: skip
+    actions, context = started(launch_file, **asked)
+    overrides = utilities.evaluate_parameters(context, actions[-1]._Node__parameters)[-1]
+    assert overrides == {
+        "database": "/data/run #1.db", "model": "20240501", "maps": ["20240430", "tuesday.db"], "thumbnails": True,
+        "min_score": 0.1, "max_candidates": 7,
+    }  # fmt: skip
+    with pytest.raises(ValueError, match="max_candidates must be of type int, not 'a few'"):
+        started(launch_file, max_candidates="a few")
+
+
+def test_a_camera_topic_without_a_namespace_of_its_own(launch_file: Any) -> None:
+    (rviz, _), context = started(launch_file, rviz="true", namespace="front", image_topic="image_raw")
+    rviz._perform_substitutions(context)
+    assert rviz.expanded_remapping_rules[-1] == ("/camera/image_raw", "/front/image_raw")
+    node, _ = expand(launch_file, namespace="front", image_topic="image_raw")
+    assert node.expanded_remapping_rules[:2] == [("image", "image_raw"), ("camera_info", "camera_info")]
+
+
+def test_the_enclave_of_the_node_is_given_to_it(launch_file: Any) -> None:
+    (node,), _ = started(launch_file, enclave="/binvpr/binvpr", log_level="debug")
+    assert node._Node__ros_arguments == ["--log-level", "debug", "--enclave", "/binvpr/binvpr"]
 
 
 def test_a_params_file_that_is_not_there(launch_file: Any) -> None:

@@ -69,17 +69,17 @@ def test_when_time_leaps_back_later_images_are_gone() -> None:
 
 def test_a_stamp_that_was_kept_as_a_double_names_its_image() -> None:
     """As ORB-SLAM keeps them: a quarter of a microsecond is the best that a double has for the seconds of our days."""
-    recent: RecentImages[int] = RecentImages(30)
+    recent: RecentImages[str] = RecentImages(30)
     stamps = [1_760_000_000_123_456_789 + 33_366_700 * number for number in range(60)]
     rounded = [int(stamp / 1e9 * 1e9) for stamp in stamps]
     assert sum(one != other for one, other in zip(stamps, rounded, strict=True)) > 50
     for number, (stamp, named) in enumerate(zip(stamps, rounded, strict=True)):
         if number % 2:
-            assert recent.add(stamp, stamp) == NOTHING
-            assert recent.ask(named) == Answer([stamp], [])
+            assert recent.add(stamp, str(stamp)) == NOTHING
+            assert recent.ask(named) == Answer([str(stamp)], [])
         else:
             assert recent.ask(named) == NOTHING
-            assert recent.add(stamp, stamp) == Answer([stamp], [])
+            assert recent.add(stamp, str(stamp)) == Answer([str(stamp)], [])
 
 
 def test_of_two_images_the_nearer_one_is_named() -> None:
