@@ -4,17 +4,21 @@
 from __future__ import annotations
 
 import itertools
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
+from binvpr_ros.config import Config
 from binvpr_ros.evaluation.closure_stage import ClosureStage, Drive
 
 MIN_SCORES = [round(step / 20, 2) for step in range(1, 13)]
 MIN_INLIERS = [15, 20, 25, 30, 35, 40, 45, 50]
 """Which values of the parameters `min_score` and `min_inliers` are tried."""
+MATCHED_WITH = ("exclusion_time", "shift_cells", "sequence_keyframes")
+"""Parameters on which depends what setting is found."""
 
 
 @dataclass(frozen=True)
@@ -25,17 +29,22 @@ class Calibration:
     min_inliers: int
     first_half: ClosureStage  # with that setting
     second_half: ClosureStage
-    shift_cells: int  # with which it was found
+    config: Config  # with which the drive was matched
 
     @property
     def parameters(self) -> dict[str, float | int]:
         """The parameters of the node that were found, by name."""
         return {"min_score": self.min_score, "min_inliers": self.min_inliers}
 
-    def write(self, file: Path, comments: list[str]) -> None:
-        """Write the setting as a params file of ROS, under `comments`."""
+    def write(self, file: Path, comments: list[str], model: Path | None = None) -> None:
+        """Write the setting as a params file of ROS, under `comments`, with that for which alone it is good.
+
+        `model` is the model file, where it is not the packaged one.
+        """
         lines = [f"# {comment}" for comment in comments] + ["/**:", "  ros__parameters:"]
-        parameters = {**self.parameters, "shift_cells": self.shift_cells}
+        parameters = {**self.parameters, **{name: getattr(self.config, name) for name in MATCHED_WITH}}
+        if model is not None:
+            parameters["model"] = json.dumps(str(model.absolute()))  # which YAML takes for what it is
         lines += [f"    {name}: {value}" for name, value in parameters.items()]
         file.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
@@ -63,7 +72,7 @@ def calibrate(drive: Drive) -> Calibration | None:
     if best is None:
         return None
     (_, min_inliers, min_score), first, second = best
-    return Calibration(min_score, min_inliers, first, second, drive.config.shift_cells)
+    return Calibration(min_score, min_inliers, first, second, drive.config)
 
 
 def sentence(what: str, stage: ClosureStage) -> str:

@@ -99,6 +99,7 @@ class Evaluation:
         for method in methods:
             comparison.measure(method)
             drive = comparison.drives[method.name]
+            drive.config = drive.config.replace(sequence_keyframes=choices.sequence_keyframes)
             found = calibrate(drive)
             if found is None:
                 sentence = f"with {method.name} no setting closes loops of {dataset.name} without a false one"
@@ -115,12 +116,12 @@ class Evaluation:
             if not isinstance(dataset, RenderedBuilding) and isinstance(method, BinaryNetwork):
                 rendered = Comparison(RenderedBuilding.make(Options()))
                 rendered.measure(method)
-                drive = rendered.drives[method.name]
-                stage = drive.through(drive.config.replace(**found.parameters))
+                stage = rendered.drives[method.name].through(found.config.replace(**found.parameters))
                 lines.append(calibration_sentence("rendered building", stage))
             print("\n  ".join(lines))
             if method is methods[0]:
-                found.write(choices.calibrate, [shlex.join(["evaluate", *sys.argv[1:]]), *lines])
+                model = choices.model[0] if choices.model else None
+                found.write(choices.calibrate, [shlex.join(["evaluate", *sys.argv[1:]]), *lines], model)
 
     def _datasets(self) -> Iterator[Dataset]:
         """Yield the data sets one at a time, by distinct names; without any choice the rendered building."""
@@ -295,6 +296,8 @@ def _check(parser: argparse.ArgumentParser, choices: argparse.Namespace) -> None
           for file in (choices.json, choices.markdown, choices.calibrate)),
         (choices.calibrate and (choices.all or choices.similarities or choices.ground_truth), "--calibrate takes one "
          "drive, by --dataset or --sequence, and measures nothing else"),
+        (choices.calibrate and (choices.json or choices.markdown or choices.plots or choices.seqslam), "--calibrate "
+         "writes a params file alone; leave out --json, --markdown, --plots and --seqslam"),
     )  # fmt: skip
     for condition, sentence in wrong:
         if condition:

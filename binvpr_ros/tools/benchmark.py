@@ -248,7 +248,7 @@ def main() -> int:
     parser.add_argument(
         "--keyframes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], help="(default %(default)s)"
     )
-    parser.add_argument("--bits", type=int, default=1024, help="of a keyframe's descriptor (default %(default)s)")
+    parser.add_argument("--bits", type=int, default=2048, help="of a keyframe's descriptor (default %(default)s)")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     choices = parser.parse_args()
     if choices.repeat < 1:

@@ -49,7 +49,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--places", action="store_true", help="DATA holds a folder of images for each place")
     parser.add_argument("--group", choices=GROUPS, help="the classes of one of the paper's groups of Places365 alone")
     parser.add_argument("--per-class", type=int, default=0, metavar="N", help="images of each class, at most")
-    parser.add_argument("--network", choices=sorted(NETWORKS), default="binvpr20", help="(default %(default)s)")
+    parser.add_argument("--network", choices=sorted(NETWORKS),
+                        help="(default: the shipped one's, binvpr20r; with --recipe paper: binvpr20)")  # fmt: skip
     parser.add_argument("--recipe", choices=RECIPES, help="(default: deploy, where the network has it)")
     parser.add_argument("--stages", metavar="SIZE:EPOCHS[:RATE],...",
                         help="image sizes, epochs, first learning rates (default: the recipe's)")  # fmt: skip
@@ -77,7 +78,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def _check(parser: argparse.ArgumentParser, choices: argparse.Namespace) -> None:
-    """End with a sentence where the choices do not go together; fill in the recipe and its plan."""
+    """End with a sentence where the choices do not go together; fill in the network, the recipe and its plan."""
+    choices.network = choices.network or ("binvpr20" if choices.recipe == "paper" else "binvpr20r")
     recipes = NETWORKS[choices.network]
     if choices.recipe is None:
         choices.recipe = next(recipe for recipe in RECIPES if recipe in recipes)

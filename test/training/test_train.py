@@ -60,7 +60,7 @@ def test_a_smoke_run_goes_from_nothing_to_a_model_that_the_node_loads(tmp_path: 
     assert "px:" not in result.stderr  # nothing was trained
     card = ModelCard.read(output)
     assert card.training_data == "rendered buildings: 96 images of 4 classes"
-    assert card.command == "train_offline --smoke --network binvpr20 --recipe deploy --seed 0 --output smoke.tflite"
+    assert card.command == "train_offline --smoke --network binvpr20r --recipe deploy --seed 0 --output smoke.tflite"
     assert "recall_at_1_on_validation_views" in card.evaluation
     with (tmp_path / "smoke" / "log.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -106,7 +106,7 @@ def test_a_run_that_is_killed_goes_on_to_the_same_weights(tmp_path: Path) -> Non
         (["{data}", "--places", "--batch", "2"], "there are 1 places, a batch needs 2"),
         (
             ["{data}", "--batch", "2", "--stages", "50:1"],
-            "binvpr20, recipe deploy does not take 50 pixels: input_size is 50; give a",
+            "binvpr20r, recipe deploy does not take 50 pixels: input_size is 50; give a",
         ),
     ],
 )
@@ -135,6 +135,11 @@ def test_images_that_cannot_be_trained_on(tmp_path: Path, arguments: list[str], 
 def test_a_command_line_that_makes_no_sense(arguments: list[str]) -> None:
     with pytest.raises(SystemExit):
         parse(arguments)
+
+
+@pytest.mark.parametrize(("recipe", "network"), [([], "binvpr20r"), (["--recipe", "paper"], "binvpr20")])
+def test_the_network_that_is_trained_where_none_is_named(recipe: list[str], network: str) -> None:
+    assert parse(["data", "--output", "x.tflite", *recipe]).network == network
 
 
 @pytest.mark.parametrize("network", sorted(NETWORKS))
