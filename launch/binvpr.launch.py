@@ -16,7 +16,7 @@ from binvpr_ros.tools.dds import PROFILE_VARIABLES
 from binvpr_ros.tools.params_file import value_in
 from launch import LaunchContext, LaunchDescription
 
-# Each parameter of the node is an argument too. What is left empty overrides nothing: the params file and the node's
+# Every parameter of the node is an argument too. What is left empty overrides nothing: the params file and the node's
 # defaults hold.
 ARGUMENTS = {
     "image_topic": (
@@ -24,8 +24,11 @@ ARGUMENTS = {
         "Camera topic; with compressed:=true its /compressed sibling is read, and camera_info beside it.",
     ),
     "odometry_topic": ("/odom", "Odometry topic (nav_msgs/Odometry) that ~/graph is drawn with; it may be missing."),
+    "compressed": ("", "true: subscribe to sensor_msgs/CompressedImage."),
     "namespace": ("binvpr", "Namespace of the node and its topics."),
     "params_file": ("", "YAML file of parameters; empty: the package's config/binvpr.yaml."),
+    "model": ("", "Model file (.tflite)."),
+    "database": ("", "Map file (SQLite) that keeps the keyframes."),
     "enclave": ("", "Security enclave of the node under SROS 2."),
     "log_level": ("", "debug, info, warn, error or fatal."),
     "use_sim_time": ("", "true: take the time from /clock."),
@@ -45,6 +48,7 @@ def generate_launch_description() -> LaunchDescription:
     arguments += [
         DeclareLaunchArgument(name, default_value="", description=parameter.metadata["sentence"])
         for name, parameter in PARAMETERS.items()
+        if name not in ARGUMENTS
     ]
     return LaunchDescription([*arguments, OpaqueFunction(function=start_node)])
 

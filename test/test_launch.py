@@ -22,8 +22,8 @@ CAMERAS_FILE = LAUNCH_FILE.with_name("binvpr_cameras.launch.py")
 
 def test_it_names_the_arguments_of_the_contract() -> None:
     text = LAUNCH_FILE.read_text(encoding="utf-8")
-    for name in ("image_topic", "odometry_topic", "namespace", "params_file", "enclave", "log_level", "use_sim_time",
-                 "fastdds_profile", "rviz"):  # fmt: skip
+    for name in ("image_topic", "odometry_topic", "compressed", "namespace", "params_file", "model", "database",
+                 "enclave", "log_level", "use_sim_time", "fastdds_profile", "rviz"):  # fmt: skip
         assert f'    "{name}": (' in text
 
 

@@ -143,7 +143,7 @@ def draw_signals(runs: dict[str, Path], title: str, picture: Path) -> None:
 
     Lines of networks with other layers each go from the first layer to the last.
     """
-    figure = Figure(figsize=(11, 9), layout="constrained")
+    figure = Figure(figsize=(12, 9), layout="constrained")
     panels = figure.subplots(len(PANELS), 1, sharex=True)
     colours = colormaps["viridis"](np.linspace(0, 0.95, len(runs)))
     layers: set[tuple[str, ...]] = set()
@@ -169,6 +169,7 @@ def draw_signals(runs: dict[str, Path], title: str, picture: Path) -> None:
         panels[-1].set_xticks(np.linspace(0, 1, len(names)), names, rotation=60, ha="right", fontsize=7)
     else:
         panels[-1].set_xticks([0, 1], ["first layer", "classifier"], fontsize=7)
-    panels[0].legend(fontsize=7, ncols=4)
+    # Beside the panels: a table has up to 48 networks.
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", fontsize=7)
     figure.suptitle(title, fontsize=9)
     figure.savefig(picture, dpi=110)
