@@ -106,9 +106,7 @@ class Statistics:
                 self._pause, self._usual_pause = 0, self._pause
             else:
                 self._pause += 1
-            lately |= {
-                "stamps_ever": now["stamps_received"], "pause": self._pause, "usual_pause": self._usual_pause,
-            }  # fmt: skip
+            lately.update(stamps_ever=now["stamps_received"], pause=self._pause, usual_pause=self._usual_pause)
         return lately
 
 
