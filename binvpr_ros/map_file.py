@@ -201,8 +201,12 @@ class EarlierMap:
             self._resources = resources.pop_all()
 
     def _current(self) -> sqlite3.Connection | None:
-        """Return the connection, a new one where the file was written since: what is known of its pages is wrong."""
-        if _trace(self._path) not in (None, self._seen):
+        """Return the connection, a new one where the file was written since: what is known of its pages is wrong.
+
+        Where another file has taken its place, what was opened stays.
+        """
+        trace = _trace(self._path)
+        if trace and self._seen and trace != self._seen and trace.file == self._seen.file:
             self._resources.close()
             try:
                 self._open()
@@ -229,13 +233,22 @@ class EarlierMap:
         self._resources.close()
 
 
-def _trace(path: Path) -> tuple[int, int, bool] | None:
-    """Return what changes where another process writes a map, or ends to; None where the file is gone."""
+class _Trace(NamedTuple):
+    """What changes where another process writes a map, or ends to."""
+
+    file: int
+    written: int  # nanoseconds
+    size: int
+    in_use: bool
+
+
+def _trace(path: Path) -> _Trace | None:
+    """Return what a map's file is like now; None where it is gone."""
     try:
         stat = path.stat()
     except OSError:
         return None
-    return stat.st_mtime_ns, stat.st_size, _log_of(path).exists()
+    return _Trace(stat.st_ino, stat.st_mtime_ns, stat.st_size, _log_of(path).exists())
 
 
 def _log_of(path: Path) -> Path:

@@ -474,6 +474,8 @@ def test_an_earlier_map_that_another_node_goes_on_with_keeps_its_features(path: 
     assert known() == list(range(1, 300, 2))
     path.rename(path.with_suffix(".moved"))
     assert known() == list(range(1, 300, 2))
+    path.write_text("somebody's text")
+    assert known() == list(range(1, 300, 2))
     reader.close()
 
 
