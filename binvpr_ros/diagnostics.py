@@ -53,7 +53,7 @@ class Statistics:
         self.frame_id = ""
         self.failure = ""
         self._before: Counter[str] = Counter()
-        self._pause = self._usual_pause = 0  # seconds without a usable image: up to now, and before the one before
+        self._pause = self._usual_pause = 0  # seconds without a usable image: up to now, and before the last one
 
     def count(self, name: str, amount: int = 1) -> None:
         """Add to a count since the start."""

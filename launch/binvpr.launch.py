@@ -64,13 +64,12 @@ def start_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     for name, path in (("params_file", params_file), ("fastdds_profile", values["fastdds_profile"])):
         if path and not Path(path).is_file():
             raise FileNotFoundError(f"{name} {path} is not a file; give the path of one")
-    full_name = f"/{values['namespace'].strip('/')}/binvpr".replace("//", "/")
+    full_name = in_namespace("binvpr", values["namespace"])
     compressed = overrides.get("compressed", value_in(Path(params_file), full_name, "compressed") is True)
     camera = values["image_topic"].rstrip("/")
     topic = camera + ("/compressed" if compressed else "")
-    camera_info = camera.rpartition("/")[0] + "/camera_info"  # beside the image, as image_transport has it
-    if "/" not in camera:
-        camera_info = "camera_info"
+    beside, slash, _ = camera.rpartition("/")
+    camera_info = f"{beside}{slash}camera_info"  # as image_transport has it
     given = {"--log-level": values["log_level"], "--enclave": values["enclave"]}
 
     actions: list[LaunchDescriptionEntity] = []
@@ -105,9 +104,9 @@ def start_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     return [*actions, node]
 
 
-def in_namespace(topic: str, namespace: str) -> str:
-    """Return the full name of a topic, as the node in that namespace has it."""
-    return topic if topic.startswith("/") else f"/{namespace.strip('/')}/{topic}".replace("//", "/")
+def in_namespace(name: str, namespace: str) -> str:
+    """Return the full name of a topic, or of a node, in that namespace."""
+    return name if name.startswith("/") else f"/{namespace.strip('/')}/{name}".replace("//", "/")
 
 
 def value_of(name: str, text: str) -> Any:
