@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Quantization functions: the forward pass is 1, 2, 4 or 8 bits, the gradient is a surrogate's.
 
-`ACTIVATION_QUANTIZERS` and `WEIGHT_QUANTIZERS` are those that the paper compares (tables 4 and 5), as in
-Larq 0.14 in values and gradients; not all are binary. The deployed networks have quantizers of their own, with
-one form for export, `hard_sign`, which is the pattern that the Larq Compute Engine converter recognises. More than one
-bit is fake quantization there, from which the converter takes the scales of the int8 tensors.
+`ACTIVATION_QUANTIZERS` and `WEIGHT_QUANTIZERS` have those that the paper compares (tables 4 and 5), as in
+Larq 0.14 in values and gradients; not all are binary. The deployed networks have signs with the gradients of leaky tanh
+and of DoReFa. All signs have one form for export, `hard_sign`, which is the pattern that the Larq Compute Engine
+converter recognises. More than one bit is fake quantization there, from which the converter takes the scales of the
+int8 tensors.
 
 Source: the equations of BinVPR (Sensors 2024, 24, 4130): eq. 1 (sign), 4 (leaky tanh), 5 to 7 (DoReFa weights). Slopes
 are written out instead of left to the backends, which differ where a function has a corner.
@@ -127,22 +128,28 @@ WEIGHT_QUANTIZERS: dict[str, Callable[[Tensor], Tensor]] = {
     "swish_sign": swish_sign,
     "dorefa": dorefa_weights,
     "magnitude_aware_sign": magnitude_aware_sign,
+    "dorefa_sign": dorefa_sign,
 }
-"""The paper's six functions for weights, by their Larq names."""
+"""The paper's six functions for weights, by their Larq names, and the deployed networks'."""
 
 ACTIVATION_QUANTIZERS: dict[str, Callable[[Tensor], Tensor]] = {
-    **WEIGHT_QUANTIZERS,
+    "approx_sign": approx_sign,
+    "ste_sign": ste_sign,
+    "ste_tern": ste_tern,
+    "swish_sign": swish_sign,
     "dorefa": dorefa,
+    "magnitude_aware_sign": magnitude_aware_sign,
     "hard_tanh": hard_tanh,
     "leaky_tanh": leaky_tanh,
+    "leaky_tanh_sign": leaky_tanh_sign,
 }
-"""The paper's eight functions for activations, by their Larq names."""
+"""The paper's eight functions for activations, by their Larq names, and the deployed networks'."""
 
-BINARY_ACTIVATIONS = frozenset({"approx_sign", "ste_sign", "swish_sign"})
+BINARY_ACTIVATIONS = frozenset({"approx_sign", "ste_sign", "swish_sign", "leaky_tanh_sign"})
 """Those whose values are -1 and 1. With one of `BINARY_WEIGHTS`, and only so, a convolution becomes an LceBconv2d."""
 
 # A scale for each output channel goes behind the sum of a convolution; one for each input channel has no such place.
-BINARY_WEIGHTS = BINARY_ACTIVATIONS | {"magnitude_aware_sign"}
+BINARY_WEIGHTS = frozenset({"approx_sign", "ste_sign", "swish_sign", "dorefa_sign", "magnitude_aware_sign"})
 """Those whose values are -1 and 1, or that times a scale for each output channel."""
 
 

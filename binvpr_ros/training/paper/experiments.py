@@ -44,6 +44,23 @@ QUANTIZERS = {
 """Larq's names of the functions in tables 4 and 5, by the paper's; the first six are for weights too."""
 WEIGHTS = list(QUANTIZERS)[:6]
 
+SIGNS = {
+    "Approx": "approx_sign",
+    "STE": "ste_sign",
+    "Swish": "swish_sign",
+    "leaky tanh": "leaky_tanh_sign",
+}
+"""What is left of them for activations that are to be -1 and 1: signs, which differ in their gradients. Hard tanh's is
+STE's; Magn's scale depends on the other images of the batch."""
+WEIGHT_SIGNS = {
+    "Approx": "approx_sign",
+    "STE": "ste_sign",
+    "Swish": "swish_sign",
+    "DoReFa": "dorefa_sign",
+    "Magn": "magnitude_aware_sign",
+}
+"""The same for weights, where a scale for each output channel goes into the batch norm behind."""
+
 SYSTEMS = {
     "BinaryNet": "binarynet",
     "XNOR-Net": "xnornet",
@@ -132,18 +149,24 @@ def _restored(depth: int, way: Restoration, recipe: str) -> Network:
 
 
 def _pairs(depth: int) -> Callable[[str], list[Cell]]:
-    """Return what makes the cells of tables 4 and 5: BiResNet with every pair of quantizers."""
+    """Return what makes the cells of tables 4 and 5: BiResNet with every pair of quantizers.
 
-    def cells(_recipe: str) -> list[Cell]:
+    With the recipe `deploy` all values are signs, and the blocks are Bi-Real Net's, without a ReLU before them.
+    """
+
+    def cells(recipe: str) -> list[Cell]:
         name = f"biresnet{depth}"
+        if recipe == "deploy":
+            rows, columns, block = WEIGHT_SIGNS, SIGNS, comparison.bireal_block
+        else:
+            rows, columns, block = {row: QUANTIZERS[row] for row in WEIGHTS}, QUANTIZERS, comparison.residual_block
         return [
-            Cell(weights, activations, "forest", name, partial(
-                comparison.resnet_like, name, depth, (QUANTIZERS[activations], QUANTIZERS[weights]),
-                comparison.residual_block,
-            ))
-            for weights in WEIGHTS
-            for activations in QUANTIZERS
-        ]  # fmt: skip
+            Cell(
+                row, column, "forest", name, partial(comparison.resnet_like, name, depth, (activations, weights), block)
+            )
+            for row, weights in rows.items()
+            for column, activations in columns.items()
+        ]
 
     return cells
 
@@ -158,6 +181,8 @@ def _systems(_recipe: str) -> list[Cell]:
 
 RESTORED = ("paper", "paper-ste", "deploy")
 """Recipes of the experiments on restoration."""
+PAIRED = ("paper", "deploy")
+"""Recipes of those on pairs of binarization functions."""
 
 EXPERIMENTS = {
     "single": Experiment("Basic features restored in one place", _ways((20, basic_single(20))), RESTORED),
@@ -175,10 +200,10 @@ EXPERIMENTS = {
         _ways(*((depth, [best(depth), *basic_and_intra(depth)]) for depth in (20, 36))), RESTORED,
     ),
     "table4": Experiment(
-        "Pairs of binarization functions, BiResNet-18: rows weights, columns activations", _pairs(18), means=True
+        "Pairs of binarization functions, BiResNet-18: rows weights, columns activations", _pairs(18), PAIRED, True
     ),
     "table5": Experiment(
-        "Pairs of binarization functions, BiResNet-34: rows weights, columns activations", _pairs(34), means=True
+        "Pairs of binarization functions, BiResNet-34: rows weights, columns activations", _pairs(34), PAIRED, True
     ),
     "table6": Experiment("Networks", _systems),
 }  # fmt: skip

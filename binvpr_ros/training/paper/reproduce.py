@@ -131,8 +131,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--columns", default="", metavar="NAME,NAME,...", help="these columns alone")
     parser.add_argument("--work", type=Path, help="folder for the results (default: reproduce-EXPERIMENT)")
     choices = parser.parse_args(arguments)
-    if choices.recipe not in EXPERIMENTS[choices.experiment].recipes:
-        parser.error(f"{choices.experiment} is of the recipe paper alone")
+    recipes = EXPERIMENTS[choices.experiment].recipes
+    if choices.recipe not in recipes:
+        parser.error(f"{choices.experiment} has no recipe {choices.recipe}, only {', '.join(recipes)}")
     try:
         # Each once: what is missing is listed before the first is trained.
         choices.rates = list(dict.fromkeys(map(float, choices.rates.split(",")))) if choices.rates else [None]

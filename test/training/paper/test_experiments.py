@@ -7,8 +7,12 @@ import pytest
 
 pytest.importorskip("keras", reason="the extra `training` is not installed")
 
+import keras
+
 from binvpr_ros.training.networks import NETWORKS
+from binvpr_ros.training.networks.layers import PairConv2D
 from binvpr_ros.training.paper.experiments import EXPERIMENTS, PUBLISHED, VANISHED, published
+from binvpr_ros.training.quantizers import BINARY_ACTIVATIONS, BINARY_WEIGHTS
 from binvpr_ros.training.recipes import recipe_of
 
 COUNTS = {
@@ -22,13 +26,15 @@ COUNTS = {
     "table5": 48,
     "table6": 16 * 4,
 }
+TRULY_BINARY_PAIRS = 5 * 4
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_has_the_papers_number_of_cells(name: str) -> None:
     for recipe in EXPERIMENTS[name].recipes:
         cells = EXPERIMENTS[name].cells(recipe)
-        assert len({(cell.row, cell.column) for cell in cells}) == len(cells) == COUNTS[name]
+        count = TRULY_BINARY_PAIRS if (name, recipe) in {("table4", "deploy"), ("table5", "deploy")} else COUNTS[name]
+        assert len({(cell.row, cell.column) for cell in cells}) == len(cells) == count
         for cell in cells:
             assert recipe_of("paper", cell.preset).stages[0].size == 224
             assert not {"/", ","} & set(cell.row + cell.column)
@@ -73,3 +79,19 @@ def test_cells_are_the_networks_that_they_say() -> None:
     assert best.network(64, classes=5).count_params() == NETWORKS["binvpr20"]["paper"](64, classes=5).count_params()
     truly_binary = EXPERIMENTS["single"].cells("deploy")[-1]
     assert truly_binary.network(64, classes=5).output["descriptor"].shape == (None, 2048)
+
+
+@pytest.mark.usefixtures("shapes_alone")
+def test_pairs_of_signs_are_those_that_they_say_without_a_relu_before_one() -> None:
+    found = {}
+    for cell in EXPERIMENTS["table4"].cells("deploy"):
+        model = cell.network(64, classes=5)
+        assert not [layer for layer in model.layers if isinstance(layer, keras.layers.ReLU)]
+        convolutions = [layer for layer in model.layers if isinstance(layer, PairConv2D)]
+        assert len(convolutions) == 16
+        (pair,) = {(layer.activation_quantizer, layer.weight_quantizer) for layer in convolutions}
+        assert pair[0] in BINARY_ACTIVATIONS
+        assert pair[1] in BINARY_WEIGHTS
+        found[cell.row, cell.column] = pair
+    assert found["DoReFa", "leaky tanh"] == ("leaky_tanh_sign", "dorefa_sign")
+    assert found["Magn", "STE"] == ("ste_sign", "magnitude_aware_sign")

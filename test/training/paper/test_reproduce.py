@@ -129,7 +129,8 @@ def test_data_that_will_not_do(forest: Path, tmp_path: Path, arguments: list[str
     [
         ["table1", "--data", "x"],
         ["table4"],
-        ["table4", "--data", "x", "--recipe", "deploy"],
+        ["table4", "--data", "x", "--recipe", "paper-ste"],
+        ["table6", "--data", "x", "--recipe", "deploy"],
         ["table4", "--data", "x", "--rows", "STE,Sign"],
         ["table4", "--data", "x", "--columns", "Forest"],
         ["table4", "--data", "x", "--rates", "fast"],
