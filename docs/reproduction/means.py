@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Prints the means and rank correlations that docs/reproduction.md has: python docs/reproduction/means.py.
+
+Without what does not learn; a table's own caption has the rank correlation of all of it.
+"""
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from binvpr_ros.training.paper.experiments import published
+
+FOLDER = Path(__file__).parent
+LEARNS = 30.0  # %, with five classes
+SIGNS = ("Approx", "STE", "Swish")
+
+Figures = dict[tuple[str, str], float]
+
+
+def figures(name: str) -> Figures:
+    """Return a folder's accuracies in percent by row and column, each the mean over the seeds of its best rate."""
+    seeds: dict[tuple[str, str], dict[str, list[float]]] = {}
+    with (FOLDER / name / "results.csv").open(encoding="utf-8", newline="") as file:
+        for run in csv.DictReader(file):
+            cell = seeds.setdefault((run["row"], run["column"]), {})
+            cell.setdefault(run["rate"], []).append(100 * float(run["accuracy"]))
+    return {place: max(float(np.mean(of_rate)) for of_rate in rates.values()) for place, rates in seeds.items()}
+
+
+def show(name: str, which: str, found: list[float]) -> None:
+    """Print the mean over cells, their standard deviation and their number."""
+    print(f"{name:16} {which:30} {np.mean(found):5.1f} ({np.std(found):.1f}) of {len(found)}, "
+          f"{min(found):.1f} to {max(found):.1f}")  # fmt: skip
+
+
+def show_ways(name: str, kinds: dict[str, Callable[[str], bool]]) -> None:
+    """Print what the cells of table 2 or 3 have, by the kind of their way of restoration."""
+    found = figures(name)
+    for kind, holds in kinds.items():
+        show(name, kind, [accuracy for (row, _), accuracy in found.items() if holds(row)])
+
+
+def show_pairs(name: str, table: str) -> None:
+    """Print what the inputs and the weights of table 4 or 5 have, and how far the paper's order is ours."""
+    learns = {place: accuracy for place, accuracy in figures(name).items() if accuracy >= LEARNS}
+    for axis, what in ((1, "inputs"), (0, "weights")):
+        for function in dict.fromkeys(place[axis] for place in learns):
+            show(name, f"{what} {function}", [ours for place, ours in learns.items() if place[axis] == function])
+    both = [
+        (place, ours, paper) for place, ours in learns.items() if isinstance(paper := published(table, *place), float)
+    ]
+    for what, those in (
+        ("all", both),
+        ("inputs with signs", [one for one in both if one[0][1] in SIGNS]),
+        ("other inputs", [one for one in both if one[0][1] not in SIGNS]),
+    ):
+        if len(those) > 2:
+            print(f"{name:16} rank correlation, {what}: {spearmanr([one[1:] for one in those]).statistic:.2f}"
+                  f" of {len(those)}")  # fmt: skip
+
+
+def layers(row: str) -> int:
+    """Return into how many layers of each block a way of table 2 restores."""
+    return row.partition("Layer")[2].count("+") + 1
+
+
+def blocks(row: str) -> str:
+    """Return the blocks of a way of table 2 or 3, as in 2+3."""
+    return row.removeprefix(row.partition("Block")[0] + "Block").partition("-")[0]
+
+
+for recipe in ("paper", "deploy"):
+    show_ways(
+        f"table2-{recipe}",
+        {
+            "all": lambda _: True,
+            "into one layer of each block": lambda row: layers(row) == 1,
+            "into two": lambda row: layers(row) == 2,
+            "into three": lambda row: layers(row) == 3,
+            "ending in block 2 alone": lambda row: blocks(row) == "2",
+        },
+    )
+    show_ways(
+        f"table3-{recipe}",
+        {
+            "all": lambda _: True,
+            "in one block": lambda row: blocks(row).count("+") == 0,
+            "in two": lambda row: blocks(row).count("+") == 1,
+            "in three or four": lambda row: blocks(row).count("+") > 1,
+        },
+    )
+for folder, table in (("table4", "table4"), ("table4-deploy", "table4"), ("table5", "table5")):
+    if (FOLDER / folder).is_dir():
+        show_pairs(folder, table)
