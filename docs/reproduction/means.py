@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Prints the means and rank correlations that docs/reproduction.md has: python docs/reproduction/means.py.
 
-Without what does not learn; a table's own caption has the rank correlation of all of it.
+In tables 2 to 5 without what does not learn; a table's own caption has the rank correlation of all of it.
 """
 
 import csv
@@ -62,6 +62,17 @@ def show_pairs(name: str, table: str) -> None:
                   f" of {len(those)}")  # fmt: skip
 
 
+def show_systems(folders: dict[str, str]) -> None:
+    """Print how far the paper's order of the networks of table 6 is ours, by the group of classes."""
+    for group, folder in folders.items():
+        both = [
+            (ours, paper)
+            for (row, column), ours in figures(folder).items()
+            if column == group and isinstance(paper := published("table6", row, group), float)
+        ]
+        print(f"{folder:16} rank correlation, {group}: {spearmanr(both).statistic:.2f} of {len(both)}")
+
+
 def layers(row: str) -> int:
     """Return into how many layers of each block a way of table 2 restores."""
     return row.partition("Layer")[2].count("+") + 1
@@ -95,3 +106,4 @@ for recipe in ("paper", "deploy"):
 for folder, table in (("table4", "table4"), ("table4-deploy", "table4"), ("table5", "table5")):
     if (FOLDER / folder).is_dir():
         show_pairs(folder, table)
+show_systems({"Forest": "table6", **{group.capitalize(): f"table6-{group}" for group in ("natural", "indoor", "outdoor")}})
