@@ -106,4 +106,6 @@ for recipe in ("paper", "deploy"):
 for folder, table in (("table4", "table4"), ("table4-deploy", "table4"), ("table5", "table5")):
     if (FOLDER / folder).is_dir():
         show_pairs(folder, table)
-show_systems({"Forest": "table6", **{group.capitalize(): f"table6-{group}" for group in ("natural", "indoor", "outdoor")}})
+show_systems(
+    {"Forest": "table6", **{group.capitalize(): f"table6-{group}" for group in ("natural", "indoor", "outdoor")}}
+)
