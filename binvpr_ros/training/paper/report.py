@@ -117,7 +117,7 @@ class Report:
 
     def _draw_against(self, results: Results, file: Path) -> None:
         """Draw our figure over the paper's, a colour for each column; what does not learn is on the border."""
-        figure = Figure(figsize=(7.5, 7), layout="constrained")
+        figure = Figure(figsize=(8.5, 7), layout="constrained")
         axes = figure.subplots()
         both = [paper for _, _, paper in self._learnt(results) if isinstance(paper, float)]
         border = min(both, default=50.0) - 5
@@ -134,7 +134,7 @@ class Report:
         axes.set_xlabel(f"the paper's top-1 accuracy, % (crosses at the left: {VANISHED})")
         axes.set_ylabel("here, ± one standard error")
         axes.grid(alpha=0.3)
-        axes.legend(title="activations", fontsize=8)
+        figure.legend(title="activations", fontsize=8, loc="outside right upper")
         figure.suptitle(f"{self.name}: {self.title}\n{self.conditions}", fontsize=8)
         figure.savefig(file, dpi=110)
 
