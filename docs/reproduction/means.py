@@ -80,7 +80,7 @@ def layers(row: str) -> int:
 
 def blocks(row: str) -> str:
     """Return the blocks of a way of table 2 or 3, as in 2+3."""
-    return row.removeprefix(row.partition("Block")[0] + "Block").partition("-")[0]
+    return row.partition("Block")[2].partition("-")[0]
 
 
 for recipe in ("paper", "deploy"):
