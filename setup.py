@@ -116,12 +116,12 @@ setup(
     },
     entry_points={
         "console_scripts": [
-            "binvpr_node = binvpr_ros.node:main",
-            "replay = binvpr_ros.tools.replay:main",
-            "benchmark = binvpr_ros.tools.benchmark:main",
-            "evaluate = binvpr_ros.evaluation.evaluate:main",
-            "map = binvpr_ros.tools.maps:main",
-            "train_offline = binvpr_ros.training.train:main",
+            "binvpr_node = binvpr_ros.programs:binvpr_node",
+            "replay = binvpr_ros.programs:replay",
+            "benchmark = binvpr_ros.programs:benchmark",
+            "evaluate = binvpr_ros.programs:evaluate",
+            "map = binvpr_ros.programs:map_",
+            "train_offline = binvpr_ros.programs:train_offline",
         ]
     },
 )

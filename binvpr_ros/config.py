@@ -152,6 +152,9 @@ class Config:
                 # As ROS and YAML give several; of an empty list rcl says that it is not set.
                 object.__setattr__(self, parameter.name, tuple(value or ("",)))
             _check(parameter, getattr(self, parameter.name))
+        for name in ("model", "database"):  # no shell has seen to the ~ of `database:=~/office.db`
+            object.__setattr__(self, name, os.path.expanduser(getattr(self, name)))  # noqa: PTH111 - nothing stays nothing
+        object.__setattr__(self, "maps", tuple(map(os.path.expanduser, self.maps)))
         if self.keyframe_min_interval > self.keyframe_max_interval:
             raise ConfigError(
                 f"keyframe_min_interval ({self.keyframe_min_interval} s) is longer than keyframe_max_interval "

@@ -69,7 +69,7 @@ class LitertBackend:
             reason = str(error).strip().partition("\n")[0]
             if b"LceBconv2d" in model and not delegates:
                 raise DescriptorError(
-                    "the backend litert does not know the Larq operators of this model; use backend:=delegate"
+                    "the backend litert does not know the Larq operators of this model; use the backend delegate"
                 ) from None
             raise DescriptorError(f"the model cannot be loaded ({reason}); use one that train_offline wrote") from None
         if not inputs or not outputs:

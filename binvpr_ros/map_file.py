@@ -52,6 +52,7 @@ ROWS_READ = 256
 """Keyframes that are read from the file at a time; what Python makes of more does not stay in the processor's cache."""
 MOST_BYTES = 1 << 20
 """Of a row of the file: more than any keyframe has, and less than what would fill the memory."""
+REMEDY = "restore a copy of the file, or run: map recover"
 SQLITE_ERRORS = (sqlite3.Error, MemoryError, UnicodeDecodeError)
 """How the module sqlite3 reports what SQLite refuses: also that a value is too large, and in words out of the file."""
 CACHE = "PRAGMA cache_size = -256"
@@ -101,8 +102,11 @@ class Facts(NamedTuple):
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[tuple[sqlite3.Connection, Facts]]:
-    """Open a map for reading alone, also one that a node has in use; every failure is a DatabaseError."""
+def opened(path: Path, *, cut: bool = False) -> Iterator[tuple[sqlite3.Connection, Facts]]:
+    """Open a map for reading alone, also one that a node has in use; every failure is a DatabaseError.
+
+    With `cut` also a file that has lost its end, of which what is left can be read.
+    """
     if not path.is_file():
         raise DatabaseError(f"{path} is no file; name a map file")
     try:
@@ -111,6 +115,8 @@ def opened(path: Path) -> Iterator[tuple[sqlite3.Connection, Facts]]:
         # Calls come from several threads, one at a time: the recognizer holds a lock.
         uri = f"file:{quote(os.fsencode(path))}?{mode}"
         with contextlib.closing(sqlite3.connect(uri, uri=True, check_same_thread=False)) as connection:
+            if cut:  # else SQLite refuses all of a file that is shorter than its header says
+                connection.execute("PRAGMA writable_schema=ON")
             _distrust(connection, path)
             tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             if not {"map", "keyframes"} <= tables:
@@ -150,12 +156,12 @@ def _read(connection: sqlite3.Connection, path: Path, words: int) -> Iterator[Co
             for number, session, blob in zip(ids, sessions, blobs, strict=True):
                 # Rows of the topic have 32 bits for an id, and a stranger's table may have one twice.
                 if len(blob) != size or not last < number < MOST_KEYFRAMES or session < 0:
-                    raise DatabaseError(f"{path} is damaged at keyframe {number}; restore a copy of the file")
+                    raise DatabaseError(f"{path} is damaged at keyframe {number}; {REMEDY}")
                 last = number
             # SQLite keeps a text in an INTEGER column too, and a fraction, which an array of integers refuses.
             times = np.frombuffer(array("q", stamps), np.int64)
             if (wrong := np.flatnonzero((times < -LATEST_STAMP) | (times >= LATEST_STAMP))).size:
-                raise DatabaseError(f"{path} is damaged at keyframe {ids[wrong[0]]}; restore a copy of the file")
+                raise DatabaseError(f"{path} is damaged at keyframe {ids[wrong[0]]}; {REMEDY}")
             yield Columns(
                 np.frombuffer(array("i", ids), np.int32),
                 np.frombuffer(array("i", sessions), np.int32),
@@ -164,7 +170,7 @@ def _read(connection: sqlite3.Connection, path: Path, words: int) -> Iterator[Co
                 np.frombuffer(b"".join(blobs), "<u8").reshape(-1, words),
             )
     except (*SQLITE_ERRORS, ValueError, TypeError, OverflowError) as error:
-        raise DatabaseError(f"{path} cannot be read ({first_line(error)}); restore a copy of the file") from None
+        raise DatabaseError(f"{path} cannot be read ({first_line(error)}); {REMEDY}") from None
 
 
 def _features(connection: sqlite3.Connection, number: int) -> Features | None:

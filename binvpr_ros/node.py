@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import argparse
+import difflib
 import functools
 import signal
 import sys
@@ -22,6 +24,7 @@ from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
@@ -62,6 +65,8 @@ LATEST_FOR_ALL = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL
 WARNING_INTERVAL = 5.0
 """Least time in seconds between two warnings of one kind."""
 MOST_LOST_AT_ONCE = 10_000
+ROS_PARAMETERS = ("use_sim_time", "start_type_description_service", "qos_overrides.")
+"""How the names of parameters begin that every node has."""
 MOST_PICTURES = 8
 """Matches that wait to be drawn; more are not shown."""
 
@@ -73,7 +78,8 @@ class BinvprNode(Node):
     """
 
     def __init__(self) -> None:
-        super().__init__("binvpr")
+        # So that overrides that no parameter has can be told; `_declare_parameters` declares anew what is known.
+        super().__init__("binvpr", automatically_declare_parameters_from_overrides=True)
         self._recognizer = PlaceRecognizer(self._declare_parameters())
         config = self._recognizer.config
         self.add_on_set_parameters_callback(self._on_parameters)
@@ -117,9 +123,11 @@ class BinvprNode(Node):
         kind = CompressedImage if config.compressed else Image
         self._listen(kind, "image", self._on_image, NEWEST_IMAGES if self._asked else NEWEST_IMAGE)
         card, backend = self._recognizer.network.card, self._recognizer.network.backend.name
+        kept = f"kept in {config.database}" if config.database else "kept in memory alone, since database is not set"
         self.get_logger().info(
             f"ready: {card.name} ({card.network}, {card.descriptor_bits} bits) on {backend}, "
-            f"{len(self._recognizer.database)} keyframes, images from {self.resolve_topic_name('image')}"
+            f"{len(self._recognizer.database)} keyframes, images from {self.resolve_topic_name('image')}; "
+            f"the map is {kept}"
         )
 
     def close(self) -> None:
@@ -138,9 +146,20 @@ class BinvprNode(Node):
             self.create_subscription(kind, topic, callback, quality)
 
     def _declare_parameters(self) -> Config:
-        """Declare all parameters of Config, and return the Config that the user asked for."""
-        for parameter in Config.parameters():
+        """Declare all parameters of Config, and return the Config that the user asked for.
+
+        Warns of overrides that are none of them: a misspelt `database` would be a map that is not kept.
+        """
+        known = {parameter.name: parameter for parameter in Config.parameters()}
+        given = {name for name in self.get_parameters_by_prefix("") if not name.startswith(ROS_PARAMETERS)}
+        for name in given & known.keys():
+            self.undeclare_parameter(name)
+        for parameter in known.values():
             self.declare_parameter(parameter.name, parameter.default, _descriptor_of(parameter))
+        for name in sorted(given - known.keys()):
+            near = difflib.get_close_matches(name, known, n=1)
+            meant = f"; is {near[0]} meant?" if near else ""
+            self.get_logger().warning(f"{name} is set, and is no parameter of this node: it is ignored{meant}")
         return Config(**{parameter.name: self.get_parameter(parameter.name).value for parameter in Config.parameters()})
 
     def _on_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
@@ -379,6 +398,13 @@ def run() -> int:
         print(f"binvpr_node: cannot start: {str(error).splitlines()[0]}", file=sys.stderr)
         return 1
     try:
+        # For --help, and since what stands before --ros-args would be ignored.
+        argparse.ArgumentParser(
+            prog="binvpr_node",
+            description="Recognise places in camera images, and publish loop closures.",
+            usage="%(prog)s [--help] [--ros-args -r image:=TOPIC -p PARAMETER:=VALUE --params-file FILE ...]",
+            epilog="config/binvpr.yaml describes the parameters, README.md the topics.",
+        ).parse_args(remove_ros_args(sys.argv)[1:])
         node = BinvprNode()
         rclpy.spin(node)
     except (KeyboardInterrupt, ExternalShutdownException):

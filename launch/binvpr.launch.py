@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Start the place-recognition node: `ros2 launch binvpr_ros binvpr.launch.py image_topic:=/camera/image_raw`."""
 
+import difflib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,8 @@ from launch_ros.parameter_descriptions import ParameterValue
 
 from binvpr_ros.config import Config
 from binvpr_ros.tools.dds import PROFILE_VARIABLES
-from binvpr_ros.tools.params_file import value_in
-from launch import LaunchContext, LaunchDescription
+from binvpr_ros.tools.params_file import parameters_of
+from launch import LaunchContext, LaunchDescription, logging
 
 # Every parameter of the node is an argument too. What is left empty overrides nothing: the params file and the node's
 # defaults hold.
@@ -60,12 +62,16 @@ def start_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     if values["use_sim_time"]:
         overrides["use_sim_time"] = boolean("use_sim_time", values["use_sim_time"])
     config = Path(get_package_share_directory("binvpr_ros"), "config")
-    params_file = values["params_file"] or str(config / "binvpr.yaml")
-    for name, path in (("params_file", params_file), ("fastdds_profile", values["fastdds_profile"])):
+    params_file = os.path.expanduser(values["params_file"] or config / "binvpr.yaml")  # noqa: PTH111 - nothing stays nothing
+    profile = os.path.expanduser(values["fastdds_profile"])  # noqa: PTH111 - nothing stays nothing
+    for name, path in (("params_file", params_file), ("fastdds_profile", profile)):
         if path and not Path(path).is_file():
             raise FileNotFoundError(f"{name} {path} is not a file; give the path of one")
     full_name = in_namespace("binvpr", values["namespace"])
-    compressed = overrides.get("compressed", value_in(Path(params_file), full_name, "compressed") is True)
+    parameters = parameters_of(Path(params_file), full_name)
+    compressed = overrides.get("compressed", parameters.get("compressed") is True)
+    for sentence in doubts(context.launch_configurations, params_file, full_name, bool(parameters)):
+        logging.get_logger("binvpr.launch.py").warning(sentence)
     camera = values["image_topic"].rstrip("/")
     topic = camera + ("/compressed" if compressed else "")
     beside, slash, _ = camera.rpartition("/")
@@ -73,13 +79,9 @@ def start_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     given = {"--log-level": values["log_level"], "--enclave": values["enclave"]}
 
     actions: list[LaunchDescriptionEntity] = []
-    if values["fastdds_profile"]:
+    if profile:
         # A profile that the user's shell has set already is the user's choice.
-        actions += [
-            SetEnvironmentVariable(name, values["fastdds_profile"])
-            for name in PROFILE_VARIABLES
-            if name not in os.environ
-        ]
+        actions += [SetEnvironmentVariable(name, profile) for name in PROFILE_VARIABLES if name not in os.environ]
     if values["rviz"] and boolean("rviz", values["rviz"]):
         # Its file names the topics of the default arguments.
         topics = {f"/binvpr/binvpr/{name}": f"{full_name}/{name}" for name in ("graph", "match_image")}
@@ -102,6 +104,17 @@ def start_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         output="screen",
     )
     return [*actions, node]
+
+
+def doubts(given: dict[str, str], params_file: str, node: str, has_parameters: bool) -> Iterator[str]:
+    """Yield a sentence for what was given and has no effect; an outer launch file may mean it for others."""
+    known = dict.fromkeys(PARAMETERS, "") | {name: default for name, (default, _) in ARGUMENTS.items()}
+    for name in sorted(given.keys() - known.keys()):
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.87)
+        if near and given[name] and given[near[0]] == known[near[0]]:
+            yield f"{name}:={given[name]} is no argument, and is ignored; is {near[0]} meant?"
+    if not has_parameters:
+        yield f"{params_file} says nothing of {node}; let it begin with /**: and ros__parameters:, or the node's name"
 
 
 def in_namespace(name: str, namespace: str) -> str:

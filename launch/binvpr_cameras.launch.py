@@ -5,6 +5,7 @@ Each is in the namespace of its camera and has a map of its own. What binvpr.lau
 of them; with rviz:=true each has an RViz of its own.
 """
 
+import os
 from pathlib import Path
 
 from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction
@@ -37,8 +38,17 @@ def start_nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     cameras = [camera.strip(" /") for camera in given.split(",")]
     if not all(cameras) or len(set(cameras)) < len(cameras):
         raise ValueError(f"cameras must be different names, separated by commas, such as front,rear, not {given!r}")
+    database = context.launch_configurations.get("database")
+    if database and not folder:
+        raise ValueError(
+            f"database:={database} names one map, and each camera has its own; name their folder: databases:="
+        )
     if folder:
-        Path(folder).mkdir(parents=True, exist_ok=True)
+        folder = os.path.expanduser(folder)  # noqa: PTH111 - nothing stays nothing
+        try:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"databases must name a folder, or a new one, not {folder} ({error.strerror})") from None
     one_node = str(Path(__file__).with_name("binvpr.launch.py"))
     return [
         IncludeLaunchDescription(

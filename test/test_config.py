@@ -80,3 +80,11 @@ def test_replace_leaves_the_original_alone() -> None:
 def test_model_path_is_the_packaged_one_unless_named() -> None:
     assert model_path(Config()).is_file()
     assert str(model_path(Config(model="/maps/mine.tflite"))) == "/maps/mine.tflite"
+
+
+def test_the_home_folder_may_be_a_tilde(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/robot")
+    config = Config(database="~/office.db", maps=("~/lab.db", "hall.db"))
+    assert config.database == "/home/robot/office.db"
+    assert config.maps == ("/home/robot/lab.db", "hall.db")
+    assert config.model == ""

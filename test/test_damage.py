@@ -24,7 +24,7 @@ from random_features import random_features
 from binvpr_ros.database import DatabaseError, KeyframeDatabase
 from binvpr_ros.descriptor import Descriptor
 from binvpr_ros.features import Features, verify
-from binvpr_ros.tools.maps import info, problems
+from binvpr_ros.tools.maps import info, problems, recover
 
 MODEL = "a" * 64
 WORDS = 16
@@ -134,6 +134,11 @@ def try_all(path: Path) -> None:
     for look in (info, problems):
         with done_or_refused():
             look(path)
+    recovered = path.with_name("recovered.db")
+    recovered.unlink(missing_ok=True)
+    with done_or_refused():
+        recover(path, recovered)
+        assert problems(recovered) == []
     assert path.read_bytes() == before
     opened: list[KeyframeDatabase] = []
     with done_or_refused():
@@ -166,6 +171,52 @@ def test_a_map_that_was_cut_is_refused_in_a_sentence_and_left_as_it_is(
         KeyframeDatabase(path, MODEL, WORDS)
     assert is_sentence(str(caught.value))
     assert path.read_bytes() == closed_map[:length]
+
+
+def held(path: Path) -> dict[int, tuple[bytes, bytes | None]]:
+    """Return the descriptors and features of a map by id."""
+    database = KeyframeDatabase(path, MODEL, WORDS)
+    found = {}
+    for keyframe in map(database.keyframe, range(len(database))):
+        kept = database.features(keyframe)
+        found[keyframe.id] = keyframe.descriptor.tobytes(), None if kept is None else kept.to_bytes()
+    database.close()
+    return found
+
+
+@pytest.fixture(scope="module")
+def long_map(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("long") / "map.db"
+    database = KeyframeDatabase(path, MODEL, WORDS)
+    fill(database, 100)
+    database.close()
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_what_an_overwritten_part_of_a_map_does_not_hit_is_recovered(
+    long_map: bytes, tmp_path: Path, seed: int
+) -> None:
+    path, recovered = tmp_path / "map.db", tmp_path / "recovered.db"
+    path.write_bytes(long_map)
+    whole = held(path)
+    rng = random.Random(seed)  # noqa: S311 - no secret
+    start = rng.randrange(4 * 4096, len(long_map) - 2 * 4096)  # behind the facts and the root
+    path.write_bytes(long_map[:start] + rng.randbytes(4096) + long_map[start + 4096 :])
+    recover(path, recovered)
+    left = held(recovered)
+    assert sum(left[number] == whole[number] for number in left) >= 90
+
+
+def test_what_is_left_of_a_map_that_was_cut_is_recovered(long_map: bytes, tmp_path: Path) -> None:
+    path, recovered = tmp_path / "map.db", tmp_path / "recovered.db"
+    path.write_bytes(long_map)
+    whole = held(path)
+    path.write_bytes(long_map[: len(long_map) // 2])
+    recover(path, recovered)
+    left = held(recovered)
+    assert list(left) == list(range(len(left)))
+    assert sum(left[number] == whole[number] for number in left) >= 40
 
 
 def test_an_empty_file_whose_log_is_not_is_no_new_map(commits: Commits, tmp_path: Path) -> None:

@@ -145,7 +145,9 @@ def test_hamming_broadcasts_other_shapes() -> None:
 
 
 def test_litert_says_that_it_does_not_know_larq_operators(model: Path) -> None:
-    with pytest.raises(DescriptorError, match="does not know the Larq operators of this model; use backend:=delegate"):
+    with pytest.raises(
+        DescriptorError, match="does not know the Larq operators of this model; use the backend delegate"
+    ):
         load_backend("litert", model.read_bytes(), 1)
 
 

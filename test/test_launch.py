@@ -174,6 +174,45 @@ def test_cameras_that_cannot_be_told_apart(cameras: str) -> None:
         load(CAMERAS_FILE).start_nodes(context)
 
 
+@pytest.mark.usefixtures("launch_file")
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"database": "office.db", "databases": ""}, "database:=office.db names one map, and each camera has its own"),
+        ({"databases": "/dev/null"}, r"databases must name a folder, or a new one, not /dev/null \(File exists\)"),
+    ],
+)
+def test_maps_that_would_not_be_kept(arguments: dict[str, str], sentence: str) -> None:
+    context = pytest.importorskip("launch").LaunchContext()
+    context.launch_configurations.update(cameras="front,rear", image_topic="image_raw", **arguments)
+    with pytest.raises(ValueError, match=sentence):
+        load(CAMERAS_FILE).start_nodes(context)
+
+
+@pytest.mark.parametrize(
+    ("given", "sentences"),
+    [
+        ({"minscore": "3"}, ["minscore:=3 is no argument, and is ignored; is min_score meant?"]),
+        ({"imagetopic": "/front"}, ["imagetopic:=/front is no argument, and is ignored; is image_topic meant?"]),
+        ({"databases": "maps"}, ["databases:=maps is no argument, and is ignored; is database meant?"]),
+        ({"databases": "maps", "database": "maps/front.db"}, []),  # of the cameras' launch file
+        ({"map": "/maps/nav2.yaml", "use_composition": "true"}, []),  # of a launch file around this one
+    ],
+)
+def test_an_argument_that_is_misspelt(launch_file: Any, given: dict[str, str], sentences: list[str]) -> None:
+    _, context = started(launch_file)
+    context.launch_configurations.update(given)
+    assert list(launch_file.doubts(context.launch_configurations, "mine.yaml", "/binvpr/binvpr", True)) == sentences
+
+
+def test_a_params_file_of_another_node(launch_file: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    params_file = tmp_path / "mine.yaml"
+    params_file.write_text("/front/driver:\n  ros__parameters: {min_score: 0.5}\n")
+    pytest.importorskip("launch.logging").get_logger("binvpr.launch.py").propagate = True
+    started(launch_file, params_file=str(params_file))
+    assert f"{params_file} says nothing of /binvpr/binvpr; let it begin with /**:" in caplog.text
+
+
 @pytest.mark.usefixtures("ros", "launch_file")
 def test_each_camera_has_a_node_a_map_and_diagnostics_of_its_own(
     tmp_path: Path, world_images: list[NDArray[np.uint8]]

@@ -585,6 +585,26 @@ def test_what_prevents_a_start_is_said_in_one_sentence(argument: str, sentence: 
     assert "Traceback" not in output
 
 
+def test_a_misspelt_parameter_is_named_and_where_the_map_is(start: Callable[..., Robot]) -> None:
+    robot = start("-p", "databse:=/nowhere/map.db", "-p", "use_sim_time:=false")
+    log = robot.log.read_text()
+    assert "databse is set, and is no parameter of this node: it is ignored; is database meant?" in log
+    assert "use_sim_time" not in log
+    robot.wait(
+        lambda: "the map is kept in memory alone, since database is not set" in robot.log.read_text(), "it says so"
+    )
+
+
+@pytest.mark.parametrize(
+    ("argument", "status", "text"), [("--help", 0, "usage: binvpr_node"), ("/camera", 2, "/camera")]
+)
+def test_the_command_line_is_that_of_ros(argument: str, status: int, text: str) -> None:
+    command = [sys.executable, "-m", "binvpr_ros.node", argument]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == status
+    assert text in result.stdout + result.stderr
+
+
 REVISIT = [(slice(20), 100), (slice(30, 36), 112), (slice(4, 12), 122)]
 REFUSALS: dict[Refusal, tuple[list[str], Sequence[tuple[slice, float]]]] = {
     Refusal.NO_HISTORY: ([], [(slice(2), 100)]),

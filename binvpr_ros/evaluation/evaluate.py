@@ -14,12 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-try:
-    import matplotlib as mpl  # noqa: F401 - plots.py and report.py need these two
-    import rich  # noqa: F401
-    from tqdm import tqdm
-except ImportError as error:
-    sys.exit(f"evaluate: {error.name} is not installed; run, in a checkout: pip install '.[tools]'")
+from tqdm import tqdm
 
 from binvpr_ros.config import Config, ConfigError, model_path
 from binvpr_ros.descriptor import DescriptorError

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`map`: look after map files: what is in them, whether they are whole, several as one, and as a table."""
+"""`map`: look after map files: what is in them, whether they are whole, what is left, several as one, as a table."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from binvpr_ros.keyframe_store import MOST_KEYFRAMES
 from binvpr_ros.keyframes import NANOSECONDS, NOTHING_CLOSED
 from binvpr_ros.map_file import (
     LATEST_STAMP,
+    REMEDY,
     SCHEMA,
     SCHEMA_VERSION,
     SQLITE_ERRORS,
@@ -34,6 +35,8 @@ INTEGERS = {"id": (0, MOST_KEYFRAMES), "session": (0, 1 << 31), "stamp": (-LATES
 """The least value of each, and what it stays below."""
 LATER_COLUMNS = ("features", "closes", "thumbnail")
 """Those that a map of an earlier version may lack."""
+MOST_LOST_IDS = 1_000_000
+"""Ids in a row without a keyframe that can be read, after which recovery looks for no more: seconds."""
 JPEG = b"\xff\xd8\xff"
 """How such a file begins."""
 
@@ -90,7 +93,7 @@ def _whole_rows(path: Path, connection: sqlite3.Connection, facts: Facts) -> Ite
     """Yield the keyframes as `_rows` does; raises DatabaseError at the first that is damaged."""
     for row, sentences in _rows(connection, facts):
         for sentence in sentences:
-            raise DatabaseError(f"{path} is damaged at keyframe {row['id']}: {sentence}; restore a copy of the file")
+            raise DatabaseError(f"{path} is damaged at keyframe {row['id']}: {sentence}; {REMEDY}")
         yield row
 
 
@@ -122,33 +125,46 @@ def merge(paths: Sequence[Path], output: Path) -> str:
 
     They must be of one model. The maps themselves stay as they are. Raises DatabaseError.
     """
+    files = [path.resolve() for path in paths]
+    if twice := [path for path, file in zip(paths, files, strict=True) if files.count(file) > 1]:
+        raise DatabaseError(f"{twice[0]} is named twice; name each map once")
+    with _new_map(output) as merged:
+        first: Facts | None = None
+        keyframes = sessions = 0
+        for path in paths:
+            with opened(path) as (connection, facts):
+                if first is not None and facts[1:] != first[1:]:
+                    raise DatabaseError(f"{path} was made with another model than {paths[0]}; merge maps of one model")
+                first = first or facts
+                keyframes, sessions = _append(_whole_rows(path, connection, facts), merged, keyframes, sessions)
+        assert first is not None  # noqa: S101 -- the command asks for two files at least
+        merged.execute("INSERT INTO map VALUES (?, ?, ?)", (SCHEMA_VERSION, first.model, first.words))
+        (count,) = merged.execute("SELECT COUNT(*) FROM keyframes").fetchone()
+    return f"{output}: {count} keyframes in {sessions} sessions"
+
+
+@contextlib.contextmanager
+def _new_map(output: Path) -> Iterator[sqlite3.Connection]:
+    """Give a map without facts to be filled, which stands at `output` once it is whole; raises DatabaseError."""
     if output.exists():
         raise DatabaseError(f"{output} exists; name a new file")
     part = output.with_name(output.name + ".part")
     part.unlink(missing_ok=True)
     try:
-        with contextlib.closing(sqlite3.connect(part, isolation_level=None)) as merged:
-            merged.executescript("BEGIN; " + SCHEMA)
-            first: Facts | None = None
-            keyframes = sessions = 0
-            for path in paths:
-                with opened(path) as (connection, facts):
-                    if first is not None and facts[1:] != first[1:]:
-                        raise DatabaseError(
-                            f"{path} was made with another model than {paths[0]}; merge maps of one model"
-                        )
-                    first = first or facts
-                    keyframes, sessions = _append(_whole_rows(path, connection, facts), merged, keyframes, sessions)
-            assert first is not None  # noqa: S101 -- the command asks for two files at least
-            merged.execute("INSERT INTO map VALUES (?, ?, ?)", (SCHEMA_VERSION, first.model, first.words))
-            merged.execute("COMMIT")
-            (count,) = merged.execute("SELECT COUNT(*) FROM keyframes").fetchone()
+        with contextlib.closing(sqlite3.connect(part, isolation_level=None)) as connection:
+            connection.executescript("BEGIN; " + SCHEMA)
+            yield connection
+            connection.execute("COMMIT")
         part.rename(output)
     except SQLITE_ERRORS as error:
         raise DatabaseError(f"{output} cannot be written ({first_line(error)}); check the disk and its space") from None
     finally:
         part.unlink(missing_ok=True)
-    return f"{output}: {count} keyframes in {sessions} sessions"
+
+
+def _insert(connection: sqlite3.Connection, row: dict[str, Any]) -> None:
+    places = ", ".join("?" * len(row))
+    connection.execute(f"INSERT INTO keyframes ({', '.join(row)}) VALUES ({places})", tuple(row.values()))  # noqa: S608
 
 
 def _append(rows: Iterator[dict[str, Any]], merged: sqlite3.Connection, ids: int, sessions: int) -> tuple[int, int]:
@@ -160,9 +176,78 @@ def _append(rows: Iterator[dict[str, Any]], merged: sqlite3.Connection, ids: int
         values["session"] = numbers.setdefault(values["session"], sessions + len(numbers))
         if values.get("closes") is not None:
             values["closes"] += ids
-        places = ", ".join("?" * len(values))
-        merged.execute(f"INSERT INTO keyframes ({', '.join(values)}) VALUES ({places})", tuple(values.values()))  # noqa: S608
+        _insert(merged, values)
     return last + 1, sessions + len(numbers)
+
+
+def recover(path: Path, output: Path) -> str:
+    """Write one new map of the keyframes of a damaged one that can be read; return a sentence about it.
+
+    Of a keyframe whose features, closure or thumbnail are damaged the rest is kept. Ids and sessions stay as they are,
+    and so does the damaged map. Raises DatabaseError where no keyframe can be read.
+    """
+    with _new_map(output) as recovered, opened(path, cut=True) as (connection, facts):
+        kept = in_part = lost = 0
+        for row, damaged in _salvaged_rows(connection, facts):
+            if row is None:
+                lost += 1
+            else:
+                _insert(recovered, row)
+                kept, in_part = kept + 1, in_part + damaged
+        if not kept:
+            raise DatabaseError(f"{path} holds no keyframe that can be read; restore a copy of the file")
+        recovered.execute("INSERT INTO map VALUES (?, ?, ?)", (SCHEMA_VERSION, facts.model, facts.words))
+    return f"{output}: {kept} keyframes, {in_part} of them in part; {f'about {lost} are' if lost else 'none is'} lost"
+
+
+def _salvaged_rows(connection: sqlite3.Connection, facts: Facts) -> Iterator[tuple[dict[str, Any] | None, bool]]:
+    """Yield the keyframes of a damaged map by id as `_salvaged` does; None too for each id that cannot be looked up."""
+    later = [name for name in LATER_COLUMNS if name in columns(connection)]
+    number = missed = 0
+    while missed < MOST_LOST_IDS and number < MOST_KEYFRAMES:
+        try:
+            # Each by itself: a query over all ends at the first damaged page, but the tree leads past it.
+            found = connection.execute(
+                "SELECT id FROM keyframes WHERE id >= ? ORDER BY id LIMIT 1", (number,)
+            ).fetchone()
+            if found is None:
+                break
+            if not number <= found[0] < MOST_KEYFRAMES:
+                raise sqlite3.DatabaseError("its ids are in disorder")
+        except SQLITE_ERRORS:
+            number, missed = number + 1, missed + 1
+            continue
+        yield from [(None, False)] * missed
+        yield _salvaged(connection, facts, later, found[0])
+        number, missed = found[0] + 1, 0
+    if missed:  # the end of the map; nobody knows how many
+        yield None, False
+
+
+def _salvaged(
+    connection: sqlite3.Connection, facts: Facts, later: Sequence[str], number: int
+) -> tuple[dict[str, Any] | None, bool]:
+    """Return what can be read of one keyframe, None without a descriptor, and whether a later column is given up."""
+
+    def read(name: str) -> Any:
+        found = connection.execute(f"SELECT {name} FROM keyframes WHERE id = ?", (number,)).fetchone()  # noqa: S608
+        if found is None:
+            raise sqlite3.DatabaseError("its ids are in disorder")
+        return found[0]
+
+    try:
+        row = {name: read(name) for name in (*INTEGERS, "descriptor")}
+    except SQLITE_ERRORS:
+        return None, False
+    if any(_problems_of(row, facts)):
+        return None, False
+    whole = dict(row)
+    for name in later:
+        with contextlib.suppress(*SQLITE_ERRORS):
+            value = read(name)
+            if not any(_problems_of({**row, name: value}, facts)):
+                whole[name] = value
+    return whole, len(whole) < len(row) + len(later)
 
 
 def export(path: Path, output: Path | None, thumbnails: Path | None = None) -> None:
@@ -170,9 +255,12 @@ def export(path: Path, output: Path | None, thumbnails: Path | None = None) -> N
 
     Their thumbnails go into the folder `thumbnails`, which is made, as <id>.jpg.
     """
-    if thumbnails is not None:
-        thumbnails.mkdir()
     with opened(path) as (connection, facts), contextlib.ExitStack() as stack:
+        if thumbnails is not None:
+            kept = "SELECT 1 FROM keyframes WHERE thumbnail IS NOT NULL LIMIT 1"
+            if "thumbnail" not in columns(connection) or connection.execute(kept).fetchone() is None:
+                raise DatabaseError(f"{path} keeps no thumbnails; leave out --thumbnails (the node's thumbnails:=true)")
+            thumbnails.mkdir()
         file = sys.stdout if output is None else stack.enter_context(output.open("x", encoding="utf-8", newline=""))
         writer = csv.writer(file)
         writer.writerow(["id", "session", "stamp", "descriptor"])
@@ -192,6 +280,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     merging = commands.add_parser("merge", help="make one new map of several, which stay as they are")
     merging.add_argument("maps", type=Path, nargs="+", metavar="MAP")
     merging.add_argument("--output", type=Path, required=True, help="the new map")
+    recovering = commands.add_parser("recover", help="make one new map of what can be read of a damaged one")
+    recovering.add_argument("map", type=Path, metavar="MAP")
+    recovering.add_argument("--output", type=Path, required=True, help="the new map")
     exporting = commands.add_parser("export", help="write the keyframes as CSV")
     exporting.add_argument("map", type=Path, metavar="MAP")
     exporting.add_argument("--output", type=Path, help="the new file (default: standard output)")
@@ -213,6 +304,8 @@ def main() -> int:
             return _check(choices.maps)
         elif choices.command == "merge":
             print(merge(choices.maps, choices.output))
+        elif choices.command == "recover":
+            print(recover(choices.map, choices.output))
         else:
             export(choices.map, choices.output, choices.thumbnails)
         sys.stdout.flush()
@@ -237,7 +330,7 @@ def _check(paths: Sequence[Path]) -> int:
         except DatabaseError as error:
             found = [str(error)]
         status |= bool(found)
-        print(f"{path}: {'whole' if not found else f'{len(found)} problems'}")
+        print(f"{path}: {'whole' if not found else f'problems: {len(found)}'}")
         for sentence in found[:MOST_PROBLEMS]:
             print(f"  {sentence}")
     return status

@@ -11,16 +11,16 @@ from typing import Any
 import yaml
 
 
-def value_in(params_file: Path, node: str, name: str) -> Any:
-    """Return the value of the parameter `name` of `node` (/namespace/name) in a params file; None where it has none.
+def parameters_of(params_file: Path, node: str) -> dict[str, Any]:
+    """Return the parameters of `node` (/namespace/name) in a params file, by name.
 
     Of several entries that fit the node, by its name or by wildcards, the last one holds, as in rcl.
     """
-    value = None
+    found: dict[str, Any] = {}
     for pattern, parameters in _entries(yaml.safe_load(params_file.read_text(encoding="utf-8")), ""):
-        if _fits(pattern, node) and name in parameters:
-            value = parameters[name]
-    return value
+        if _fits(pattern, node):
+            found |= parameters
+    return found
 
 
 def _entries(tree: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:

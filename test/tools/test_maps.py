@@ -146,6 +146,18 @@ def test_export_thumbnails(office: Path, tmp_path: Path, monkeypatch: pytest.Mon
     assert run(monkeypatch, "export", office, "--output", tmp_path / "again.csv", "--thumbnails", folder) == 1
 
 
+def test_a_map_without_thumbnails_exports_none(
+    office: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with sqlite3.connect(office) as connection:
+        connection.execute("UPDATE keyframes SET thumbnail = NULL")
+    connection.close()
+    output, folder = tmp_path / "office.csv", tmp_path / "thumbnails"
+    assert run(monkeypatch, "export", office, "--output", output, "--thumbnails", folder) == 1
+    assert "keeps no thumbnails; leave out --thumbnails" in capsys.readouterr().err
+    assert not folder.exists()
+
+
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
@@ -166,13 +178,16 @@ def test_check_names_what_is_damaged(
         connection.execute(damage)
     connection.close()
     assert run(monkeypatch, "check", office) == 1
-    assert capsys.readouterr().out.splitlines() == [f"{office}: 1 problems", f"  {sentence}"]
+    assert capsys.readouterr().out.splitlines() == [f"{office}: problems: 1", f"  {sentence}"]
+    lab = write_map(office.with_name("lab.db"), 5000)
     before = sorted(office.parent.iterdir())
-    for command in (["merge", office, office, "--output", office.with_name("x.db")], ["export", office]):
+    for command in (["merge", lab, office, "--output", office.with_name("x.db")], ["export", office]):
         assert run(monkeypatch, *command) == 1
         said = capsys.readouterr().err
         number, _, what = sentence.partition(": ")
-        assert said == f"map: {office} is damaged at {number}: {what}; restore a copy of the file\n"
+        assert (
+            said == f"map: {office} is damaged at {number}: {what}; restore a copy of the file, or run: map recover\n"
+        )
     assert sorted(office.parent.iterdir()) == before
 
 
@@ -186,8 +201,9 @@ def test_a_table_that_has_an_id_twice(
         )
     connection.close()
     assert run(monkeypatch, "check", office) == 1
-    assert capsys.readouterr().out.splitlines() == [f"{office}: 1 problems", "  keyframe 2: its id is there twice"]
-    assert run(monkeypatch, "merge", office, office, "--output", office.with_name("x.db")) == 1
+    assert capsys.readouterr().out.splitlines() == [f"{office}: problems: 1", "  keyframe 2: its id is there twice"]
+    lab = write_map(office.with_name("lab.db"), 5000)
+    assert run(monkeypatch, "merge", lab, office, "--output", office.with_name("x.db")) == 1
     assert "is damaged at keyframe 2: its id is there twice" in capsys.readouterr().err
     with pytest.raises(DatabaseError, match="is damaged at keyframe 2; restore a copy of the file"):
         KeyframeDatabase(office, MODEL, WORDS)
@@ -260,8 +276,40 @@ def test_maps_that_do_not_go_together(
     assert run(monkeypatch, "merge", office, other, "--output", output) == 1
     assert f"{other} was made with another model than {office}; merge maps of one model" in capsys.readouterr().err
     assert run(monkeypatch, "merge", office, tmp_path / "none.db", "--output", output) == 1
-    assert run(monkeypatch, "merge", office, office, "--output", office) == 1
+    assert run(monkeypatch, "merge", office, office.parent / "." / office.name, "--output", output) == 1
+    assert f"{office} is named twice; name each map once" in capsys.readouterr().err
+    assert run(monkeypatch, "merge", office, write_map(tmp_path / "lab.db", 5000), "--output", office) == 1
     assert f"{office} exists; name a new file" in capsys.readouterr().err
-    assert sorted(path.name for path in tmp_path.glob("*.db*")) == ["office.db", "other.db"]
+    assert sorted(path.name for path in tmp_path.glob("*.db*")) == ["lab.db", "office.db", "other.db"]
     with pytest.raises(SystemExit):
         run(monkeypatch, "merge", office, "--output", output)
+
+
+@pytest.mark.parametrize(
+    ("damage", "kept", "in_part"),
+    [
+        ("UPDATE keyframes SET descriptor = x'00' WHERE id = 3", [0, 1, 2, 4, 5], 0),
+        ("UPDATE keyframes SET stamp = 'noon' WHERE id = 1", [0, 2, 3, 4, 5], 0),
+        ("UPDATE keyframes SET features = x'0102' WHERE id = 5", [0, 1, 2, 3, 4, 5], 1),
+        ("UPDATE keyframes SET closes = 'x', thumbnail = 'y' WHERE id = 2", [0, 1, 2, 3, 4, 5], 1),
+        ("DELETE FROM keyframes WHERE id IN (0, 3)", [1, 2, 4, 5], 0),
+    ],
+)
+def test_recover_keeps_what_is_whole(
+    office: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], damage: str,
+    kept: list[int], in_part: int,
+) -> None:  # fmt: skip
+    with sqlite3.connect(office) as connection:
+        connection.execute(damage)
+    connection.close()
+    before, output = office.read_bytes(), tmp_path / "recovered.db"
+    assert run(monkeypatch, "recover", office, "--output", output) == 0
+    lost = "about 1 are" if in_part == 0 and len(kept) == 5 else "none is"
+    assert capsys.readouterr().out == f"{output}: {len(kept)} keyframes, {in_part} of them in part; {lost} lost\n"
+    assert office.read_bytes() == before
+    assert run(monkeypatch, "check", output) == 0
+    database = KeyframeDatabase(output, MODEL, WORDS)
+    assert database.ids.tolist() == kept
+    for index, number in enumerate(kept):
+        np.testing.assert_array_equal(database.keyframe(index).descriptor, descriptor(1000 + number))
+    database.close()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from binvpr_ros.tools.params_file import value_in
+from binvpr_ros.tools.params_file import parameters_of
 
 OTHERS = "/front/driver:\n  ros__parameters: {compressed: true}\n"
 
@@ -36,4 +36,4 @@ OTHERS = "/front/driver:\n  ros__parameters: {compressed: true}\n"
 def test_what_a_params_file_says_of_a_node(tmp_path: Path, content: str, value: object) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(content)
-    assert value_in(file, "/front/binvpr", "compressed") is value
+    assert parameters_of(file, "/front/binvpr").get("compressed") is value

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("program", "missing", "remedy"),
+    [
+        ("binvpr_node", "rclpy", "source the setup.bash of ROS 2, or, in a checkout, run `make demo` once"),
+        ("replay", "sensor_msgs", "source the setup.bash of ROS 2, or, in a checkout, run `make demo` once"),
+        ("replay", "tqdm", "run, in a checkout: pip install '.[tools]'"),
+        ("evaluate", "matplotlib", "run, in a checkout: pip install '.[tools]'"),
+        ("train_offline", "keras", "run, in a checkout: pip install '.[training]'"),
+    ],
+)
+def test_what_is_missing_is_said_in_a_sentence(program: str, missing: str, remedy: str) -> None:
+    code = (
+        f"import sys; sys.modules[{missing!r}] = None; from binvpr_ros import programs; sys.exit(programs.{program}())"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 1
+    said = result.stderr.splitlines()[-1]
+    assert said.startswith(f"{program}: ")
+    assert missing in said
+    assert remedy in said
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("seconds", [0.05, 4.0])
+def test_ctrl_c_ends_a_program_while_it_loads_and_while_it_works(seconds: float) -> None:
+    code = "import sys; from binvpr_ros import programs; print(flush=True); sys.exit(programs.benchmark())"
+    command = [sys.executable, "-c", code, "--repeat", "1000000"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "benchmark: interrupted" in said
+    assert "Traceback" not in said
