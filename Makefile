@@ -16,8 +16,8 @@ PACKAGING := setup.py setup.cfg pyproject.toml $(wildcard binvpr_ros/lce_delegat
 help:  ## show this list
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-demo: $(VENV)/.installed  ## run the node end to end on a rendered world, or on IMAGES=<folder, video or bag>
-	@$(RUN)/python -m binvpr_ros.tools.demo $(if $(IMAGES),"$(IMAGES)")
+demo: $(VENV)/.installed  ## run the node end to end on a rendered world, or on IMAGES=<folder, video or bag> (TOPIC=...)
+	@$(RUN)/python -m binvpr_ros.tools.demo $(if $(IMAGES),"$(IMAGES)") $(if $(TOPIC),--source-topic "$(TOPIC)")
 
 test: $(VENV)/.installed-test lint oracle  ## check style and types, then run all tests
 	$(RUN)/python -m pytest --durations=20

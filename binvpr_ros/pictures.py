@@ -51,10 +51,10 @@ class Side(NamedTuple):
     features: Features | None
 
 
-def thumbnail(image: Image) -> bytes:
-    """Return a uint8 image, [H,W,3] RGB or [H,W] grey, as a small jpeg file; none is enlarged."""
+def thumbnail(image: Image, side: int = THUMBNAIL_SIDE) -> bytes:
+    """Return a uint8 image, [H,W,3] RGB or [H,W] grey, as a jpeg file of `side` pixels at most; none is enlarged."""
     height, width = image.shape[:2]
-    scale = THUMBNAIL_SIDE / max(height, width)
+    scale = side / max(height, width)
     if scale < 1:
         image = resize(image, (max(1, round(width * scale)), max(1, round(height * scale))))
     bgr = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)

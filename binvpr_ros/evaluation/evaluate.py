@@ -67,6 +67,12 @@ class Evaluation:
         if choices.plots:
             choices.plots.mkdir(parents=True, exist_ok=True)
         for dataset in itertools.chain([first], datasets):
+            if not dataset.truth.any():
+                why = (
+                    "no query has a true match (in a drive: nothing older than --exclude-seconds shows the same place)"
+                )
+                tqdm.write(f"evaluate: left out recall on {dataset.name}: {why}; drive there again", file=sys.stderr)
+                self.left_out += 1
             comparison = Comparison(dataset, choices.seqslam, choices.plots, choices.sequence_keyframes)
             for method in methods:
                 with self._leaving_out(f"{method.name} on {dataset.name}"):
@@ -304,7 +310,8 @@ def _check(parser: argparse.ArgumentParser, choices: argparse.Namespace) -> None
     for name in ("tolerance", "radius", "angle", "seqslam", *bounds):
         value, (low, high) = getattr(choices, name), bounds.get(name, (0, sys.maxsize))
         if value is not None and not low <= value <= high:
-            parser.error(f"--{name.replace('_', '-')} must be between {low} and {high}, not {value}")
+            limits = f"at least {low}" if high == sys.maxsize else f"between {low} and {high}"
+            parser.error(f"--{name.replace('_', '-')} must be {limits}, not {value}")
     if choices.seqslam is None:
         choices.seqslam = SEQUENCE_LENGTH if choices.all else 0
     if choices.all:

@@ -230,8 +230,8 @@ def node(config: Config, choices: argparse.Namespace) -> int:
     return 0
 
 
-def main() -> int:
-    """Measure what the command line names; the exit status is 1 where the model cannot be run."""
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Return the command line's choices."""
     parser = argparse.ArgumentParser(prog="benchmark", description=__doc__)
     parser.add_argument("--model", default="", help="model file (default: the packaged one)")
     parser.add_argument("--backend", choices=BACKENDS, default="auto", help="(default %(default)s)")
@@ -250,11 +250,19 @@ def main() -> int:
     )
     parser.add_argument("--bits", type=int, default=2048, help="of a keyframe's descriptor (default %(default)s)")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
-    choices = parser.parse_args()
+    choices = parser.parse_args(arguments)
     if choices.repeat < 1:
         parser.error(f"--repeat must be at least 1, not {choices.repeat}")
     if min(choices.keyframes) < 1 or choices.bits < 1 or choices.bits % WORD_BITS:
         parser.error(f"--keyframes must be at least 1, and --bits a multiple of {WORD_BITS}")
+    if choices.json and (choices.json.is_dir() or not choices.json.absolute().parent.is_dir()):
+        parser.error(f"--json: {choices.json} is a folder, or in none; name a file")
+    return choices
+
+
+def main() -> int:
+    """Measure what the command line names; the exit status is 1 where the model cannot be run."""
+    choices = parse(sys.argv[1:])
     try:
         if choices.search:
             return search(choices)

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import rclpy
 from matplotlib.collections import LineCollection
@@ -26,15 +25,16 @@ from tqdm import tqdm
 
 from binvpr_ros.evaluation.world import RATE, Pose, World, drive, wall_segments
 from binvpr_ros.messages import decode, message_from_array, rows_from_message, to_nanoseconds
+from binvpr_ros.pictures import from_thumbnail, thumbnail
 from binvpr_ros.tools.dds import isolate_ros, make_room_for_large_images
 from binvpr_ros.tools.node_process import Listener, NodeProcess
 from binvpr_ros.tools.replay import DEFAULT_RATE, publish
-from binvpr_ros.tools.sources import ImageMessage, SourceError, encode_jpeg, open_source
+from binvpr_ros.tools.sources import ImageMessage, SourceError, open_source
 
 TOPIC = "/demo/image"
 PICTURE = Path("demo.png")
 PAIRS = 4
-THUMBNAIL_WIDTH = 320
+THUMBNAIL_SIDE = 320
 SECONDS = 1e-9
 
 
@@ -51,17 +51,15 @@ class Album:
     """A small copy of every published image, by stamp, for the picture."""
 
     def __init__(self) -> None:
-        self._jpegs: dict[int, NDArray[np.uint8]] = {}
+        self._jpegs: dict[int, bytes] = {}
 
     def keep(self, message: ImageMessage) -> None:
         """Keep a small copy of `message`."""
-        image = decode(message)
-        scale = THUMBNAIL_WIDTH / image.shape[1]
-        small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        self._jpegs[to_nanoseconds(message.header.stamp)] = encode_jpeg(small)
+        self._jpegs[to_nanoseconds(message.header.stamp)] = thumbnail(decode(message), THUMBNAIL_SIDE)
 
     def __getitem__(self, stamp: int) -> NDArray[np.uint8]:
-        image: NDArray[np.uint8] = np.asarray(cv2.imdecode(self._jpegs[stamp], cv2.IMREAD_COLOR))
+        image = from_thumbnail(self._jpegs[stamp])
+        assert image is not None  # noqa: S101 -- our own jpeg file
         return image
 
     @property
@@ -76,9 +74,10 @@ def main() -> int:
     parser.add_argument(
         "images", type=Path, nargs="?", help="folder of images, video, or bag (default: a rendered building)"
     )
+    parser.add_argument("--source-topic", default="", help="which image topic of a bag")
     choices = parser.parse_args()
     try:
-        return run(choices.images)
+        return run(choices.images, choices.source_topic)
     except SourceError as error:
         print(f"demo: {error}", file=sys.stderr)
     except KeyboardInterrupt:
@@ -86,7 +85,7 @@ def main() -> int:
     return 1
 
 
-def run(images: Path | None) -> int:
+def run(images: Path | None, topic: str = "") -> int:
     """Publish the images to a node of our own, collect its closures, draw them, and count."""
     poses: list[Pose] = []
     messages: Iterable[ImageMessage]
@@ -94,7 +93,7 @@ def run(images: Path | None) -> int:
         messages, poses = rendered_drive()
         total, rate = len(messages), RATE
     else:
-        source = open_source(images)
+        source = open_source(images, topic)
         messages, total, rate = source, len(source), source.rate or DEFAULT_RATE
     isolate_ros()
     make_room_for_large_images()
@@ -108,6 +107,9 @@ def run(images: Path | None) -> int:
         time.sleep(0.5)
     counts = listener.diagnostics
     rclpy.try_shutdown()
+    if published == 0:
+        print("demo: none of the images can be decoded; give others", file=sys.stderr)
+        return 1
     if died is not None or int(counts.get("images_processed", 0)) == 0:
         print("demo: the node did not process the images; its messages are above", file=sys.stderr)
         return 1
@@ -164,7 +166,7 @@ def draw(
         start = album.stamps[0]
         for (query_axes, match_axes), pair in zip(grid, shown, strict=True):
             for panel, stamp, name in ((query_axes, pair.query, "query"), (match_axes, pair.match, "match")):
-                panel.imshow(cv2.cvtColor(album[stamp], cv2.COLOR_BGR2RGB))
+                panel.imshow(album[stamp], cmap="gray")
                 panel.set_axis_off()
                 panel.set_title(f"{name}, {(stamp - start) * SECONDS:.1f} s", fontsize=9)
             match_axes.set_title(f"{match_axes.get_title()}, score {pair.score:.2f}", fontsize=9)

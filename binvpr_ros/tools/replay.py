@@ -135,6 +135,8 @@ def main() -> int:
             wait=choices.wait,
         )
         print(f"replay: {published} images")
+        if not published and rclpy.ok():
+            raise SourceError(f"none of the images of {choices.source} can be published; give others")
     except (SourceError, InvalidTopicNameException) as error:
         print(f"replay: {str(error).splitlines()[0]}", file=sys.stderr)
         return 1

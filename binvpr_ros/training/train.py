@@ -86,6 +86,10 @@ def _check(parser: argparse.ArgumentParser, choices: argparse.Namespace) -> None
     wrong = (
         (choices.output.suffix != ".tflite", f"--output must end in .tflite, not {choices.output.name}"),
         (choices.output.is_dir(), f"--output names the folder {choices.output}; give the path of a file"),
+        (
+            not choices.output.absolute().parent.is_dir(),
+            f"--output: there is no folder {choices.output.parent}; make it",
+        ),
         ((choices.data is None) != choices.smoke, "give the folder of training images, or --smoke, not both"),
         (choices.batch is not None and choices.batch < 2, f"--batch must be at least 2, not {choices.batch}"),
         (choices.per_class < 0, f"--per-class must be 0, for all, or more, not {choices.per_class}"),

@@ -76,13 +76,13 @@ def test_several_methods_in_one_run_with_pictures(
 
 
 def test_pictures_of_a_data_set_without_any_true_reference(
-    traverses: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    traverses: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     truth = tmp_path / "nothing.csv"
     truth.write_text("query,references\n" + "".join(f"{number},\n" for number in range(20)), encoding="utf-8")
     parts = ["--queries", traverses / "queries", "--references", traverses / "references", "--ground-truth", truth]
-    status = run(monkeypatch, *parts, "--baseline", "hog", "--plots", tmp_path / "plots")
-    assert status == 0
+    assert run(monkeypatch, *parts, "--baseline", "hog", "--plots", tmp_path / "plots") == 1
+    assert "left out recall on hall: no query has a true match" in capsys.readouterr().err
     assert not (tmp_path / "plots" / "recall_over_time.png").exists()
     assert len(list((tmp_path / "plots").glob("*_matches.png"))) == 1
 

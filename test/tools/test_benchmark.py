@@ -100,6 +100,12 @@ def test_a_model_that_is_not_there() -> None:
     assert result.stderr.startswith("benchmark: there is no model file /nowhere/x.tflite; name another")
 
 
+def test_a_folder_that_is_not_there_is_said_before_anything_is_measured() -> None:
+    result = benchmark("--json", "/nowhere/figures.json")
+    assert result.returncode == 2
+    assert "--json: /nowhere/figures.json is a folder, or in none; name a file" in result.stderr
+
+
 def test_search_is_measured_for_each_size_of_a_map(tmp_path: Path) -> None:
     output = tmp_path / "figures.json"
     result = benchmark("--search", "--keyframes", "1", "300", "--bits", "192", "--repeat", "2", "--json", str(output))

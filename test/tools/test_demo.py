@@ -57,3 +57,16 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert "demo: /nowhere does not exist" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_images_of_any_shape_and_of_none(tmp_path: Path) -> None:
+    for number, shape in enumerate([(2000, 3, 3), (3, 2000, 3), (1, 1), (480, 640)]):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.full(shape, 100, np.uint8))
+    result = demo(tmp_path, str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1] == "demo: 4 images, 0 keyframes, 0 loop closures"
+    for file in tmp_path.glob("*.png"):
+        file.write_bytes(b"rubbish")
+    result = demo(tmp_path, str(tmp_path))
+    assert result.returncode == 1
+    assert "demo: none of the images can be decoded; give others" in result.stderr

@@ -74,6 +74,15 @@ def test_what_cannot_be_replayed_is_said_in_one_sentence(folder: Path, arguments
     assert "Traceback" not in errors
 
 
+def test_a_folder_of_rubbish_is_no_success(tmp_path: Path) -> None:
+    (tmp_path / "0.png").write_text("rubbish")
+    process = replay(str(tmp_path), "--wait", "0")
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "left out image 0" in errors
+    assert f"none of the images of {tmp_path} can be published; give others" in errors
+
+
 @pytest.mark.parametrize("rate", ["0", "-3", "nan", "inf"])
 def test_a_rate_must_be_above_zero(rate: str) -> None:
     with pytest.raises(SystemExit):

@@ -77,7 +77,10 @@ def choose_topic(reader: Any, path: Path, kind: Literal["image", "pose"], topic:
         asked = f"the {kind} topic {topic}" if topic else f"{'an' if kind == 'image' else 'a'} {kind} topic"
         raise DatasetError(f"{path} does not hold {asked}; list its topics with `ros2 bag info`")
     if len(topics) > 1:
-        raise DatasetError(f"{path} holds several {kind} topics, name one of them: {', '.join(topics)}")
+        options = (
+            "evaluate --image-topic, replay --source-topic, make demo TOPIC=" if kind == "image" else "--pose-topic"
+        )
+        raise DatasetError(f"{path} holds several {kind} topics, name one of them ({options}): {', '.join(topics)}")
     if not sum(c.msgcount for c in found):
         raise DatasetError(f"{path} holds no {kind}s on {topics[0]}; list its topics with `ros2 bag info`")
     return found
