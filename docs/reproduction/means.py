@@ -4,7 +4,8 @@
 In tables 2 to 5 without what does not learn; a table's own caption has the rank correlation of all of it.
 """
 
-import csv
+import json
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,22 +13,18 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from binvpr_ros.training.paper.experiments import published
+from binvpr_ros.training.paper.results import Outcome, Results, Run
 
 FOLDER = Path(__file__).parent
-LEARNS = 30.0  # %, with five classes
 SIGNS = ("Approx", "STE", "Swish")
 
-Figures = dict[tuple[str, str], float]
 
-
-def figures(name: str) -> Figures:
-    """Return a folder's accuracies in percent by row and column, each the mean over the seeds of its best rate."""
-    seeds: dict[tuple[str, str], dict[str, list[float]]] = {}
-    with (FOLDER / name / "results.csv").open(encoding="utf-8", newline="") as file:
-        for run in csv.DictReader(file):
-            cell = seeds.setdefault((run["row"], run["column"]), {})
-            cell.setdefault(run["rate"], []).append(100 * float(run["accuracy"]))
-    return {place: max(float(np.mean(of_rate)) for of_rate in rates.values()) for place, rates in seeds.items()}
+def outcomes(name: str) -> dict[tuple[str, str], Outcome]:
+    """Return what the cells of a folder came to, by row and column."""
+    runs: dict[tuple[str, str], list[Run]] = defaultdict(list)
+    for run in Results(FOLDER / name, json.loads((FOLDER / name / "settings.json").read_text(encoding="utf-8"))).runs:
+        runs[run.row, run.column].append(run)
+    return {place: outcome for place, of_cell in runs.items() if (outcome := Outcome.of(of_cell))}
 
 
 def show(name: str, which: str, found: list[float]) -> None:
@@ -38,14 +35,14 @@ def show(name: str, which: str, found: list[float]) -> None:
 
 def show_ways(name: str, kinds: dict[str, Callable[[str], bool]]) -> None:
     """Print what the cells of table 2 or 3 have, by the kind of their way of restoration."""
-    found = figures(name)
+    found = outcomes(name)
     for kind, holds in kinds.items():
-        show(name, kind, [accuracy for (row, _), accuracy in found.items() if holds(row)])
+        show(name, kind, [outcome.accuracy for (row, _), outcome in found.items() if holds(row)])
 
 
 def show_pairs(name: str, table: str) -> None:
     """Print what the inputs and the weights of table 4 or 5 have, and how far the paper's order is ours."""
-    learns = {place: accuracy for place, accuracy in figures(name).items() if accuracy >= LEARNS}
+    learns = {place: outcome.accuracy for place, outcome in outcomes(name).items() if not outcome.vanished}
     for axis, what in ((1, "inputs"), (0, "weights")):
         for function in dict.fromkeys(place[axis] for place in learns):
             show(name, f"{what} {function}", [ours for place, ours in learns.items() if place[axis] == function])
@@ -66,8 +63,8 @@ def show_systems(folders: dict[str, str]) -> None:
     """Print how far the paper's order of the networks of table 6 is ours, by the group of classes."""
     for group, folder in folders.items():
         both = [
-            (ours, paper)
-            for (row, column), ours in figures(folder).items()
+            (outcome.accuracy, paper)
+            for (row, column), outcome in outcomes(folder).items()
             if column == group and isinstance(paper := published("table6", row, group), float)
         ]
         print(f"{folder:16} rank correlation, {group}: {spearmanr(both).statistic:.2f} of {len(both)}")
@@ -104,8 +101,7 @@ for recipe in ("paper", "deploy"):
         },
     )
 for folder, table in (("table4", "table4"), ("table4-deploy", "table4"), ("table5", "table5")):
-    if (FOLDER / folder).is_dir():
-        show_pairs(folder, table)
+    show_pairs(folder, table)
 show_systems(
     {"Forest": "table6", **{group.capitalize(): f"table6-{group}" for group in ("natural", "indoor", "outdoor")}}
 )

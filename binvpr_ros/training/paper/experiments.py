@@ -183,6 +183,8 @@ RESTORED = ("paper", "paper-ste", "deploy")
 """Recipes of the experiments on restoration."""
 PAIRED = ("paper", "deploy")
 """Recipes of those on pairs of binarization functions."""
+DEPLOYED = "(deploy: of Bi-Real Net's blocks)"
+"""What is another network under that recipe."""
 
 EXPERIMENTS = {
     "single": Experiment("Basic features restored in one place", _ways((20, basic_single(20))), RESTORED),
@@ -200,10 +202,12 @@ EXPERIMENTS = {
         _ways(*((depth, [best(depth), *basic_and_intra(depth)]) for depth in (20, 36))), RESTORED,
     ),
     "table4": Experiment(
-        "Pairs of binarization functions, BiResNet-18: rows weights, columns activations", _pairs(18), PAIRED, True
+        f"Pairs of binarization functions, BiResNet-18 {DEPLOYED}: rows weights, columns activations",
+        _pairs(18), PAIRED, True,
     ),
     "table5": Experiment(
-        "Pairs of binarization functions, BiResNet-34: rows weights, columns activations", _pairs(34), PAIRED, True
+        f"Pairs of binarization functions, BiResNet-34 {DEPLOYED}: rows weights, columns activations",
+        _pairs(34), PAIRED, True,
     ),
     "table6": Experiment("Networks", _systems),
 }  # fmt: skip
