@@ -54,17 +54,13 @@ def publish(
     for number, original in enumerate(messages):
         try:
             message = as_type(original, compressed)
-        except ImageMessageError as error:
-            node.get_logger().warning(f"left out image {number}: {error}")
-            continue
-        time.sleep(max(0.0, start + number / rate - time.monotonic()))
-        if not node.context.ok():
-            break
-        if not keep_stamps:
-            message.header.stamp = node.get_clock().now().to_msg()
-        if frame_id:
-            message.header.frame_id = frame_id
-        try:
+            time.sleep(max(0.0, start + number / rate - time.monotonic()))
+            if not node.context.ok():
+                break
+            if not keep_stamps:
+                message.header.stamp = node.get_clock().now().to_msg()
+            if frame_id:
+                message.header.frame_id = frame_id
             if before is not None:
                 before(message)
         except ImageMessageError as error:
