@@ -134,7 +134,7 @@ class Report:
         axes.set_xlabel(f"the paper's top-1 accuracy, % (crosses at the left: {VANISHED})")
         axes.set_ylabel("here, ± one standard error")
         axes.grid(alpha=0.3)
-        figure.legend(title="activations", fontsize=8, loc="outside right upper")
+        figure.legend(title="activations", fontsize=8, loc="outside right center")
         figure.suptitle(f"{self.name}: {self.title}\n{self.conditions}", fontsize=8)
         figure.savefig(file, dpi=110)
 
