@@ -70,6 +70,11 @@ def first_line(error: BaseException) -> str:
     return str(error).partition("\n")[0]
 
 
+def _is_damage(error: BaseException) -> bool:
+    """Say whether SQLite means that the file is one of its own, and damaged."""
+    return "malformed" in str(error)
+
+
 class Facts(NamedTuple):
     """What a map file says of itself."""
 
@@ -124,8 +129,10 @@ def opened(path: Path, *, cut: bool = False) -> Iterator[tuple[sqlite3.Connectio
             connection.execute(CACHE)
             yield connection, Facts.of(connection, path)
     except SQLITE_ERRORS as error:
-        reason = first_line(error)
-        raise DatabaseError(f"{path} cannot be read as a map ({reason}); restore a copy of the file") from None
+        remedy = REMEDY if _is_damage(error) and not cut else "restore a copy of the file"
+        if not os.access(path, os.R_OK):
+            remedy = "see to it that you may read it"
+        raise DatabaseError(f"{path} cannot be read as a map ({first_line(error)}); {remedy}") from None
 
 
 def _distrust(connection: sqlite3.Connection, path: Path) -> None:
@@ -285,9 +292,8 @@ class MapFile:
                 resources.callback(self._connection.close)
                 self._prepare(model_sha256)
             except SQLITE_ERRORS as error:
-                raise DatabaseError(
-                    f"{path} cannot be opened as a map ({first_line(error)}); name a map file or a new one"
-                ) from None
+                remedy = REMEDY if _is_damage(error) else "name a map file or a new one"
+                raise DatabaseError(f"{path} cannot be opened as a map ({first_line(error)}); {remedy}") from None
             self._resources = resources.pop_all()
 
     def _prepare(self, model_sha256: str) -> None:

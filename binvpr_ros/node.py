@@ -65,8 +65,6 @@ LATEST_FOR_ALL = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL
 WARNING_INTERVAL = 5.0
 """Least time in seconds between two warnings of one kind."""
 MOST_LOST_AT_ONCE = 10_000
-ROS_PARAMETERS = ("use_sim_time", "start_type_description_service", "qos_overrides.")
-"""How the names of parameters begin that every node has."""
 MOST_PICTURES = 8
 """Matches that wait to be drawn; more are not shown."""
 
@@ -78,8 +76,7 @@ class BinvprNode(Node):
     """
 
     def __init__(self) -> None:
-        # So that overrides that no parameter has can be told; `_declare_parameters` declares anew what is known.
-        super().__init__("binvpr", automatically_declare_parameters_from_overrides=True)
+        super().__init__("binvpr")
         self._recognizer = PlaceRecognizer(self._declare_parameters())
         config = self._recognizer.config
         self.add_on_set_parameters_callback(self._on_parameters)
@@ -150,13 +147,13 @@ class BinvprNode(Node):
 
         Warns of overrides that are none of them: a misspelt `database` would be a map that is not kept.
         """
-        known = {parameter.name: parameter for parameter in Config.parameters()}
-        given = {name for name in self.get_parameters_by_prefix("") if not name.startswith(ROS_PARAMETERS)}
-        for name in given & known.keys():
-            self.undeclare_parameter(name)
-        for parameter in known.values():
+        for parameter in Config.parameters():
             self.declare_parameter(parameter.name, parameter.default, _descriptor_of(parameter))
-        for name in sorted(given - known.keys()):
+        known = ["use_sim_time", *(parameter.name for parameter in Config.parameters())]
+        # rclpy has no other way to them: it can declare all overrides, but not those of an empty list.
+        for name in sorted(getattr(self, "_parameter_overrides", ())):
+            if self.has_parameter(name):
+                continue
             near = difflib.get_close_matches(name, known, n=1)
             meant = f"; is {near[0]} meant?" if near else ""
             self.get_logger().warning(f"{name} is set, and is no parameter of this node: it is ignored{meant}")

@@ -4,16 +4,19 @@
 from __future__ import annotations
 
 import importlib
+import os
+import signal
 import sys
+from typing import Any
 
-OF_ROS = ("rclpy", "rpyutils", "builtin_interfaces", "rcl_interfaces", "_msgs", "_srvs")
+OF_ROS = ("rclpy", "rpyutils", "ament_", "rosidl_", "builtin_interfaces", "rcl_interfaces", "_msgs", "_srvs")
 """How the names of modules begin, or end, that come with ROS alone."""
 
 
 def _run(program: str, module: str, extra: str) -> int:
     """Run `main` of a module, whose dependencies are those of an extra; return the exit status."""
     try:
-        status: int = importlib.import_module(module).main()
+        status: int = _load(program, module).main()
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing in ("", __package__):
@@ -27,6 +30,22 @@ def _run(program: str, module: str, extra: str) -> int:
         print(f"{program}: interrupted", file=sys.stderr)
         return 1
     return status
+
+
+def _load(program: str, module: str) -> Any:
+    """Import a module, in which Ctrl-C would be an exception that NumPy's own imports turn into another one."""
+
+    def leave(*_: Any) -> None:
+        print(f"{program}: interrupted", file=sys.stderr, flush=True)
+        os._exit(1)  # nothing is there yet that must be cleaned up
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:  # not where a shell has it ignored
+        signal.signal(signal.SIGINT, leave)
+    try:
+        return importlib.import_module(module)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def binvpr_node() -> int:

@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Start the place-recognition node: `ros2 launch binvpr_ros binvpr.launch.py image_topic:=/camera/image_raw`."""
 
-import difflib
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ from launch_ros.parameter_descriptions import ParameterValue
 
 from binvpr_ros.config import Config
 from binvpr_ros.tools.dds import PROFILE_VARIABLES
-from binvpr_ros.tools.params_file import parameters_of
+from binvpr_ros.tools.launch_files import misspelt, parameters_of
 from launch import LaunchContext, LaunchDescription, logging
 
 # Every parameter of the node is an argument too. What is left empty overrides nothing: the params file and the node's
@@ -70,8 +68,14 @@ def start_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     full_name = in_namespace("binvpr", values["namespace"])
     parameters = parameters_of(Path(params_file), full_name)
     compressed = overrides.get("compressed", parameters.get("compressed") is True)
-    for sentence in doubts(context.launch_configurations, params_file, full_name, bool(parameters)):
-        logging.get_logger("binvpr.launch.py").warning(sentence)
+    doubts = []
+    if "cameras" not in context.launch_configurations:  # binvpr_cameras.launch.py sees to those that it is given
+        known = dict.fromkeys(PARAMETERS, "") | {name: default for name, (default, _) in ARGUMENTS.items()}
+        doubts += misspelt(context.launch_configurations, known)
+    if not parameters:
+        doubts.append(f"{params_file} says nothing of {full_name}; let it begin with /**: and ros__parameters:")
+    for doubt in doubts:
+        logging.get_logger("binvpr.launch.py").warning(doubt)
     camera = values["image_topic"].rstrip("/")
     topic = camera + ("/compressed" if compressed else "")
     beside, slash, _ = camera.rpartition("/")
@@ -104,17 +108,6 @@ def start_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         output="screen",
     )
     return [*actions, node]
-
-
-def doubts(given: dict[str, str], params_file: str, node: str, has_parameters: bool) -> Iterator[str]:
-    """Yield a sentence for what was given and has no effect; an outer launch file may mean it for others."""
-    known = dict.fromkeys(PARAMETERS, "") | {name: default for name, (default, _) in ARGUMENTS.items()}
-    for name in sorted(given.keys() - known.keys()):
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.87)
-        if near and given[name] and given[near[0]] == known[near[0]]:
-            yield f"{name}:={given[name]} is no argument, and is ignored; is {near[0]} meant?"
-    if not has_parameters:
-        yield f"{params_file} says nothing of {node}; let it begin with /**: and ros__parameters:, or the node's name"
 
 
 def in_namespace(name: str, namespace: str) -> str:

@@ -10,8 +10,11 @@ from pathlib import Path
 
 from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction
 from launch.launch_description_entity import LaunchDescriptionEntity
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.utilities import perform_substitutions
 
-from launch import LaunchContext, LaunchDescription
+from binvpr_ros.tools.launch_files import misspelt
+from launch import LaunchContext, LaunchDescription, logging
 
 ARGUMENTS = {
     "cameras": (None, "Their namespaces, separated by commas, such as front,rear or robot1/camera,robot2/camera."),
@@ -50,6 +53,13 @@ def start_nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         except OSError as error:
             raise ValueError(f"databases must name a folder, or a new one, not {folder} ({error.strerror})") from None
     one_node = str(Path(__file__).with_name("binvpr.launch.py"))
+    passed_on = PythonLaunchDescriptionSource(one_node).get_launch_description(context).get_launch_arguments()
+    known = {one.name: perform_substitutions(context, one.default_value) for one in passed_on}
+    known = {name: value for name, value in known.items() if name not in ("namespace", "database")}
+    for sentence in misspelt(
+        context.launch_configurations, known | {name: str(of) for name, (of, _) in ARGUMENTS.items()}
+    ):
+        logging.get_logger("binvpr_cameras.launch.py").warning(sentence)
     return [
         IncludeLaunchDescription(
             one_node,

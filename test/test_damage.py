@@ -213,8 +213,9 @@ def test_what_is_left_of_a_map_that_was_cut_is_recovered(long_map: bytes, tmp_pa
     path.write_bytes(long_map)
     whole = held(path)
     path.write_bytes(long_map[: len(long_map) // 2])
-    recover(path, recovered)
+    said = recover(path, recovered)
     left = held(recovered)
+    assert said.endswith(f"; what comes after keyframe {len(left) - 1} cannot be looked up")
     assert list(left) == list(range(len(left)))
     assert sum(left[number] == whole[number] for number in left) >= 40
 

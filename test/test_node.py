@@ -586,8 +586,9 @@ def test_what_prevents_a_start_is_said_in_one_sentence(argument: str, sentence: 
 
 
 def test_a_misspelt_parameter_is_named_and_where_the_map_is(start: Callable[..., Robot]) -> None:
-    robot = start("-p", "databse:=/nowhere/map.db", "-p", "use_sim_time:=false")
+    robot = start("-p", "databse:=/nowhere/map.db", "-p", "use_sim_time:=false", "-p", "plugins:=[]", "-p", "maps:=[]")
     log = robot.log.read_text()
+    assert "plugins is set, and is no parameter of this node: it is ignored\n" in log
     assert "databse is set, and is no parameter of this node: it is ignored; is database meant?" in log
     assert "use_sim_time" not in log
     robot.wait(

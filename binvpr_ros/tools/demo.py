@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -76,6 +77,8 @@ def main() -> int:
     )
     parser.add_argument("--source-topic", default="", help="which image topic of a bag")
     choices = parser.parse_args()
+    if not os.access(PICTURE.parent, os.W_OK):
+        parser.error(f"{PICTURE} cannot be written into {Path.cwd()}; go to a folder that you may write into")
     try:
         return run(choices.images, choices.source_topic)
     except SourceError as error:

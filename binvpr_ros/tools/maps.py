@@ -9,6 +9,7 @@ import csv
 import os
 import sqlite3
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -146,20 +147,25 @@ def merge(paths: Sequence[Path], output: Path) -> str:
 @contextlib.contextmanager
 def _new_map(output: Path) -> Iterator[sqlite3.Connection]:
     """Give a map without facts to be filled, which stands at `output` once it is whole; raises DatabaseError."""
-    if output.exists():
-        raise DatabaseError(f"{output} exists; name a new file")
-    part = output.with_name(output.name + ".part")
-    part.unlink(missing_ok=True)
-    try:
-        with contextlib.closing(sqlite3.connect(part, isolation_level=None)) as connection:
-            connection.executescript("BEGIN; " + SCHEMA)
-            yield connection
-            connection.execute("COMMIT")
-        part.rename(output)
-    except SQLITE_ERRORS as error:
-        raise DatabaseError(f"{output} cannot be written ({first_line(error)}); check the disk and its space") from None
-    finally:
-        part.unlink(missing_ok=True)
+    # SQLite would take the log of a map that stood there for one of the new map.
+    for file in (output, *(output.with_name(output.name + ending) for ending in ("-wal", "-journal"))):
+        if file.exists():
+            raise DatabaseError(f"{file} exists; name a new file")
+    with contextlib.ExitStack() as stack:
+        try:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}."))
+        except OSError as error:
+            raise DatabaseError(f"{output} cannot be written ({error.strerror}); name a new file elsewhere") from None
+        part = Path(folder, "map.db")
+        try:
+            with contextlib.closing(sqlite3.connect(part, isolation_level=None)) as connection:
+                connection.executescript("BEGIN; " + SCHEMA)
+                yield connection
+                connection.execute("COMMIT")
+            part.rename(output)
+        except SQLITE_ERRORS as error:
+            reason = first_line(error)
+            raise DatabaseError(f"{output} cannot be written ({reason}); check the disk and its space") from None
 
 
 def _insert(connection: sqlite3.Connection, row: dict[str, Any]) -> None:
@@ -187,21 +193,29 @@ def recover(path: Path, output: Path) -> str:
     and so does the damaged map. Raises DatabaseError where no keyframe can be read.
     """
     with _new_map(output) as recovered, opened(path, cut=True) as (connection, facts):
-        kept = in_part = lost = 0
+        kept = in_part = lost = last = 0
+        unknown = ""
         for row, damaged in _salvaged_rows(connection, facts):
-            if row is None:
-                lost += 1
-            else:
+            if row is not None:
                 _insert(recovered, row)
-                kept, in_part = kept + 1, in_part + damaged
+                kept, in_part, last = kept + 1, in_part + damaged, row["id"]
+            elif damaged:
+                unknown = f"; what comes after keyframe {last} cannot be looked up"
+            else:
+                lost += 1
         if not kept:
             raise DatabaseError(f"{path} holds no keyframe that can be read; restore a copy of the file")
         recovered.execute("INSERT INTO map VALUES (?, ?, ?)", (SCHEMA_VERSION, facts.model, facts.words))
-    return f"{output}: {kept} keyframes, {in_part} of them in part; {f'about {lost} are' if lost else 'none is'} lost"
+    # An id that cannot be looked up may be one that was forgotten.
+    missed = f"at most {lost} cannot be read" if lost else "no other was found"
+    return f"{output}: {kept} keyframes, {in_part} of them in part; {missed}{unknown}"
 
 
 def _salvaged_rows(connection: sqlite3.Connection, facts: Facts) -> Iterator[tuple[dict[str, Any] | None, bool]]:
-    """Yield the keyframes of a damaged map by id as `_salvaged` does; None too for each id that cannot be looked up."""
+    """Yield the keyframes of a damaged map by id as `_salvaged` does; None too for each id that cannot be looked up.
+
+    Where its end cannot be looked up, the last is None and True.
+    """
     later = [name for name in LATER_COLUMNS if name in columns(connection)]
     number = missed = 0
     while missed < MOST_LOST_IDS and number < MOST_KEYFRAMES:
@@ -220,8 +234,8 @@ def _salvaged_rows(connection: sqlite3.Connection, facts: Facts) -> Iterator[tup
         yield from [(None, False)] * missed
         yield _salvaged(connection, facts, later, found[0])
         number, missed = found[0] + 1, 0
-    if missed:  # the end of the map; nobody knows how many
-        yield None, False
+    if missed:
+        yield None, True
 
 
 def _salvaged(
@@ -256,12 +270,15 @@ def export(path: Path, output: Path | None, thumbnails: Path | None = None) -> N
     Their thumbnails go into the folder `thumbnails`, which is made, as <id>.jpg.
     """
     with opened(path) as (connection, facts), contextlib.ExitStack() as stack:
-        if thumbnails is not None:
-            kept = "SELECT 1 FROM keyframes WHERE thumbnail IS NOT NULL LIMIT 1"
-            if "thumbnail" not in columns(connection) or connection.execute(kept).fetchone() is None:
-                raise DatabaseError(f"{path} keeps no thumbnails; leave out --thumbnails (the node's thumbnails:=true)")
-            thumbnails.mkdir()
+        # So that what cannot be exported as a whole leaves nothing behind.
+        pictures = sum(row.get("thumbnail") is not None for row in _whole_rows(path, connection, facts))
+        if thumbnails is not None and not pictures:
+            raise DatabaseError(f"{path} keeps no thumbnails; leave out --thumbnails (the node's thumbnails:=true)")
+        if thumbnails is not None and thumbnails.exists():
+            raise DatabaseError(f"{thumbnails} exists; name a new folder")
         file = sys.stdout if output is None else stack.enter_context(output.open("x", encoding="utf-8", newline=""))
+        if thumbnails is not None:
+            thumbnails.mkdir()
         writer = csv.writer(file)
         writer.writerow(["id", "session", "stamp", "descriptor"])
         for row in _whole_rows(path, connection, facts):

@@ -304,8 +304,8 @@ def test_recover_keeps_what_is_whole(
     connection.close()
     before, output = office.read_bytes(), tmp_path / "recovered.db"
     assert run(monkeypatch, "recover", office, "--output", output) == 0
-    lost = "about 1 are" if in_part == 0 and len(kept) == 5 else "none is"
-    assert capsys.readouterr().out == f"{output}: {len(kept)} keyframes, {in_part} of them in part; {lost} lost\n"
+    missed = "at most 1 cannot be read" if in_part == 0 and len(kept) == 5 else "no other was found"
+    assert capsys.readouterr().out == f"{output}: {len(kept)} keyframes, {in_part} of them in part; {missed}\n"
     assert office.read_bytes() == before
     assert run(monkeypatch, "check", output) == 0
     database = KeyframeDatabase(output, MODEL, WORDS)
@@ -313,3 +313,43 @@ def test_recover_keeps_what_is_whole(
     for index, number in enumerate(kept):
         np.testing.assert_array_equal(database.keyframe(index).descriptor, descriptor(1000 + number))
     database.close()
+
+
+@pytest.mark.parametrize("command", ["recover", "merge"])
+def test_a_new_map_takes_no_file_of_another(
+    office: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    part = office.rename(tmp_path / "new.db.part")
+    maps = [part, write_map(tmp_path / "lab.db", 5000)] if command == "merge" else [part]
+    output, log = tmp_path / "new.db", tmp_path / "new.db-wal"
+    log.write_bytes(b"of a map that stood here")
+    assert run(monkeypatch, command, *maps, "--output", output) == 1
+    assert f"{log} exists; name a new file" in capsys.readouterr().err
+    log.unlink()
+    assert run(monkeypatch, command, *maps, "--output", output) == 0
+    assert run(monkeypatch, "check", output, *maps) == 0
+    assert run(monkeypatch, command, *maps, "--output", tmp_path / "nowhere" / "new.db") == 1
+    assert "new.db cannot be written (No such file or directory); name a new file elsewhere" in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == sorted([*maps, output])
+
+
+def test_an_export_that_fails_leaves_nothing(office: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, output = tmp_path / "thumbnails", tmp_path / "office.csv"
+    assert run(monkeypatch, "export", office, "--output", "/nowhere/office.csv", "--thumbnails", folder) == 1
+    assert not folder.exists()
+    with sqlite3.connect(office) as connection:
+        connection.execute("UPDATE keyframes SET descriptor = x'00' WHERE id = 3")
+    connection.close()
+    assert run(monkeypatch, "export", office, "--output", output, "--thumbnails", folder) == 1
+    assert not folder.exists()
+    assert not output.exists()
+
+
+def test_a_cut_map_is_sent_to_recovery(
+    office: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    office.write_bytes(office.read_bytes()[:-4096])
+    assert run(monkeypatch, "check", office) == 1
+    assert "malformed); restore a copy of the file, or run: map recover" in capsys.readouterr().out
+    with pytest.raises(DatabaseError, match="or run: map recover"):
+        KeyframeDatabase(office, MODEL, WORDS)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from binvpr_ros.tools.params_file import parameters_of
+from binvpr_ros.tools.launch_files import misspelt, parameters_of
 
 OTHERS = "/front/driver:\n  ros__parameters: {compressed: true}\n"
 
@@ -37,3 +37,31 @@ def test_what_a_params_file_says_of_a_node(tmp_path: Path, content: str, value: 
     file = tmp_path / "mine.yaml"
     file.write_text(content)
     assert parameters_of(file, "/front/binvpr").get("compressed") is value
+
+
+@pytest.mark.parametrize("content", ["\t: {", "\xff"])
+def test_what_is_no_params_file_is_named(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_bytes(content.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"mine\.yaml is no params file of ROS \(.*\); name another, or mend it"):
+        parameters_of(file, "/front/binvpr")
+
+
+KNOWN = {"image_topic": "/camera/image_raw", "database": "", "maps": "", "min_score": ""}
+
+
+@pytest.mark.parametrize(
+    ("given", "sentences"),
+    [
+        ({"minscore": "3"}, ["minscore:=3 is no argument, and is ignored; is min_score meant?"]),
+        (
+            {"imagetopic": "/front", **KNOWN},
+            ["imagetopic:=/front is no argument, and is ignored; is image_topic meant?"],
+        ),
+        ({"databases": "maps"}, ["databases:=maps is no argument, and is ignored; is database meant?"]),
+        ({"databases": "maps", "database": "maps/front.db"}, []),
+        ({"map": "/maps/nav2.yaml", "use_composition": "true"}, []),  # of a launch file around this one
+    ],
+)
+def test_arguments_that_are_misspelt(given: dict[str, str], sentences: list[str]) -> None:
+    assert list(misspelt(given, KNOWN)) == sentences
