@@ -139,14 +139,22 @@ class Report:
         figure.savefig(file, dpi=110)
 
     def _draw(self, results: Results, file: Path) -> None:
-        """Draw a panel a column: a dot is ours, a ring the paper's; a cross is what does not learn."""
-        across = min(len(self.columns), PANELS_A_ROW)
-        down = -(-len(self.columns) // across)
-        width, height = max(1.8 + 2.4 * across, 6.0), down * (0.9 + 0.24 * len(self.rows)) + 0.8
+        """Draw a panel a column: a dot is ours, a ring the paper's; a cross is what does not learn.
+
+        Rows and columns of which nothing is known yet are left out.
+        """
+        known = [
+            place for place in self._cells if self._outcome(results, *place) or published(self.name, *place) is not None
+        ]
+        rows = [row for row in self.rows if any(row == place[0] for place in known)]
+        columns = [column for column in self.columns if any(column == place[1] for place in known)] or self.columns
+        across = min(len(columns), PANELS_A_ROW)
+        down = -(-len(columns) // across)
+        width, height = max(1.8 + 2.4 * across, 6.0), down * (0.9 + 0.24 * len(rows)) + 0.8
         figure = Figure(figsize=(width, height), layout="constrained")
         panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
-        for axes, column in zip(panels.flat, self.columns, strict=False):
-            for place, row in enumerate(self.rows):
+        for axes, column in zip(panels.flat, columns, strict=False):
+            for place, row in enumerate(rows):
                 if (row, column) not in self._cells:
                     continue
                 outcome, paper = self._outcome(results, row, column), published(self.name, row, column)
@@ -161,10 +169,10 @@ class Report:
                     )  # fmt: skip
             axes.set_title(column, fontsize=9)
             axes.grid(alpha=0.3)
-        for axes in panels.flat[len(self.columns) :]:
+        for axes in panels.flat[len(columns) :]:
             axes.set_axis_off()
-        panels[0, 0].set_yticks(range(len(self.rows)), self.rows)
-        panels[0, 0].set_ylim(len(self.rows) - 0.5, -0.5)
+        panels[0, 0].set_yticks(range(len(rows)), rows)
+        panels[0, 0].set_ylim(len(rows) - 0.5, -0.5)
         panels[0, 0].set_xlim(0, 100)
         panels[0, 0].set_xticks(range(0, 101, 20), [VANISHED, *map(str, range(20, 101, 20))])
         for axes in panels.flat:
