@@ -168,9 +168,9 @@ def _new_map(output: Path) -> Iterator[sqlite3.Connection]:
             raise DatabaseError(f"{output} cannot be written ({reason}); check the disk and its space") from None
 
 
-def _insert(connection: sqlite3.Connection, row: dict[str, Any]) -> None:
-    places = ", ".join("?" * len(row))
-    connection.execute(f"INSERT INTO keyframes ({', '.join(row)}) VALUES ({places})", tuple(row.values()))  # noqa: S608
+def _insert(connection: sqlite3.Connection, values: dict[str, Any]) -> None:
+    places = ", ".join("?" * len(values))
+    connection.execute(f"INSERT INTO keyframes ({', '.join(values)}) VALUES ({places})", tuple(values.values()))  # noqa: S608
 
 
 def _append(rows: Iterator[dict[str, Any]], merged: sqlite3.Connection, ids: int, sessions: int) -> tuple[int, int]:
