@@ -53,9 +53,11 @@ def info(path: Path) -> str:
             (kept[name],) = connection.execute(f"SELECT COUNT({name}) FROM keyframes").fetchone()  # noqa: S608
     if not all(isinstance(number, int) for row in sessions for number in row):
         raise DatabaseError(f"{path} has damaged rows; run: map check")
+    log = path.with_name(path.name + "-wal")  # which holds what a node that is still running has added
+    size = path.stat().st_size + (log.stat().st_size if log.exists() else 0)
     keyframes = sum(count for _, count, _, _ in sessions)
     lines = [
-        f"{path}: {keyframes} keyframes in {len(sessions)} sessions, {path.stat().st_size / 2**20:.1f} MiB",
+        f"{path}: {keyframes} keyframes in {len(sessions)} sessions, {size / 2**20:.1f} MiB",
         f"model {facts.model}, {facts.words * WORD_BITS} bits; map version {facts.version}; "
         f"{kept['features']} keyframes with local features, {kept['thumbnail']} with a thumbnail",
     ]

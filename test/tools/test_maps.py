@@ -80,6 +80,18 @@ def test_a_map_in_use_and_one_that_cannot_be_written_are_read(
     assert [path.name for path in locked.iterdir()] == ["map.db"]
 
 
+def test_the_size_of_a_map_in_use_has_its_log_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    database = KeyframeDatabase(tmp_path / "map.db", MODEL, WORDS)
+    for number in range(40):
+        database.add(database.next_keyframe(number * SECOND, descriptor(number), FEATURES, THUMBNAIL * 20))
+    assert run(monkeypatch, "info", tmp_path / "map.db") == 0
+    line = capsys.readouterr().out.splitlines()[0]
+    assert float(line.split()[-2]) == round((tmp_path / "map.db-wal").stat().st_size / 2**20, 1) > 0.1
+    database.close()
+
+
 def test_a_map_of_the_first_version(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
