@@ -152,9 +152,9 @@ class Config:
                 # As ROS and YAML give several; of an empty list rcl says that it is not set.
                 object.__setattr__(self, parameter.name, tuple(value or ("",)))
             _check(parameter, getattr(self, parameter.name))
-        for name in ("model", "database"):  # no shell has seen to the ~ of `database:=~/office.db`
-            object.__setattr__(self, name, os.path.expanduser(getattr(self, name)))  # noqa: PTH111 - nothing stays nothing
-        object.__setattr__(self, "maps", tuple(map(os.path.expanduser, self.maps)))
+        for name in ("model", "database"):
+            object.__setattr__(self, name, with_home(getattr(self, name)))
+        object.__setattr__(self, "maps", tuple(map(with_home, self.maps)))
         if self.keyframe_min_interval > self.keyframe_max_interval:
             raise ConfigError(
                 f"keyframe_min_interval ({self.keyframe_min_interval} s) is longer than keyframe_max_interval "
@@ -204,6 +204,11 @@ def _can_be_path(text: str) -> bool:
         return b"\0" not in os.fsencode(text)
     except UnicodeEncodeError:
         return False
+
+
+def with_home(path: str) -> str:
+    """Return a path with its ~ filled in, which no shell has done in `database:=~/office.db`; nothing stays nothing."""
+    return os.path.expanduser(path)  # noqa: PTH111 - of nothing Path makes the present folder
 
 
 def share_directory() -> Path:

@@ -116,7 +116,7 @@ def opened(path: Path, *, cut: bool = False) -> Iterator[tuple[sqlite3.Connectio
         raise DatabaseError(f"{path} is no file; name a map file")
     try:
         # Without a write-ahead log nobody has the map open: then SQLite need not make one, which it would leave behind.
-        mode = "mode=ro" if _log_of(path).exists() else "immutable=1"
+        mode = "mode=ro" if log_of(path).exists() else "immutable=1"
         # Calls come from several threads, one at a time: the recognizer holds a lock.
         uri = f"file:{quote(os.fsencode(path))}?{mode}"
         with contextlib.closing(sqlite3.connect(uri, uri=True, check_same_thread=False)) as connection:
@@ -261,10 +261,10 @@ def _trace(path: Path) -> _Trace | None:
         stat = path.stat()
     except OSError:
         return None
-    return _Trace(stat.st_ino, stat.st_mtime_ns, stat.st_size, _log_of(path).exists())
+    return _Trace(stat.st_ino, stat.st_mtime_ns, stat.st_size, log_of(path).exists())
 
 
-def _log_of(path: Path) -> Path:
+def log_of(path: Path) -> Path:
     """Return the write-ahead log of a map, which is there while a node has it open."""
     return path.with_name(path.name + "-wal")
 
@@ -279,7 +279,7 @@ class MapFile:
         with contextlib.ExitStack() as resources:
             self._lock = _lock_file(path)
             resources.callback(os.close, self._lock)
-            log = _log_of(path)
+            log = log_of(path)
             if not path.stat().st_size and log.exists() and log.stat().st_size:
                 # SQLite would delete the log, and the keyframes that are in it alone.
                 raise DatabaseError(f"{path} is empty, though {log} is not; restore a copy of the file")

@@ -11,7 +11,7 @@ from launch.launch_description_entity import LaunchDescriptionEntity
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
-from binvpr_ros.config import Config
+from binvpr_ros.config import Config, with_home
 from binvpr_ros.tools.dds import PROFILE_VARIABLES
 from binvpr_ros.tools.launch_files import misspelt, parameters_of
 from launch import LaunchContext, LaunchDescription, logging
@@ -60,8 +60,8 @@ def start_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     if values["use_sim_time"]:
         overrides["use_sim_time"] = boolean("use_sim_time", values["use_sim_time"])
     config = Path(get_package_share_directory("binvpr_ros"), "config")
-    params_file = os.path.expanduser(values["params_file"] or config / "binvpr.yaml")  # noqa: PTH111 - nothing stays nothing
-    profile = os.path.expanduser(values["fastdds_profile"])  # noqa: PTH111 - nothing stays nothing
+    params_file = with_home(values["params_file"]) or str(config / "binvpr.yaml")
+    profile = with_home(values["fastdds_profile"])
     for name, path in (("params_file", params_file), ("fastdds_profile", profile)):
         if path and not Path(path).is_file():
             raise FileNotFoundError(f"{name} {path} is not a file; give the path of one")

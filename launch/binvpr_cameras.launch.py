@@ -5,7 +5,6 @@ Each is in the namespace of its camera and has a map of its own. What binvpr.lau
 of them; with rviz:=true each has an RViz of its own.
 """
 
-import os
 from pathlib import Path
 
 from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction
@@ -13,6 +12,7 @@ from launch.launch_description_entity import LaunchDescriptionEntity
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.utilities import perform_substitutions
 
+from binvpr_ros.config import with_home
 from binvpr_ros.tools.launch_files import misspelt
 from launch import LaunchContext, LaunchDescription, logging
 
@@ -47,7 +47,7 @@ def start_nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
             f"database:={database} names one map, and each camera has its own; name their folder: databases:="
         )
     if folder:
-        folder = os.path.expanduser(folder)  # noqa: PTH111 - nothing stays nothing
+        folder = with_home(folder)
         try:
             Path(folder).mkdir(parents=True, exist_ok=True)
         except OSError as error:

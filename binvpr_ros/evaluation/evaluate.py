@@ -67,12 +67,12 @@ class Evaluation:
         if choices.plots:
             choices.plots.mkdir(parents=True, exist_ok=True)
         for dataset in itertools.chain([first], datasets):
-            if not dataset.truth.any():
-                why = (
-                    "no query has a true match (in a drive: nothing older than --exclude-seconds shows the same place)"
-                )
-                tqdm.write(f"evaluate: left out recall on {dataset.name}: {why}; drive there again", file=sys.stderr)
-                self.left_out += 1
+            with self._leaving_out(f"recall on {dataset.name}"):
+                if not dataset.truth.any():
+                    raise DatasetError(
+                        "no query has a true match (in a drive: nothing older than --exclude-seconds shows the same "
+                        "place); drive there again"
+                    )
             comparison = Comparison(dataset, choices.seqslam, choices.plots, choices.sequence_keyframes)
             for method in methods:
                 with self._leaving_out(f"{method.name} on {dataset.name}"):

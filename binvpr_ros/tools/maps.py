@@ -28,12 +28,14 @@ from binvpr_ros.map_file import (
     Facts,
     columns,
     first_line,
+    log_of,
     opened,
 )
 
 MOST_PROBLEMS = 20
 INTEGERS = {"id": (0, MOST_KEYFRAMES), "session": (0, 1 << 31), "stamp": (-LATEST_STAMP, LATEST_STAMP)}
 """The least value of each, and what it stays below."""
+ESSENTIAL_COLUMNS = (*INTEGERS, "descriptor")
 LATER_COLUMNS = ("features", "closes", "thumbnail")
 """Those that a map of an earlier version may lack."""
 MOST_LOST_IDS = 1_000_000
@@ -53,7 +55,7 @@ def info(path: Path) -> str:
             (kept[name],) = connection.execute(f"SELECT COUNT({name}) FROM keyframes").fetchone()  # noqa: S608
     if not all(isinstance(number, int) for row in sessions for number in row):
         raise DatabaseError(f"{path} has damaged rows; run: map check")
-    log = path.with_name(path.name + "-wal")  # which holds what a node that is still running has added
+    log = log_of(path)  # which holds what a node that is still running has added
     size = path.stat().st_size + (log.stat().st_size if log.exists() else 0)
     keyframes = sum(count for _, count, _, _ in sessions)
     lines = [
@@ -83,13 +85,19 @@ def _rows(connection: sqlite3.Connection, facts: Facts) -> Iterator[tuple[dict[s
 
     Of the later columns there are those that the map has.
     """
-    names = [*INTEGERS, "descriptor", *(name for name in LATER_COLUMNS if name in columns(connection))]
+    names = _names(connection)
     before = None
     for values in connection.execute(f"SELECT {', '.join(names)} FROM keyframes ORDER BY id"):  # noqa: S608
         row = dict(zip(names, values, strict=True))
         twice = ["its id is there twice"] if row["id"] == before else []
         before = row["id"]
         yield row, [*_problems_of(row, facts), *twice]
+
+
+def _names(connection: sqlite3.Connection) -> list[str]:
+    """Return the columns of the keyframes that are ours: of the later ones those that the map has."""
+    there = columns(connection)
+    return [*ESSENTIAL_COLUMNS, *(name for name in LATER_COLUMNS if name in there)]
 
 
 def _whole_rows(path: Path, connection: sqlite3.Connection, facts: Facts) -> Iterator[dict[str, Any]]:
@@ -150,14 +158,14 @@ def merge(paths: Sequence[Path], output: Path) -> str:
 def _new_map(output: Path) -> Iterator[sqlite3.Connection]:
     """Give a map without facts to be filled, which stands at `output` once it is whole; raises DatabaseError."""
     # SQLite would take the log of a map that stood there for one of the new map.
-    for file in (output, *(output.with_name(output.name + ending) for ending in ("-wal", "-journal"))):
+    for file in (output, log_of(output), output.with_name(output.name + "-journal")):
         if file.exists():
             raise DatabaseError(f"{file} exists; name a new file")
-    with contextlib.ExitStack() as stack:
-        try:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}."))
-        except OSError as error:
-            raise DatabaseError(f"{output} cannot be written ({error.strerror}); name a new file elsewhere") from None
+    try:
+        beside = tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.")
+    except OSError as error:
+        raise DatabaseError(f"{output} cannot be written ({error.strerror}); name a new file elsewhere") from None
+    with beside as folder:
         part = Path(folder, "map.db")
         try:
             with contextlib.closing(sqlite3.connect(part, isolation_level=None)) as connection:
@@ -195,30 +203,31 @@ def recover(path: Path, output: Path) -> str:
     and so does the damaged map. Raises DatabaseError where no keyframe can be read.
     """
     with _new_map(output) as recovered, opened(path, cut=True) as (connection, facts):
+        names = _names(connection)
         kept = in_part = lost = last = 0
         unknown = ""
-        for row, damaged in _salvaged_rows(connection, facts):
+        for number, missed in _reachable_ids(connection):
+            if number is None:
+                unknown = f"; what comes after keyframe {last} cannot be looked up"
+                break
+            row = _salvaged(connection, facts, names, number)
+            lost += missed + (row is None)
             if row is not None:
                 _insert(recovered, row)
-                kept, in_part, last = kept + 1, in_part + damaged, row["id"]
-            elif damaged:
-                unknown = f"; what comes after keyframe {last} cannot be looked up"
-            else:
-                lost += 1
+                kept, in_part, last = kept + 1, in_part + (len(row) < len(names)), number
         if not kept:
             raise DatabaseError(f"{path} holds no keyframe that can be read; restore a copy of the file")
         recovered.execute("INSERT INTO map VALUES (?, ?, ?)", (SCHEMA_VERSION, facts.model, facts.words))
     # An id that cannot be looked up may be one that was forgotten.
-    missed = f"at most {lost} cannot be read" if lost else "no other was found"
-    return f"{output}: {kept} keyframes, {in_part} of them in part; {missed}{unknown}"
+    said = f"at most {lost} cannot be read" if lost else "no other was found"
+    return f"{output}: {kept} keyframes, {in_part} of them in part; {said}{unknown}"
 
 
-def _salvaged_rows(connection: sqlite3.Connection, facts: Facts) -> Iterator[tuple[dict[str, Any] | None, bool]]:
-    """Yield the keyframes of a damaged map by id as `_salvaged` does; None too for each id that cannot be looked up.
+def _reachable_ids(connection: sqlite3.Connection) -> Iterator[tuple[int | None, int]]:
+    """Yield the ids of a damaged map that can be looked up, each with how many just before it cannot.
 
-    Where its end cannot be looked up, the last is None and True.
+    The last is None where the end of the map cannot be looked up.
     """
-    later = [name for name in LATER_COLUMNS if name in columns(connection)]
     number = missed = 0
     while missed < MOST_LOST_IDS and number < MOST_KEYFRAMES:
         try:
@@ -233,17 +242,14 @@ def _salvaged_rows(connection: sqlite3.Connection, facts: Facts) -> Iterator[tup
         except SQLITE_ERRORS:
             number, missed = number + 1, missed + 1
             continue
-        yield from [(None, False)] * missed
-        yield _salvaged(connection, facts, later, found[0])
+        yield found[0], missed
         number, missed = found[0] + 1, 0
     if missed:
-        yield None, True
+        yield None, missed
 
 
-def _salvaged(
-    connection: sqlite3.Connection, facts: Facts, later: Sequence[str], number: int
-) -> tuple[dict[str, Any] | None, bool]:
-    """Return what can be read of one keyframe, None without a descriptor, and whether a later column is given up."""
+def _salvaged(connection: sqlite3.Connection, facts: Facts, names: Sequence[str], number: int) -> dict[str, Any] | None:
+    """Return what is whole of a keyframe, by those column names; None where that is no keyframe any more."""
 
     def read(name: str) -> Any:
         found = connection.execute(f"SELECT {name} FROM keyframes WHERE id = ?", (number,)).fetchone()  # noqa: S608
@@ -252,18 +258,17 @@ def _salvaged(
         return found[0]
 
     try:
-        row = {name: read(name) for name in (*INTEGERS, "descriptor")}
+        row = {name: read(name) for name in ESSENTIAL_COLUMNS}
     except SQLITE_ERRORS:
-        return None, False
+        return None
     if any(_problems_of(row, facts)):
-        return None, False
-    whole = dict(row)
-    for name in later:
+        return None
+    for name in names[len(ESSENTIAL_COLUMNS) :]:
         with contextlib.suppress(*SQLITE_ERRORS):
-            value = read(name)
-            if not any(_problems_of({**row, name: value}, facts)):
-                whole[name] = value
-    return whole, len(whole) < len(row) + len(later)
+            more = {**row, name: read(name)}
+            if not any(_problems_of(more, facts)):
+                row = more
+    return row
 
 
 def export(path: Path, output: Path | None, thumbnails: Path | None = None) -> None:
