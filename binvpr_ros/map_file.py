@@ -6,7 +6,10 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shutil
 import sqlite3
+import tempfile
+import time
 from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -59,6 +62,14 @@ CACHE = "PRAGMA cache_size = -256"
 """KiB that SQLite keeps of a file: what is searched lies in memory already, and features are read once."""
 LOCK_TIMEOUT = 0.2
 """Seconds to wait for another program that writes; images are dropped meanwhile."""
+RETRY_INTERVAL = 1.0
+"""Seconds between attempts to open an earlier map that cannot be read; verification asks for it many times a second."""
+FACTS_BYTES = 1 << 20
+"""The start of a file, with the list of its tables and the facts of a map, which are on a map's first two pages."""
+LOG, INDEX, JOURNAL = "-wal", "-shm", "-journal"
+"""What SQLite appends to a file's name for its write-ahead log, the index of that, and the rollback journal."""
+JOURNAL_PAGES = slice(16, 20)
+"""Where a rollback journal says how many pages the file had before its transaction."""
 
 
 class DatabaseError(RuntimeError):
@@ -68,6 +79,31 @@ class DatabaseError(RuntimeError):
 def first_line(error: BaseException) -> str:
     """Return what SQLite says without the statement that it may repeat after that."""
     return str(error).partition("\n")[0]
+
+
+def _is_denial(error: BaseException) -> bool:
+    """Say whether SQLite means that it may not open or write a file, or not make one beside it."""
+    return "unable to open" in str(error) or "readonly" in str(error)
+
+
+def _way_to_read(path: Path) -> str | None:
+    """Return what gives this user the right to read a map; None where that is there."""
+    files = (path, log_of(path), _beside(path, INDEX))
+    return next(
+        (f"make {file.name} readable" for file in files if file.exists() and not os.access(file, os.R_OK)), None
+    )
+
+
+def _way_to_write(path: Path) -> str | None:
+    """Return what gives this user the right to write a map, and SQLite its log; None where that is there."""
+    log = log_of(path)
+    if not os.access(log.parent, os.W_OK):
+        names = f"{path.name} and {log.name}" if _size(log) else path.name
+        return f"copy {names} to a folder that you may write to"
+    files = (path, log, _beside(path, INDEX))
+    return next(
+        (f"make {file.name} writable" for file in files if file.exists() and not os.access(file, os.W_OK)), None
+    )
 
 
 def _is_damage(error: BaseException) -> bool:
@@ -108,31 +144,118 @@ class Facts(NamedTuple):
 
 @contextlib.contextmanager
 def opened(path: Path, *, cut: bool = False) -> Iterator[tuple[sqlite3.Connection, Facts]]:
-    """Open a map for reading alone, also one that a node has in use; every failure is a DatabaseError.
+    """Open a map read-only, also one that a node has in use; every failure is a DatabaseError.
 
     With `cut` also a file that has lost its end, of which what is left can be read.
     """
-    if not path.is_file():
-        raise DatabaseError(f"{path} is no file; name a map file")
     try:
-        # Without a write-ahead log nobody has the map open: then SQLite need not make one, which it would leave behind.
-        mode = "mode=ro" if log_of(path).exists() else "immutable=1"
-        # Calls come from several threads, one at a time: the recognizer holds a lock.
-        uri = f"file:{quote(os.fsencode(path))}?{mode}"
-        with contextlib.closing(sqlite3.connect(uri, uri=True, check_same_thread=False)) as connection:
-            if cut:  # else SQLite refuses all of a file that is shorter than its header says
-                connection.execute("PRAGMA writable_schema=ON")
-            _distrust(connection, path)
-            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-            if not {"map", "keyframes"} <= tables:
-                raise DatabaseError(f"{path} is no map, or an empty one; name a map file")
+        is_file = path.is_file()
+    except OSError as error:
+        raise DatabaseError(f"{path} cannot be read as a map ({error.strerror}); make its folder readable") from None
+    if not is_file:
+        raise DatabaseError(f"{path} is no file; name a map file")
+    _keep_orphans(path)
+    try:
+        # SQLite would make an index for a log, and leave it behind, also where the file is no map.
+        if _size(log_of(path)) and not _beside(path, INDEX).exists():
+            with _untouched(path, cut) as connection:
+                _require_map(connection, path)
+        # Where nobody has the map open, SQLite need not make a write-ahead log, which it would leave behind.
+        with _connected(path, "mode=ro" if _in_use(path) else "immutable=1", cut) as connection:
+            _require_map(connection, path)
             connection.execute(CACHE)
             yield connection, Facts.of(connection, path)
     except SQLITE_ERRORS as error:
         remedy = REMEDY if _is_damage(error) and not cut else "restore a copy of the file"
-        if not os.access(path, os.R_OK):
-            remedy = "see to it that you may read it"
+        remedy = _way_to_read(path) or (_is_denial(error) and _way_to_write(path)) or remedy
         raise DatabaseError(f"{path} cannot be read as a map ({first_line(error)}); {remedy}") from None
+
+
+@contextlib.contextmanager
+def _connected(path: Path, mode: str, cut: bool) -> Iterator[sqlite3.Connection]:
+    # Calls come from several threads, one at a time: the recognizer holds a lock.
+    uri = f"file:{quote(os.fsencode(path.absolute()))}?{mode}"
+    with contextlib.closing(sqlite3.connect(uri, uri=True, check_same_thread=False)) as connection:
+        if cut:  # else SQLite refuses all of a file that is shorter than its header says
+            connection.execute("PRAGMA writable_schema=ON")
+        yield connection
+
+
+@contextlib.contextmanager
+def _untouched(path: Path, cut: bool = False) -> Iterator[sqlite3.Connection]:
+    """Open a file for its tables and the facts of a map, and write neither to it nor to its folder.
+
+    SQLite plays back a log or a journal as it opens a file. It does so here in a copy.
+    """
+    endings = [ending for ending in (LOG, JOURNAL) if _size(_beside(path, ending))]
+    if not endings:
+        with _connected(path, "immutable=1", cut) as connection:
+            yield connection
+        return
+    with contextlib.ExitStack() as resources:
+        try:
+            folder = Path(resources.enter_context(tempfile.TemporaryDirectory(prefix="binvpr_ros.")))
+            copy = folder / "map.db"
+            with path.open("rb") as file:
+                copy.write_bytes(file.read(FACTS_BYTES))
+            os.truncate(copy, _size(path))
+            for ending in endings:
+                shutil.copyfile(_beside(path, ending), _beside(copy, ending))
+        except OSError as error:
+            remedy = _way_to_read(path) or "make room for temporary files, or set TMPDIR"
+            raise DatabaseError(f"{path} and its log cannot be read ({error.strerror}); {remedy}") from None
+        yield resources.enter_context(_connected(copy, "mode=rw", cut))
+
+
+def _tables(connection: sqlite3.Connection, path: Path) -> set[str]:
+    """Return the names of a file's tables; raises DatabaseError where it holds more than data."""
+    _distrust(connection, path)
+    return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+
+
+def _require_map(connection: sqlite3.Connection, path: Path) -> None:
+    """Raise DatabaseError where a file has not the tables of a map."""
+    tables = _tables(connection, path)
+    if not tables:
+        log = log_of(path).name
+        raise DatabaseError(f"{path} has no tables; copy {log} with it if a node has it open, or name another file")
+    if {"map", "keyframes"} - tables:
+        raise DatabaseError(f"{path} cannot be opened as a map (it has other tables); name another file")
+
+
+def _inspected(path: Path) -> Facts | None:
+    """Return what a file says of itself, None where it may become a new map; nothing is written.
+
+    Raises DatabaseError, or one of SQLITE_ERRORS, where it is neither.
+    """
+    if not _size(path):
+        return None
+    with _untouched(path) as connection:
+        # A node that was killed as it began a map leaves a file without tables, beside a log or that first journal.
+        if not _tables(connection, path) and (log_of(path).exists() or _is_first(_beside(path, JOURNAL))):
+            return None
+        _require_map(connection, path)
+        return Facts.of(connection, path)
+
+
+def _is_first(journal: Path) -> bool:
+    """Say whether a journal is that of a file's first transaction: to undo it loses nothing."""
+    try:
+        with journal.open("rb") as file:
+            return file.read(JOURNAL_PAGES.stop)[JOURNAL_PAGES] == bytes(4)
+    except OSError:
+        return False
+
+
+def _keep_orphans(path: Path) -> None:
+    """Raise DatabaseError where a file is empty or missing, and not its log or journal, which SQLite would delete."""
+    log, journal = log_of(path), _beside(path, JOURNAL)
+    orphan = log if _size(log) else journal
+    if not _size(path) and _size(orphan) and not (orphan == journal and _is_first(journal)):
+        state = "empty" if path.exists() else "missing"
+        raise DatabaseError(
+            f"{path} is {state}, though {orphan.name} is not; copy both files again, or restore a copy of the file"
+        )
 
 
 def _distrust(connection: sqlite3.Connection, path: Path) -> None:
@@ -204,27 +327,36 @@ class EarlierMap:
 
     def __init__(self, path: Path, model_sha256: str, words: int) -> None:
         self._path, self._model, self._words = path, model_sha256, words
+        self._next_attempt = 0.0  # monotonic seconds
         self._open()
 
     def _open(self) -> None:
-        self._seen = _trace(self._path)
+        self._seen: _Trace | None = None  # of the file as it was opened; None while it is not open
+        trace = _trace(self._path)
         with contextlib.ExitStack() as resources:
             self._connection, facts = resources.enter_context(opened(self._path))
             facts.require(self._path, self._model, self._words)
             self._resources = resources.pop_all()
+        self._seen = trace
 
     def _current(self) -> sqlite3.Connection | None:
         """Return the connection, a new one where the file was written since: what is known of its pages is wrong.
 
-        Where another file has taken its place, what was opened stays.
+        Where another file has taken its place, what was opened stays. Where the file cannot be opened, return None and
+        try again after RETRY_INTERVAL.
         """
-        trace = _trace(self._path)
-        if trace and self._seen and trace != self._seen and trace.file == self._seen.file:
+        trace, seen = _trace(self._path), self._seen
+        if seen is not None:
+            if trace is None or trace == seen or trace.file != seen.file:
+                return self._connection
             self._resources.close()
-            try:
-                self._open()
-            except DatabaseError:
-                return None
+        elif time.monotonic() < self._next_attempt:
+            return None
+        try:
+            self._open()
+        except DatabaseError:
+            self._next_attempt = time.monotonic() + RETRY_INTERVAL
+            return None
         return self._connection
 
     def read(self) -> Iterator[Columns]:
@@ -261,12 +393,31 @@ def _trace(path: Path) -> _Trace | None:
         stat = path.stat()
     except OSError:
         return None
-    return _Trace(stat.st_ino, stat.st_mtime_ns, stat.st_size, log_of(path).exists())
+    return _Trace(stat.st_ino, stat.st_mtime_ns, stat.st_size, _in_use(path))
 
 
 def log_of(path: Path) -> Path:
     """Return the write-ahead log of a map, which is there while a node has it open."""
-    return path.with_name(path.name + "-wal")
+    return _beside(path, LOG)
+
+
+def _beside(path: Path, ending: str) -> Path:
+    file = Path(os.path.realpath(path))  # as SQLite does with a link
+    return file.with_name(file.name + ending)
+
+
+def _in_use(path: Path) -> bool:
+    """Say whether a program may have a map open, or has left keyframes in its log."""
+    log = log_of(path)
+    return _size(log) > 0 or (log.exists() and _beside(path, INDEX).exists())
+
+
+def _size(path: Path) -> int:
+    """Return the size of a file in bytes, 0 where there is none."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 class MapFile:
@@ -275,45 +426,40 @@ class MapFile:
     def __init__(self, path: Path, model_sha256: str, words: int) -> None:
         self._path = path
         self._words = words
+        _keep_orphans(path)
         # Closes in reverse order: closing a descriptor of the file earlier would drop SQLite's own locks on it.
         with contextlib.ExitStack() as resources:
             self._lock = _lock_file(path)
             resources.callback(os.close, self._lock)
-            log = log_of(path)
-            if not path.stat().st_size and log.exists() and log.stat().st_size:
-                # SQLite would delete the log, and the keyframes that are in it alone.
-                raise DatabaseError(f"{path} is empty, though {log} is not; restore a copy of the file")
             try:
+                facts = _inspected(path)
+                if facts is not None:
+                    facts.require(path, model_sha256, words)
                 # Calls come from several threads, one at a time: the recognizer holds a lock.
                 # Absolute, since SQLite takes ":memory:" for no file, and "file:" for a URI.
                 self._connection = sqlite3.connect(
                     path.absolute(), timeout=LOCK_TIMEOUT, check_same_thread=False, isolation_level=None
                 )
                 resources.callback(self._connection.close)
-                self._prepare(model_sha256)
+                self._prepare(facts or Facts(0, model_sha256, words))
             except SQLITE_ERRORS as error:
                 remedy = REMEDY if _is_damage(error) else "name a map file or a new one"
+                remedy = (_is_denial(error) and _way_to_write(path)) or remedy
                 raise DatabaseError(f"{path} cannot be opened as a map ({first_line(error)}); {remedy}") from None
             self._resources = resources.pop_all()
 
-    def _prepare(self, model_sha256: str) -> None:
-        """Make a new file a map, and hold an old one against this program and its model."""
-        path, connection = self._path, self._connection
-        _distrust(connection, path)
+    def _prepare(self, facts: Facts) -> None:
+        """Make a new file, which has version 0, or a map of an earlier version one of the present version."""
+        connection = self._connection
+        _distrust(connection, self._path)
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute(CACHE)
-        tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
-        if tables and {"map", "keyframes"} - {name for (name,) in tables}:
-            raise DatabaseError(f"{path} cannot be opened as a map (it has other tables); name a map file or a new one")
-        if not tables:
+        if not facts.version:
             connection.executescript("BEGIN; " + SCHEMA)
-            connection.execute("INSERT INTO map VALUES (?, ?, ?)", (SCHEMA_VERSION, model_sha256, self._words))
+            connection.execute("INSERT INTO map VALUES (?, ?, ?)", (SCHEMA_VERSION, facts.model, facts.words))
             connection.execute("COMMIT")
-        facts = Facts.of(connection, path)
-        facts.require(path, model_sha256, self._words)
-        steps = [FROM_VERSION[earlier] for earlier in range(facts.version, SCHEMA_VERSION)]
-        if steps:
+        elif steps := [FROM_VERSION[earlier] for earlier in range(facts.version, SCHEMA_VERSION)]:
             connection.executescript("BEGIN;" + "".join(steps) + "COMMIT;")
 
     def read(self) -> Iterator[Columns]:
@@ -383,9 +529,8 @@ def _lock_file(path: Path) -> int:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        raise DatabaseError(
-            f"{path} cannot be opened as a map ({error.strerror}); name a map file, or a new one in a writable folder"
-        ) from None
+        remedy = (_size(path) and _way_to_write(path)) or "name a map file, or a new one in a writable folder"
+        raise DatabaseError(f"{path} cannot be opened as a map ({error.strerror}); {remedy}") from None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

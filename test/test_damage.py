@@ -24,6 +24,7 @@ from random_features import random_features
 from binvpr_ros.database import DatabaseError, KeyframeDatabase
 from binvpr_ros.descriptor import Descriptor
 from binvpr_ros.features import Features, verify
+from binvpr_ros.model_card import ModelCard
 from binvpr_ros.tools.maps import info, problems, recover
 
 MODEL = "a" * 64
@@ -44,6 +45,11 @@ def features(seed: int, count: int = 300) -> Features:
 def fill(database: KeyframeDatabase, count: int, start: int = 0) -> None:
     for number in range(start, start + count):
         database.add(database.next_keyframe(number * 1000, descriptor(number), features(number)))
+
+
+def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Return the content of each file of a folder, and when it was written."""
+    return {file.name: (file.read_bytes(), file.stat().st_mtime_ns) for file in folder.iterdir() if file.is_file()}
 
 
 def is_whole(database: KeyframeDatabase, count: int) -> bool:
@@ -220,13 +226,45 @@ def test_what_is_left_of_a_map_that_was_cut_is_recovered(long_map: bytes, tmp_pa
     assert sum(left[number] == whole[number] for number in left) >= 40
 
 
-def test_an_empty_file_whose_log_is_not_is_no_new_map(commits: Commits, tmp_path: Path) -> None:
+@pytest.mark.parametrize("missing", [False, True])
+def test_an_empty_file_whose_log_is_not_is_no_new_map(commits: Commits, tmp_path: Path, missing: bool) -> None:
     path = commits.copy(tmp_path)
-    log = (tmp_path / "map.db-wal").read_bytes()
-    os.truncate(path, 0)
-    with pytest.raises(DatabaseError, match=r"is empty, .* restore a copy of the file"):
+    if missing:
+        path.unlink()
+    else:
+        os.truncate(path, 0)
+    before = snapshot(tmp_path)
+    sentence = "is missing, .*" if missing else "is empty, though map.db-wal is not; copy both files again, or restore"
+    with pytest.raises(DatabaseError, match=sentence):
         KeyframeDatabase(path, MODEL, WORDS)
-    assert (tmp_path / "map.db-wal").read_bytes() == log
+    with pytest.raises(DatabaseError, match="is no file" if missing else sentence):
+        KeyframeDatabase(None, MODEL, WORDS, [path])
+    for look in (info, problems):
+        with pytest.raises(DatabaseError, match="is no file" if missing else sentence):
+            look(path)
+    assert snapshot(tmp_path) == before
+
+
+def test_a_map_that_was_copied_without_its_log_is_told_so(tmp_path: Path) -> None:
+    database = KeyframeDatabase(tmp_path / "map.db", MODEL, WORDS)
+    fill(database, 3)
+    (tmp_path / "copies").mkdir()
+    path = tmp_path / "copies" / "map.db"
+    shutil.copy(tmp_path / "map.db", path)
+    assert path.stat().st_size == 4096
+    before = snapshot(path.parent)
+    sentence = re.escape(f"{path} has no tables; copy map.db-wal with it if a node has it open, or name another file")
+    with pytest.raises(DatabaseError, match=sentence):
+        KeyframeDatabase(path, MODEL, WORDS)
+    with pytest.raises(DatabaseError, match=sentence):
+        KeyframeDatabase(None, MODEL, WORDS, [path])
+    for look in (info, problems):
+        with pytest.raises(DatabaseError, match=sentence):
+            look(path)
+    assert snapshot(path.parent) == before
+    shutil.copy(tmp_path / "map.db-wal", path.parent)
+    assert is_whole(KeyframeDatabase(path, MODEL, WORDS), 3)
+    database.close()
 
 
 @pytest.mark.parametrize("flips", [1, 4, 64, 1024])
@@ -297,14 +335,19 @@ def test_a_full_disk_costs_the_keyframes_from_then_on_and_no_other(small_disk: P
     fill(database, 1, start=written)
 
 
-def refuse_to_start(path: Path) -> str:
-    """Start a node on the map, see that it does not start, and return its sentence."""
-    command = [sys.executable, "-m", "binvpr_ros.node", "--ros-args", "-p", f"database:={path}"]
-    if os.getuid() == 0:  # whom no folder is read-only to
+def run_without_rights(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Python as a user to whom a folder may be read-only."""
+    command = [sys.executable, *arguments]
+    if os.getuid() == 0:
         if shutil.which("setpriv") is None:
             pytest.skip("root writes everywhere, and there is no setpriv to take that right away")
         command = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", *command]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+
+def refuse_to_start(path: Path) -> str:
+    """Start a node on the map, see that it does not start, and return its sentence."""
+    result = run_without_rights("-m", "binvpr_ros.node", "--ros-args", "-p", f"database:={path}")
     output = result.stdout + result.stderr
     assert result.returncode == 1, output
     assert "Traceback" not in output
@@ -315,21 +358,118 @@ def refuse_to_start(path: Path) -> str:
 
 @pytest.mark.usefixtures("ros")
 @pytest.mark.parametrize(
-    ("written", "folder_mode", "map_mode"), [(False, 0o555, 0), (True, 0o755, 0o444), (True, 0o555, 0o644)]
+    ("written", "folder_mode", "map_mode", "remedy"),
+    [
+        (False, 0o555, 0, "name a map file, or a new one in a writable folder"),
+        (True, 0o755, 0o444, "make map.db writable"),
+        (True, 0o555, 0o644, "copy map.db to a folder that you may write to"),
+        (True, 0o555, 0o444, "copy map.db to a folder that you may write to"),
+    ],
 )
 def test_what_cannot_be_written_keeps_the_node_from_starting_and_stays_as_it_is(
-    tmp_path: Path, closed_map: bytes, written: bool, folder_mode: int, map_mode: int
+    tmp_path: Path, model: Path, written: bool, folder_mode: int, map_mode: int, remedy: str
 ) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     path = folder / "map.db"
     if written:
-        path.write_bytes(closed_map)
+        card = ModelCard.read(model)
+        KeyframeDatabase(path, card.sha256, card.descriptor_bits // 64).close()
         path.chmod(map_mode)
+    before = snapshot(folder)
     folder.chmod(folder_mode)
-    assert refuse_to_start(path).startswith(f"{path} cannot be opened as a map (")
-    assert [file.read_bytes() for file in folder.iterdir()] == [closed_map] * written
+    sentence = refuse_to_start(path)
     folder.chmod(0o755)  # so that pytest can clear it away
+    assert sentence.startswith(f"{path} cannot be opened as a map (")
+    assert sentence.endswith(f"); {remedy}")
+    assert snapshot(folder) == before
+
+
+OPEN = f"""
+import sys
+from pathlib import Path
+from binvpr_ros.database import DatabaseError, KeyframeDatabase
+try:
+    path = Path(sys.argv[2])
+    own, earlier = (path, []) if sys.argv[1] == "database" else (None, [path])
+    print(len(KeyframeDatabase(own, {MODEL!r}, {WORDS}, earlier)))
+except DatabaseError as error:
+    print(error)
+"""
+COPY_BOTH = "copy map.db and map.db-wal to a folder that you may write to"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "log", "said"),
+    [
+        (("-c", OPEN, "database"), "full", COPY_BOTH),
+        (("-c", OPEN, "maps"), "full", COPY_BOTH),
+        (("-m", "binvpr_ros.tools.maps", "info"), "full", COPY_BOTH),
+        (("-m", "binvpr_ros.tools.maps", "check"), "full", COPY_BOTH),
+        (("-c", OPEN, "maps"), "indexed", f"{KEYFRAMES}"),
+        (("-m", "binvpr_ros.tools.maps", "info"), "indexed", f"{KEYFRAMES} keyframes"),
+        (("-c", OPEN, "maps"), "empty", "0"),
+        (("-m", "binvpr_ros.tools.maps", "info"), "empty", "0 keyframes"),
+        (("-c", OPEN, "maps"), "unreadable", "make map.db-wal readable"),
+        (("-m", "binvpr_ros.tools.maps", "info"), "unreadable", "make map.db-wal readable"),
+    ],
+)
+def test_a_map_with_a_log_in_a_folder_that_cannot_be_written(
+    commits: Commits, tmp_path: Path, arguments: tuple[str, ...], log: str, said: str
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    path = commits.copy(folder)
+    if log == "empty":
+        os.truncate(folder / "map.db-wal", 0)
+    elif log == "indexed":  # as a reader leaves it behind
+        assert f"{KEYFRAMES} keyframes" in info(path)
+        assert (folder / "map.db-shm").exists()
+    elif log == "unreadable":
+        (folder / "map.db-wal").chmod(0)
+    before = snapshot(folder)
+    folder.chmod(0o555)
+    result = run_without_rights(*arguments, str(path))
+    folder.chmod(0o755)
+    output = result.stdout + result.stderr
+    assert "Traceback" not in output
+    assert re.search(rf"(^|: |; ){said}", output, re.MULTILINE), output
+    after = snapshot(folder)
+    assert [after[name] for name in ORIGINAL] == [before[name] for name in ORIGINAL]
+    assert after.keys() == before.keys()
+    if said == COPY_BOTH:  # and that is what helps
+        copy = commits.copy(tmp_path)
+        assert run_without_rights(*arguments, str(copy)).stdout.split()[0] in (f"{KEYFRAMES}", f"{copy}:")
+
+
+@pytest.mark.parametrize(
+    "arguments", [("-c", OPEN, "database"), ("-c", OPEN, "maps"), ("-m", "binvpr_ros.tools.maps", "info")]
+)
+def test_a_map_in_a_folder_that_cannot_be_searched(
+    tmp_path: Path, closed_map: bytes, arguments: tuple[str, ...]
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "map.db").write_bytes(closed_map)
+    folder.chmod(0)
+    result = run_without_rights(*arguments, str(folder / "map.db"))
+    folder.chmod(0o755)
+    output = result.stdout + result.stderr
+    assert "Traceback" not in output
+    assert re.search(r"map.db cannot be (opened|read) as a map \(Permission denied\); \w+", output)
+
+
+def test_a_map_with_a_log_on_a_disk_that_is_mounted_read_only(commits: Commits, small_disk: Path) -> None:
+    path = commits.copy(small_disk)
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    for own, earlier in ((path, []), (None, [path])):
+        with pytest.raises(DatabaseError) as caught:
+            KeyframeDatabase(own, MODEL, WORDS, earlier)
+        assert is_sentence(str(caught.value))
+        assert str(caught.value).endswith(f"; {COPY_BOTH}")
+    for look in (info, problems):
+        with pytest.raises(DatabaseError, match=COPY_BOTH):
+            look(path)
 
 
 @pytest.mark.usefixtures("ros")

@@ -265,7 +265,7 @@ def test_an_endless_view_is_no_map(
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [(None, "is no file; name a map file"), (b"no map at all" * 100, "cannot be read as a map"),
-     (b"", "is no map, or an empty one; name a map file")],
+     (b"", "has no tables; copy x.db-wal with it if a node has it open, or name another file")],
 )  # fmt: skip
 def test_what_is_no_map_is_said_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], content: bytes | None,
