@@ -60,7 +60,7 @@ setup(
     maintainer="binvpr_ros maintainers",
     maintainer_email="maintainers@users.noreply.r-seed-cd54d5ab.example",
     packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
-    package_data={PACKAGE: ["py.typed", "training/*.csv", "training/paper/*.csv"]},
+    package_data={PACKAGE: ["py.typed", "evaluation/datasets/*.csv", "training/*.csv", "training/paper/*.csv"]},
     ext_modules=[delegate],
     cmdclass={"build_ext": BuildLibrary, "bdist_wheel": AnyPythonWheel},
     data_files=[
@@ -76,7 +76,6 @@ setup(
         "setuptools",
         "numpy>=1.21",
         "opencv-python>=4.5",
-        "rosbags-image>=0.10",
         "ai-edge-litert>=2.1",
     ],
     extras_require={
@@ -109,6 +108,7 @@ setup(
             "pytest-timeout>=2.3",
             "pytest>=8",
             "pyyaml>=6",
+            "rosbags-image>=0.10",
             "ruff>=0.14",
             "scikit-learn>=1.3",
             "scipy>=1.10",

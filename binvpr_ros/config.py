@@ -61,6 +61,9 @@ class Config:
     backend: str = _parameter("auto", "What runs the model.", choices=BACKENDS)
     threads: int = _parameter(1, "Threads for inference.", low=1, high=64)
     compressed: bool = _parameter(False, "Subscribe to sensor_msgs/CompressedImage instead of Image.")
+    stretch_16_bit: bool = _parameter(
+        False, "Stretch 16-bit grey and Bayer images to their own range; for cameras of 10 to 14 bits."
+    )
 
     keyframe_source: str = _parameter(
         "images",

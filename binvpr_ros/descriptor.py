@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Image -> binary descriptor: decoding, preprocessing, the model's interpreter, bit packing, Hamming distance."""
+"""Image -> binary descriptor: preprocessing, the model's interpreter, bit packing, Hamming distance."""
 
 from __future__ import annotations
 
@@ -10,22 +10,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from binvpr_ros import lce_delegate
+from binvpr_ros.images import Image, as_rgb
+from binvpr_ros.images import resize as resize  # noqa: PLC0414 - until node_benchmark imports it from there
 from binvpr_ros.model_card import ModelCard
-
-Image = NDArray[np.uint8]
-"""uint8, [H,W,3] RGB or [H,W] grey."""
 
 Descriptor = NDArray[np.uint64]
 """uint64, [W]: the packed bits, filled up with zeros to whole words."""
 
 WORD_BITS = 64
-SHRINKS_MUCH = 8
-"""Times in width from which on `resize` takes two steps."""
 
 
 class DescriptorError(RuntimeError):
@@ -180,32 +176,6 @@ class DescriptorNetwork:
         if self.backend.input_dtype == np.float32:
             batch = batch.astype(np.float32) * np.float32(1 / 255)
         return Description(pack(self.backend.run(batch)), contrast)
-
-
-def resize(image: Image, size: tuple[int, int]) -> Image:
-    """Return `image` in another size (width, height): by area where it shrinks, else linearly."""
-    shrinks = image.shape[1] >= size[0] and image.shape[0] >= size[1]
-    if shrinks and image.shape[1] > SHRINKS_MUCH * size[0]:
-        # The width first: OpenCV is twice as fast then, and the values are the same to within 1.
-        image = cv2.resize(image, (size[0], image.shape[0]), interpolation=cv2.INTER_AREA)
-    resized: Image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    return resized
-
-
-def as_rgb(image: Image) -> Image:
-    """Return `image`, where it is grey with its values in three channels, [H,W,3]."""
-    rgb: Image = image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
-    return rgb
-
-
-def decode_image(data: NDArray[np.uint8]) -> Image | None:
-    """Return the bytes of an image file as uint8, [H,W,3] RGB or [H,W] grey; None where they are no image."""
-    try:
-        # The pixels as the camera gave them: a viewer's rotation flag (EXIF) is not the robot's.
-        image = cv2.imdecode(data, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_IGNORE_ORIENTATION) if data.size else None
-    except cv2.error:
-        return None
-    return image if image is None or image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def pack(output: NDArray[Any]) -> Descriptor:

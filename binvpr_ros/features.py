@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from binvpr_ros.descriptor import Image, resize
+from binvpr_ros.images import Image, resize
 
 Points = NDArray[np.float32]
 """float32, [N,2]: x and y."""

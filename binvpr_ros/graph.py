@@ -14,6 +14,8 @@ from binvpr_ros.keyframes import NANOSECONDS, Keyframe
 
 Position = tuple[float, float, float]
 """x, y and z in metres."""
+Orientation = tuple[float, float, float, float]
+"""x, y, z and w of a quaternion."""
 
 MOST_KEYFRAMES = 10_000
 """Latest keyframes that are shown: a message of twice as many points takes a tenth of a second of a processor."""
@@ -22,6 +24,8 @@ MOST_ODOMETRY = 4096
 MOST_WAITING = 256
 LONGEST_GAP = 2 * NANOSECONDS
 """Between two odometry messages, over which a keyframe's position is interpolated."""
+SHORTEST_RESTART = 1 * NANOSECONDS
+"""Time for which odometry must go on from an earlier stamp before it is taken for a bag that starts again."""
 
 
 class Drawing(NamedTuple):
@@ -45,32 +49,51 @@ class Graph:
     """Places keyframes by odometry, and remembers the latest MOST_KEYFRAMES. Its methods may be called from any thread.
 
     A keyframe waits until there is odometry of its time or later; one for which there is none is left out. Odometry of
-    another frame begins anew, since the two cannot be drawn together.
+    another frame begins anew, since the two cannot be drawn together. Odometry that is late or repeated is left out.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._frame = ""
         self._odometry: deque[tuple[int, Position]] = deque(maxlen=MOST_ODOMETRY)
+        self._late: deque[tuple[int, Position]] = deque(maxlen=MOST_ODOMETRY)  # in order, and all before the last above
         self._waiting: deque[_Node] = deque(maxlen=MOST_WAITING)
         self._placed: dict[int, tuple[_Node, Position]] = {}  # by id, oldest first
         self._first_session = 0
         self._changed = False
 
-    def add_odometry(self, stamp: int, frame: str, position: Position) -> None:
-        """Take where the robot was at `stamp` (nanoseconds), in the coordinates of `frame`."""
-        if not all(map(math.isfinite, position)):
+    def add_odometry(self, stamp: int, frame: str, position: Position, orientation: Orientation) -> None:
+        """Take where the robot was at `stamp` (nanoseconds), in the coordinates of `frame`.
+
+        A pose that is not finite, or whose quaternion is zero, is left out: it says that the position is not known.
+        """
+        if not all(map(math.isfinite, (*position, *orientation))) or not any(orientation):
             return
         with self._lock:
             if frame != self._frame:
                 self._forget()
                 self._odometry.clear()
+                self._late.clear()
                 self._frame = frame
-            if self._odometry and stamp < self._odometry[-1][0]:  # a bag that starts again
-                self._odometry.clear()
-                self._waiting.clear()
-            self._odometry.append((stamp, position))
+            if not self._odometry or stamp > self._odometry[-1][0]:
+                self._late.clear()
+                self._odometry.append((stamp, position))
+            elif stamp < self._odometry[-1][0]:
+                self._add_late(stamp, position)
             self._place()
+
+    def _add_late(self, stamp: int, position: Position) -> None:
+        """Take odometry that is late, and begin anew where it goes on from there: the bag has started again."""
+        if self._late and not 0 <= stamp - self._late[-1][0] <= LONGEST_GAP:
+            self._late.clear()
+        if not self._late or stamp > self._late[-1][0]:
+            self._late.append((stamp, position))
+        if stamp - self._late[0][0] >= SHORTEST_RESTART:
+            before = self._odometry[-1][0]
+            # Keyframes that have come since belong to the new run, those that waited at its start do not.
+            new = [node for node in self._waiting if abs(node.stamp - stamp) < abs(node.stamp - before)]
+            self._waiting = deque(new, maxlen=MOST_WAITING)
+            self._odometry, self._late = self._late, deque(maxlen=MOST_ODOMETRY)
 
     def add(self, keyframe: Keyframe, matches: Iterable[Keyframe]) -> None:
         """Take a keyframe, and those whose place it was found to show."""
@@ -109,6 +132,8 @@ class Graph:
 
     def _place(self) -> None:
         """Place the keyframes that no later odometry can place better."""
+        if len(self._late) > 1:  # a new run may have begun, which these keyframes may belong to
+            return
         while self._waiting and self._odometry and self._waiting[0].stamp <= self._odometry[-1][0]:
             node = self._waiting.popleft()
             position = _interpolated(self._odometry, node.stamp)

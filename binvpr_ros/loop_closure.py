@@ -100,6 +100,8 @@ class _Candidate(NamedTuple):
 
 Verify = Callable[[Features, Features, Camera | None], int]
 """Two images' features and their camera -> inliers, as `features.verify` does."""
+Clock = Callable[[], float]
+"""Seconds since any moment, as `time.perf_counter` does."""
 
 
 class _Trial:
@@ -118,6 +120,7 @@ class _Trial:
         scores: NDArray[np.float64],
         distances: NDArray[np.uint32],
         verify: Verify,
+        clock: Clock,
     ) -> None:
         self.query = query
         self.views = views  # [V,W], of the query's descriptor
@@ -127,6 +130,7 @@ class _Trial:
         self.distances = distances  # [K], of the keyframes within the exclusion window too
         self._score_at = scores  # [N+1], by distance
         self._verify = verify
+        self._clock = clock
         self._spent = 0.0  # seconds
 
     @cached_property
@@ -141,12 +145,12 @@ class _Trial:
             return reason, NOT_VERIFIED
         if self.query.features is None or self._spent >= self.config.verification_time:
             return Refusal.NOT_VERIFIED, NOT_VERIFIED
-        start = time.perf_counter()
+        start = self._clock()
         features = self.database.features(match)
         if features is None:
             return Refusal.NOT_VERIFIED, NOT_VERIFIED
         inliers = self._verify(self.query.features, features, self._camera)
-        self._spent += time.perf_counter() - start
+        self._spent += self._clock() - start
         return (None if inliers >= self.config.min_inliers else Refusal.FEW_INLIERS), inliers
 
     def _aliasing(self, candidate: _Candidate) -> Refusal | None:
@@ -192,8 +196,8 @@ class LoopCloser:
     LEAST_NEIGHBOUR_SIMILARITY = 0.75  # of a calm drive; a fast one must not make poor matches look good
     MOST_PLACES = 20  # places followed from keyframe to keyframe
 
-    def __init__(self, verify: Verify = verify) -> None:
-        self._verify = verify
+    def __init__(self, verify: Verify = verify, clock: Clock = time.perf_counter) -> None:
+        self._verify, self._clock = verify, clock
         self._neighbour_similarities: deque[float] = deque(maxlen=self.NEIGHBOURS)
         self._previous: list[_Candidate] = []
         self._sequence = SequenceMatcher()
@@ -229,7 +233,9 @@ class LoopCloser:
             return Verdict(refused=[refused])
         self._previous = [self._follow(place, previous, config) for place in places]
 
-        return self._verdict(_Trial(query, database, config, camera, views, scores, distances, self._verify))
+        return self._verdict(
+            _Trial(query, database, config, camera, views, scores, distances, self._verify, self._clock)
+        )
 
     def forget(self) -> None:
         """Start anew, as after a reset: nothing that was matched before confirms anything."""

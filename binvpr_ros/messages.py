@@ -4,11 +4,9 @@
 from __future__ import annotations
 
 import array
-import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Point, Vector3
@@ -18,96 +16,39 @@ from sensor_msgs.msg import Image as ImageMessage
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
-from binvpr_ros.descriptor import Image, decode_image
 from binvpr_ros.features import Camera
 from binvpr_ros.graph import Drawing
+from binvpr_ros.images import Image, ImageError, Stretch, decode_file, decode_pixels
 from binvpr_ros.keyframes import NANOSECONDS
 from binvpr_ros.loop_closure import LoopClosure
-
-
-class ImageMessageError(ValueError):
-    """An image message cannot be used; the message says why."""
 
 
 class CameraInfoError(ValueError):
     """A camera's calibration cannot be used; the message says why."""
 
 
-# Encoding -> channels, and the OpenCV code that makes RGB of it (None: it is RGB or grey already).
-PLAIN_ENCODINGS: dict[str, tuple[int, int | None]] = {
-    "mono8": (1, None),
-    "8UC1": (1, None),
-    "rgb8": (3, None),
-    "bgr8": (3, cv2.COLOR_BGR2RGB),
-    "8UC3": (3, cv2.COLOR_BGR2RGB),
-    "rgba8": (4, cv2.COLOR_RGBA2RGB),
-    "bgra8": (4, cv2.COLOR_BGRA2RGB),
-    "8UC4": (4, cv2.COLOR_BGRA2RGB),
-}
-# Encoding -> bytes a pixel, and what a converter library shall make of it.
-CONVERTED_ENCODINGS: dict[str, tuple[int, str]] = {
-    "mono16": (2, "mono8"),
-    "rgb16": (6, "rgb8"),
-    "bgr16": (6, "rgb8"),
-    "rgba16": (8, "rgb8"),
-    "bgra16": (8, "rgb8"),
-    **{f"bayer_{order}8": (1, "rgb8") for order in ("rggb", "bggr", "gbrg", "grbg")},
-    **{f"bayer_{order}16": (2, "rgb8") for order in ("rggb", "bggr", "gbrg", "grbg")},
-    **dict.fromkeys(("yuv422", "uyvy", "yuv422_yuy2", "yuyv"), (2, "rgb8")),
-}
-# cv_bridge knows these under their older names alone.
-OLDER_NAMES = {"uyvy": "yuv422", "yuyv": "yuv422_yuy2"}
-# Two planes, the second of half the height: neither converter knows them.
-PLANAR_ENCODINGS = {"nv12": cv2.COLOR_YUV2RGB_NV12, "nv21": cv2.COLOR_YUV2RGB_NV21}
+def decode(message: ImageMessage | CompressedImage, stretch: Stretch | None = None) -> Image:
+    """Return an image message of either kind as uint8 [H,W,3] RGB or [H,W] grey; raises ImageError."""
+    if isinstance(message, CompressedImage):
+        return image_from_compressed(message, stretch)
+    return image_from_message(message, stretch)
 
 
-def decode(message: ImageMessage | CompressedImage) -> Image:
-    """Return an image message of either kind as uint8 [H,W,3] RGB or [H,W] grey; raises ImageMessageError."""
-    return image_from_compressed(message) if isinstance(message, CompressedImage) else image_from_message(message)
+def image_from_message(message: ImageMessage, stretch: Stretch | None = None) -> Image:
+    """Return a sensor_msgs/Image as uint8 [H,W,3] RGB or [H,W] grey, as `decode_pixels` does; raises ImageError."""
+    return decode_pixels(
+        message.height, message.width, message.encoding, message.step, message.data, message.is_bigendian, stretch
+    )
 
 
-def image_from_message(message: ImageMessage) -> Image:
-    """Return a sensor_msgs/Image as uint8 [H,W,3] RGB or [H,W] grey; raises ImageMessageError.
-
-    Plain 8-bit encodings are viewed in place, row padding (`step`) included; the others go through cv_bridge or
-    rosbags-image, after their rows were put together without padding, which neither of them expects.
-    """
-    encoding = message.encoding
-    if encoding in PLAIN_ENCODINGS:
-        channels, to_rgb = PLAIN_ENCODINGS[encoding]
-        image = _rows(message, channels).reshape(message.height, message.width, channels)
-        if channels == 1:
-            return image[..., 0]
-        return image if to_rgb is None else cv2.cvtColor(image, to_rgb)
-    if encoding in PLANAR_ENCODINGS:
-        if message.height % 2 or message.width % 2:
-            raise ImageMessageError(f"its size {message.width}x{message.height} is odd, which {encoding} cannot have")
-        planes = _rows(message, 1, rows=message.height * 3 // 2)
-        return cv2.cvtColor(np.ascontiguousarray(planes), PLANAR_ENCODINGS[encoding])
-    if encoding in CONVERTED_ENCODINGS:
-        bytes_per_pixel, target = CONVERTED_ENCODINGS[encoding]
-        rows = np.ascontiguousarray(_rows(message, bytes_per_pixel))
-        tight = ImageMessage(
-            height=message.height,
-            width=message.width,
-            encoding=OLDER_NAMES.get(encoding, encoding),
-            is_bigendian=message.is_bigendian,
-            step=rows.shape[1],
-            data=array.array("B", rows.tobytes()),
-        )
-        return _converter()(tight, target)
-    raise ImageMessageError(f"its encoding {encoding[:40]!r} is not one of {', '.join(supported_encodings())}")
-
-
-def image_from_compressed(message: CompressedImage) -> Image:
-    """Return a sensor_msgs/CompressedImage (jpeg, png) as uint8 [H,W,3] RGB or [H,W] grey; raises ImageMessageError."""
+def image_from_compressed(message: CompressedImage, stretch: Stretch | None = None) -> Image:
+    """Return a sensor_msgs/CompressedImage (jpeg, png) as uint8 [H,W,3] RGB or [H,W] grey; raises ImageError."""
     if "compressedDepth" in message.format:
-        raise ImageMessageError("it holds depth (compressedDepth); subscribe to the colour or grey image")
-    data = np.frombuffer(message.data, np.uint8)
-    image = decode_image(data)
-    if image is None:
-        raise ImageMessageError(f"its {data.size} bytes (format {message.format[:40]!r}) cannot be decoded")
-    return image
+        raise ImageError("it holds depth (compressedDepth); subscribe to the colour or grey image")
+    try:
+        return decode_file(message.data, stretch)
+    except ImageError as error:
+        raise ImageError(f"{error} (its format is {message.format[:40]!r})") from None
 
 
 def message_from_array(image: Image, encoding: str = "") -> ImageMessage:
@@ -118,65 +59,6 @@ def message_from_array(image: Image, encoding: str = "") -> ImageMessage:
         height=height, width=width, encoding=encoding or ("mono8" if image.ndim == 2 else "bgr8"),
         step=data.nbytes // height, data=array.array("B", data.tobytes()),
     )  # fmt: skip
-
-
-def supported_encodings() -> list[str]:
-    """Return the names of all encodings that image_from_message takes."""
-    return [*PLAIN_ENCODINGS, *PLANAR_ENCODINGS, *CONVERTED_ENCODINGS]
-
-
-def _rows(message: ImageMessage, bytes_per_pixel: int, rows: int | None = None) -> NDArray[np.uint8]:
-    """Return the message's pixels as a view [rows, width * bytes_per_pixel] without the padding of `step`."""
-    rows = message.height if rows is None else rows
-    width = message.width * bytes_per_pixel
-    if message.height == 0 or message.width == 0:
-        raise ImageMessageError(f"its size is {message.width}x{message.height}")
-    if message.step < width:
-        raise ImageMessageError(
-            f"its step of {message.step} bytes is less than the {width} of a row of "
-            f"{message.width} {message.encoding} pixels"
-        )
-    if len(message.data) != message.step * rows:
-        raise ImageMessageError(
-            f"it has {len(message.data)} bytes of data instead of {message.step * rows} ({rows} rows of {message.step})"
-        )
-    return np.frombuffer(message.data, np.uint8).reshape(rows, message.step)[:, :width]
-
-
-@functools.cache
-def _converter() -> Callable[[ImageMessage, str], Image]:
-    """Return the converter for the less plain encodings: cv_bridge where it is (ROS from apt), else rosbags-image."""
-    try:
-        from cv_bridge import CvBridge, CvBridgeError
-    except ImportError:
-        return _rosbags_converter()
-    bridge = CvBridge()
-
-    def convert_with_cv_bridge(message: ImageMessage, target: str) -> Image:
-        try:
-            image: Image = bridge.imgmsg_to_cv2(message, target)
-        except (CvBridgeError, cv2.error) as error:
-            raise ImageMessageError(f"cv_bridge cannot convert it ({error})") from None
-        return image
-
-    return convert_with_cv_bridge
-
-
-def _rosbags_converter() -> Callable[[ImageMessage, str], Image]:
-    try:
-        from rosbags.image import ImageError, image_to_cvimage
-    except ImportError:
-        raise ImageMessageError(
-            "its encoding needs a converter; install ros-<distro>-cv-bridge with apt, or rosbags-image with pip"
-        ) from None
-
-    def convert_with_rosbags(message: ImageMessage, target: str) -> Image:
-        try:
-            return np.asarray(image_to_cvimage(message, target), np.uint8)
-        except (ImageError, cv2.error) as error:
-            raise ImageMessageError(f"rosbags-image cannot convert it ({error})") from None
-
-    return convert_with_rosbags
 
 
 LENSES = {"plumb_bob": (0, 4, 5), "rational_polynomial": (0, 8, 12, 14), "equidistant": (4,), "fisheye": (4,)}

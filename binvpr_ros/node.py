@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import difflib
 import functools
 import signal
@@ -40,10 +41,10 @@ from binvpr_ros.database import DatabaseError
 from binvpr_ros.descriptor import DescriptorError
 from binvpr_ros.diagnostics import Statistics, free_bytes, health
 from binvpr_ros.graph import Graph
+from binvpr_ros.images import ImageError, Stretch
 from binvpr_ros.keyframes import NANOSECONDS
 from binvpr_ros.messages import (
     CameraInfoError,
-    ImageMessageError,
     camera_from_info,
     decode,
     from_nanoseconds,
@@ -81,6 +82,7 @@ class BinvprNode(Node):
         config = self._recognizer.config
         self.add_on_set_parameters_callback(self._on_parameters)
         self._statistics = Statistics()
+        self._stretch = Stretch() if config.stretch_16_bit else None
         self._warned: dict[str, float] = {}
 
         self._closures = self.create_publisher(PointCloud2, "loop_closures", EVERY_RESULT)
@@ -205,9 +207,13 @@ class BinvprNode(Node):
             self._warn("camera_info", f"camera_info is not used: {error}")
 
     def _on_odometry(self, message: Odometry) -> None:
-        position = message.pose.pose.position
+        pose = message.pose.pose
+        position, orientation = pose.position, pose.orientation
         self._graph.add_odometry(
-            to_nanoseconds(message.header.stamp), message.header.frame_id, (position.x, position.y, position.z)
+            to_nanoseconds(message.header.stamp),
+            message.header.frame_id,
+            (position.x, position.y, position.z),
+            (orientation.x, orientation.y, orientation.z, orientation.w),
         )
 
     def _on_image(self, message: Image | CompressedImage) -> None:
@@ -260,8 +266,8 @@ class BinvprNode(Node):
         """Recognise the place in one image and publish the result (worker thread); None where it cannot be used."""
         started = time.perf_counter()
         try:
-            recognition = self._recognizer.process(decode(message), to_nanoseconds(message.header.stamp))
-        except ImageMessageError as error:
+            recognition = self._recognizer.process(decode(message, self._stretch), to_nanoseconds(message.header.stamp))
+        except ImageError as error:
             self._skip("image", f"skipped an image: {error}")
             return None
         except StampError as error:
@@ -297,7 +303,8 @@ class BinvprNode(Node):
 
     def _draw(self, message: Image | CompressedImage, recognition: Recognition) -> None:
         """Publish the picture of a keyframe beside its best match (artist's thread)."""
-        picture = self._recognizer.picture(decode(message), recognition)
+        # A copy of the stretch, since the original belongs to the worker's thread, and has followed this image already.
+        picture = self._recognizer.picture(decode(message, copy.copy(self._stretch)), recognition)
         if picture is not None and self.context.ok():
             shown = message_from_array(picture, "rgb8")
             shown.header = message.header

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 
 from binvpr_ros.config import Config
-from binvpr_ros.descriptor import Image, as_rgb, decode_image, resize
 from binvpr_ros.features import Camera, Features, Pairs, Points, inliers, matches
+from binvpr_ros.images import Image, ImageError, as_rgb, decode_file, resize
 from binvpr_ros.keyframes import NANOSECONDS, Keyframe
 from binvpr_ros.loop_closure import LoopClosure, Refused
 
@@ -63,7 +63,10 @@ def thumbnail(image: Image, side: int = THUMBNAIL_SIDE) -> bytes:
 
 def from_thumbnail(data: bytes | None) -> Image | None:
     """Return the image, uint8 [H,W,3] RGB or [H,W] grey, of a thumbnail; None where there is none, or it is damaged."""
-    return None if data is None else decode_image(np.frombuffer(data, np.uint8))
+    try:
+        return None if data is None else decode_file(data)
+    except ImageError:
+        return None
 
 
 def match_picture(

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from binvpr_ros.config import Config, model_path
 from binvpr_ros.database import DatabaseError, KeyframeDatabase
-from binvpr_ros.descriptor import Description, DescriptorNetwork, Image
+from binvpr_ros.descriptor import Description, DescriptorNetwork
 from binvpr_ros.features import Camera, Features, extract
+from binvpr_ros.images import Image
 from binvpr_ros.keyframes import NANOSECONDS, Keyframe, KeyframePolicy
 from binvpr_ros.loop_closure import LoopCloser, Refusal, Refused, Verdict
 from binvpr_ros.pictures import Side, from_thumbnail, match_picture, thumbnail

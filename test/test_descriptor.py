@@ -28,8 +28,8 @@ from binvpr_ros.descriptor import (
     load_backend,
     nearest_view,
     pack,
-    resize,
 )
+from binvpr_ros.images import resize
 from binvpr_ros.model_card import ModelCard, checksum
 
 

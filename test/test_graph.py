@@ -8,6 +8,8 @@ from binvpr_ros.graph import Drawing, Graph
 from binvpr_ros.keyframes import NANOSECONDS, Keyframe
 
 BITS = np.zeros(1, np.uint64)
+AHEAD = (0.0, 0.0, 0.0, 1.0)
+NAN = float("nan")
 
 
 def keyframe(number: int, second: float, session: int = 0) -> Keyframe:
@@ -17,7 +19,7 @@ def keyframe(number: int, second: float, session: int = 0) -> Keyframe:
 def drive(graph: Graph, start: float, stop: float, y: float = 0.0, frame: str = "odom") -> None:
     """Drive along x at one metre a second, with odometry twice a second."""
     for second in np.arange(start, stop + 0.25, 0.5):
-        graph.add_odometry(round(second * NANOSECONDS), frame, (float(second), y, 0.0))
+        graph.add_odometry(round(second * NANOSECONDS), frame, (float(second), y, 0.0), AHEAD)
 
 
 def drawn(graph: Graph) -> Drawing:
@@ -96,12 +98,75 @@ def test_another_frame_begins_anew() -> None:
     assert drawn(graph) == ("map", {0: [(11, 0, 0)]}, [])
 
 
-def test_odometry_that_is_no_number_is_not_drawn() -> None:
+@pytest.mark.parametrize(
+    ("position", "orientation"),
+    [
+        ((NAN, 0.0, 0.0), AHEAD),
+        ((0.0, 0.0, float("inf")), AHEAD),
+        ((0.0, 0.0, 0.0), (0.0, 0.0, NAN, 1.0)),
+        ((0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 0.0)),
+    ],
+)
+@pytest.mark.parametrize(("stamp", "frame"), [(1, "odom"), (0, "odom"), (5, "odom"), (0, "")])
+def test_odometry_that_is_no_pose_is_left_out(
+    position: tuple[float, float, float], orientation: tuple[float, float, float, float], stamp: int, frame: str
+) -> None:
     graph = Graph()
-    for second, x in enumerate((0.0, float("nan"), 2.0)):
-        graph.add_odometry(second * NANOSECONDS, "odom", (x, 0.0, 0.0))
+    graph.add_odometry(0, "odom", (4.0, 0.0, 0.0), AHEAD)
+    graph.add_odometry(stamp * NANOSECONDS, frame, position, orientation)
+    graph.add_odometry(2 * NANOSECONDS, "odom", (6.0, 0.0, 0.0), AHEAD)
     graph.add(keyframe(0, 1), [])
-    assert drawn(graph).routes == {0: [(1, 0, 0)]}
+    assert drawn(graph) == ("odom", {0: [(5, 0, 0)]}, [])
+
+
+def test_the_origin_is_a_pose() -> None:
+    graph = Graph()
+    graph.add_odometry(NANOSECONDS, "odom", (0.0, 0.0, 0.0), AHEAD)
+    graph.add(keyframe(0, 1), [])
+    assert drawn(graph).routes == {0: [(0, 0, 0)]}
+
+
+@pytest.mark.parametrize("late", [[9.9], [0.0], [9.2, 9.4, 9.6], [3.0, 1.0, 5.0, 5.5], [10.0], [10.0, 10.0]])
+def test_odometry_that_is_late_or_repeated_costs_only_itself(late: list[float]) -> None:
+    graph = Graph()
+    drive(graph, 0, 10)
+    graph.add(keyframe(0, 10.25), [])
+    for second in late:
+        drive(graph, second, second, y=9.0)
+    graph.add(keyframe(1, 8.25), [])
+    drive(graph, 10.5, 12)
+    graph.add(keyframe(2, 11), [])
+    assert drawn(graph).routes == {0: [(10.25, 0, 0), (8.25, 0, 0), (11, 0, 0)]}
+
+
+@pytest.mark.parametrize("late", [5.0, 9.9, 10.0])
+def test_keyframes_do_not_wait_for_more_after_odometry_that_is_late(late: float) -> None:
+    graph = Graph()
+    drive(graph, 0, 10)
+    drive(graph, late, late, y=9.0)
+    graph.add(keyframe(0, 5.25), [])
+    assert drawn(graph).routes == {0: [(5.25, 0, 0)]}
+
+
+@pytest.mark.parametrize("start", [0.0, 8.0])
+def test_a_keyframe_at_the_start_of_a_bag_that_starts_again_is_placed_by_the_new_odometry(start: float) -> None:
+    graph = Graph()
+    drive(graph, 0, 10)
+    graph.add(keyframe(0, 10.2), [])
+    drive(graph, start, start + 0.5, y=1.0)
+    graph.add(keyframe(1, start + 0.25, session=1), [])
+    assert graph.changes() is None
+    drive(graph, start + 0.5, start + 4, y=1.0)
+    assert drawn(graph).routes == {1: [(start + 0.25, 1, 0)]}
+
+
+def test_a_bag_that_starts_again_twice() -> None:
+    graph = Graph()
+    drive(graph, 0, 10)
+    drive(graph, 1, 1.5, y=1.0)
+    drive(graph, 0, 5, y=2.0)
+    graph.add(keyframe(0, 2), [])
+    assert drawn(graph).routes == {0: [(2, 2, 0)]}
 
 
 def test_of_a_long_drive_the_latest_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:

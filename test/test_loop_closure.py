@@ -330,7 +330,9 @@ class PlainLoopCloser(LoopCloser):
         scores = (similarities - of_others) / (of_neighbours - of_others)
         all_bits = query.descriptor.size * 64
         by_distance = (1.0 - 2.0 * np.arange(all_bits + 1) / all_bits - of_others) / (of_neighbours - of_others)
-        trial = _Trial(query, database, config, None, query.descriptor[None], by_distance, distances, self._verify)
+        trial = _Trial(
+            query, database, config, None, query.descriptor[None], by_distance, distances, self._verify, self._clock
+        )
         scores[~outside] = -np.inf
         places = self._sorted_places(scores, query, database, config)
         if not places:

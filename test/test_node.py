@@ -163,6 +163,29 @@ def test_darkness_is_noticed(start: Callable[..., Robot]) -> None:
     assert robot.count("refused_featureless") == robot.count("images_processed") > 0
 
 
+def test_places_are_recognised_in_12_bits_where_these_are_stretched(
+    start: Callable[..., Robot], world_images: list[NDArray[np.uint8]]
+) -> None:
+    robot = start(*EAGER, "-p", "thumbnails:=true", "-p", "stretch_16_bit:=true")
+    shown: list[Image] = []
+    robot.node.create_subscription(Image, "/binvpr/match_image", shown.append, EVERY_RESULT)
+    stamp = 0
+    for second, images in ((100, world_images[:20]), (112, world_images[30:36]), (122, world_images[4:12])):
+        for number, image in enumerate(images):
+            stamp = second * 10**9 + number * 200_000_000
+            height, width = image.shape[:2]
+            values = image[..., 1].astype("<u2") * 16
+            robot.send(
+                Image(height=height, width=width, encoding="mono16", step=2 * width, data=values.tobytes()), stamp
+            )
+            robot.wait(lambda: robot.newest_keyframe() == stamp, "the image is a keyframe")  # noqa: B023 - called at once
+    robot.wait(lambda: bool(shown) and to_nanoseconds(shown[-1].header.stamp) == stamp, "the last one is shown")
+    assert robot.listener.closures
+    rows = image_from_message(shown[-1])[TITLE_HEIGHT:-LABEL_HEIGHT].astype(int)
+    assert np.median(np.abs(rows[:, : PANEL[0]] - rows[:, PANEL[0] + GAP :])) < 10
+    assert not robot.set("stretch_16_bit", False).successful
+
+
 def test_unusable_images_are_skipped_with_one_warning_and_harm_nothing(
     start: Callable[..., Robot], world_images: list[NDArray[np.uint8]]
 ) -> None:

@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from binvpr_ros.config import Config
-from binvpr_ros.descriptor import decode_image
 from binvpr_ros.evaluation.world import World, drive
+from binvpr_ros.images import decode_file
 from binvpr_ros.keyframes import NANOSECONDS
 from binvpr_ros.loop_closure import NOT_VERIFIED, LoopClosure, Refusal
 from binvpr_ros.recognizer import PlaceRecognizer, Recognition, StampError
@@ -74,8 +74,7 @@ def test_keyframes_have_thumbnails_where_they_are_asked_for(world_images: list[I
     kept = recognizer.database.thumbnail(recognition.keyframe)
     if thumbnails:
         assert kept is not None
-        shown = decode_image(np.frombuffer(kept, np.uint8))
-        assert shown is not None
+        shown = decode_file(kept)
         assert shown.shape == (120, 160, 3)
         difference = shown.astype(int) - cv2.resize(world_images[0], (160, 120), interpolation=cv2.INTER_AREA)
         assert np.abs(difference.mean(axis=(0, 1))).max() < 1  # its colours are in order

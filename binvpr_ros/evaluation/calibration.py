@@ -1,14 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Thresholds from a drive instead of from a guess: the highest recall at which no closure is false."""
+"""Thresholds from drives instead of from a guess: the highest recall at which no closure joins places apart.
+
+A setting is never scored on what it was chosen on: each place is left out in turn, a setting chosen on all others, and
+scored on that one. Of one place alone each half of the revisits is left out in turn.
+"""
 
 from __future__ import annotations
 
 import itertools
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
+from rich import box
+from rich.markup import escape
+from rich.table import Table
 from tqdm import tqdm
 
 from binvpr_ros.config import Config
@@ -21,20 +31,53 @@ MATCHED_WITH = ("exclusion_time", "shift_cells", "sequence_keyframes")
 """Parameters on which depends what setting is found."""
 
 
+class Setting(NamedTuple):
+    """Values of the parameters of the node that are chosen, in the order in which the stricter one of two is taken."""
+
+    min_inliers: int
+    min_score: float
+
+    def __str__(self) -> str:
+        return f"min_score {self.min_score:g}, min_inliers {self.min_inliers}"
+
+
+class Part(NamedTuple):
+    """A drive, or a stretch of one, with what each setting gives there."""
+
+    name: str
+    fold: str  # parts of one fold are left out together
+    stages: dict[Setting, ClosureStage]
+
+
 @dataclass(frozen=True)
 class Calibration:
-    """The setting for which the first half of the revisits of a drive gave the highest recall at a precision of 1."""
+    """The setting that was chosen on all parts, and for each part the one that was chosen without its fold.
 
-    min_score: float
-    min_inliers: int
-    first_half: ClosureStage  # with that setting
-    second_half: ClosureStage
-    config: Config  # with which the drive was matched
+    The latter is None where no setting closes loops of the others without joining places apart.
+    """
 
-    @property
-    def parameters(self) -> dict[str, float | int]:
-        """The parameters of the node that were found, by name."""
-        return {"min_score": self.min_score, "min_inliers": self.min_inliers}
+    setting: Setting
+    parts: list[Part]
+    held_out: list[Setting | None]
+    config: Config  # with which the drives were matched
+
+    def table(self, method: str) -> Table:
+        """Return the figures of each part with the setting chosen without it, and with the one chosen on all."""
+        table = Table(
+            title=f"{escape(method)}: leave one place out", title_justify="left", title_style="bold",
+            caption=f"in brackets: with the result, {self.setting}", caption_justify="left", box=box.SIMPLE_HEAD,
+            padding=(0, 1, 0, 0), show_edge=False,
+        )  # fmt: skip
+        table.add_column("drive", overflow="fold")
+        for heading in ("score", "inliers", "same", "near", "apart", "recall"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        for part, setting in zip(self.parts, self.held_out, strict=True):
+            result = _figures(part.stages[self.setting])
+            chosen = _figures(part.stages[setting]) if setting else ["-"] * len(result)
+            names = [f"{setting.min_score:g}", str(setting.min_inliers)] if setting else ["-", "-"]
+            cells = [f"{one} ({other})" for one, other in zip(chosen, result, strict=True)]
+            table.add_row(escape(part.name), *names, *cells)
+        return table
 
     def write(self, file: Path, comments: list[str], model: Path | None = None) -> None:
         """Write the setting as a params file of ROS, under `comments`, with that for which alone it is good.
@@ -42,43 +85,82 @@ class Calibration:
         `model` is the model file, where it is not the packaged one.
         """
         lines = [f"# {comment}" for comment in comments] + ["/**:", "  ros__parameters:"]
-        parameters = {**self.parameters, **{name: getattr(self.config, name) for name in MATCHED_WITH}}
+        parameters = {
+            "min_score": self.setting.min_score,
+            "min_inliers": self.setting.min_inliers,
+            **{name: getattr(self.config, name) for name in MATCHED_WITH},
+        }
         if model is not None:
             parameters["model"] = json.dumps(str(model.absolute()))  # which YAML takes for what it is
         lines += [f"    {name}: {value}" for name, value in parameters.items()]
         file.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
+    def sentences(self) -> list[str]:
+        """Return a line for each part: what the setting chosen without it gave."""
+        return [
+            f"{part.name}, held out: {setting or 'no setting'}"
+            + (f", {sentence(part.stages[setting])}" if setting else "")
+            for part, setting in zip(self.parts, self.held_out, strict=True)
+        ]
 
-def calibrate(drive: Drive) -> Calibration | None:
-    """Try every setting on `drive`; where two are equally good the stricter one is taken.
 
-    None where no setting closes a loop without a false one.
-
-    The drive is cut where half of its revisits lie before. Each keyframe is matched against all that came before it, as
-    on a robot; the setting is found on the closures of the first half of the revisits, and only scored on the second.
-    """
-    best: tuple[tuple[float, int, float], ClosureStage, ClosureStage] | None = None
-    settings = list(itertools.product(MIN_SCORES, MIN_INLIERS))
-    for min_score, min_inliers in tqdm(settings, desc="settings", leave=False, file=sys.stderr):
-        stage = drive.through(drive.config.replace(min_score=min_score, min_inliers=min_inliers))
-        if not len(stage.revisits):
-            break
-        first, second = stage.halves()
-        if first.precision != 1.0 or not first.recall:
-            continue
-        rank = (first.recall, min_inliers, min_score)
-        if best is None or rank > best[0]:
-            best = rank, first, second
-    if best is None:
+def calibrate(drives: Sequence[Drive]) -> Calibration | None:
+    """Try every setting on the drives; None where none closes a loop without joining places apart."""
+    settings = [Setting(*pair) for pair in itertools.product(MIN_INLIERS, MIN_SCORES)]
+    parts: list[Part] = []
+    with tqdm(total=len(settings) * len(drives), desc="settings", leave=False, file=sys.stderr) as bar:
+        for drive in drives:
+            stages = {}
+            for setting in settings:
+                stages[setting] = drive.through(drive.config.replace(**setting._asdict()))
+                bar.update()
+            parts.append(Part(drive.sequence.name, drive.sequence.place, stages))
+    if len({part.fold for part in parts}) == 1:
+        parts = [half for part in parts for half in _halves(part)]
+    chosen = choose(parts)
+    if chosen is None:
         return None
-    (_, min_inliers, min_score), first, second = best
-    return Calibration(min_score, min_inliers, first, second, drive.config)
+    held_out = [choose([other for other in parts if other.fold != part.fold]) for part in parts]
+    return Calibration(chosen, parts, held_out, drives[0].config)
 
 
-def sentence(what: str, stage: ClosureStage) -> str:
+def choose(parts: Sequence[Part]) -> Setting | None:
+    """Return the setting of the highest mean recall at which no closure of any part joins places apart.
+
+    Of two that are equally good the stricter one; None where there is none with any recall.
+    """
+    best: tuple[float, Setting] | None = None
+    for setting in parts[0].stages if parts else ():
+        stages = [part.stages[setting] for part in parts]
+        recalls = [stage.recall for stage in stages if stage.recall is not None]
+        if any(stage.apart.any() for stage in stages) or not any(recalls):
+            continue
+        rank = float(np.mean(recalls)), setting
+        if best is None or rank > best:
+            best = rank
+    return best[1] if best else None
+
+
+def _halves(part: Part) -> list[Part]:
+    """Return a drive as two parts, cut where half of its revisits lie before."""
+    first = next(iter(part.stages.values()))
+    revisits = first.revisits
+    border = int(revisits[len(revisits) // 2]) if len(revisits) else 0
+    end = sys.maxsize
+    return [
+        Part(f"{part.name}, {name}", name, {key: stage.between(*span) for key, stage in part.stages.items()})
+        for name, span in (("first half", (0, border)), ("second half", (border, end)))
+    ]
+
+
+def _figures(stage: ClosureStage) -> list[str]:
+    figures = stage.figures()
+    recall = figures["closure_recall"]
+    counts = [str(figures[name]) for name in ("closures_same", "closures_near", "closures_apart")]
+    return [*counts, "-" if recall is None else f"{recall:.3f}"]
+
+
+def sentence(stage: ClosureStage) -> str:
     """Say in one line what a stage gave."""
-    shares = ["-" if share is None else f"{share:.3f}" for share in (stage.precision, stage.recall)]
-    return (
-        f"{what}: {len(stage.true)} closures, {stage.true.sum()} true (precision {shares[0]}); "
-        f"{len(stage.revisits)} revisits (recall {shares[1]})"
-    )
+    same, near, apart, recall = _figures(stage)
+    return f"closures {same} same, {near} near, {apart} apart; recall {recall} of {len(stage.revisits)} revisits"

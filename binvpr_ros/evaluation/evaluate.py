@@ -14,15 +14,18 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from rich.console import Console
 from tqdm import tqdm
 
 from binvpr_ros.config import Config, ConfigError, model_path
 from binvpr_ros.descriptor import DescriptorError
 from binvpr_ros.evaluation import plots, report
 from binvpr_ros.evaluation.baselines import BASELINES
+from binvpr_ros.evaluation.baselines.loop_detector import LoopDetector
 from binvpr_ros.evaluation.calibration import calibrate
-from binvpr_ros.evaluation.calibration import sentence as calibration_sentence
-from binvpr_ros.evaluation.datasets import Dataset, DatasetError, Options, PosedSequence, find_datasets, open_dataset
+from binvpr_ros.evaluation.closure_stage import Drive
+from binvpr_ros.evaluation.datasets import Dataset, DatasetError, ImageSequence, Options, find_datasets, open_dataset
+from binvpr_ros.evaluation.datasets.dataset import CAMERA_AXES
 from binvpr_ros.evaluation.datasets.folders import FolderPair
 from binvpr_ros.evaluation.datasets.rendered import RenderedBuilding
 from binvpr_ros.evaluation.measurement import Comparison
@@ -31,13 +34,16 @@ from binvpr_ros.evaluation.methods import (
     BinaryNetwork,
     Method,
     MethodError,
-    Similarities,
     load_model,
     read_similarities,
 )
+from binvpr_ros.evaluation.negatives import Negatives, run_negatives
 from binvpr_ros.evaluation.report import Result
+from binvpr_ros.evaluation.similarities import Similarities
 from binvpr_ros.model_card import ModelCardError
 
+DETECTORS = {LoopDetector.name: LoopDetector}
+"""Programs that close loops of a drive by themselves, by name: `--baseline` takes them too."""
 SEQUENCE_LENGTH = 10
 """Images in a row that `--all` matches, as SeqSLAM does."""
 
@@ -51,6 +57,7 @@ class Evaluation:
 
     def __init__(self, choices: argparse.Namespace) -> None:
         self.results: list[Result] = []
+        self.negatives: list[Negatives] = []
         self.left_out = 0
         self.calibrates = choices.calibrate is not None
         self._choices = choices
@@ -63,91 +70,108 @@ class Evaluation:
         if first is None:
             return
         matrices = self._matrices(first)
-        methods = self._methods() if not choices.similarities or choices.model or choices.baseline else []
+        only_matrices = choices.similarities and not (choices.model or choices.baseline)
+        methods, detectors = ([], []) if only_matrices else self._methods()
         if choices.plots:
             choices.plots.mkdir(parents=True, exist_ok=True)
+        drives: dict[str, list[Drive]] = {}
         for dataset in itertools.chain([first], datasets):
-            with self._leaving_out(f"recall on {dataset.name}"):
-                if not dataset.truth.any():
-                    raise DatasetError(
-                        "no query has a true match (in a drive: nothing older than --exclude-seconds shows the same "
-                        "place); drive there again"
-                    )
+            self._say_what_is_missing(dataset)
             comparison = Comparison(dataset, choices.seqslam, choices.plots, choices.sequence_keyframes)
             for method in methods:
                 with self._leaving_out(f"{method.name} on {dataset.name}"):
                     comparison.measure(method)
+                    if isinstance(method, BinaryNetwork) and method.name in comparison.drives:
+                        drives.setdefault(method.name, []).append(comparison.drives[method.name])
+            for detector in detectors:
+                with self._leaving_out(f"{detector.name} on {dataset.name}"):
+                    comparison.detect(detector)
             for name, similarities in matrices:
                 comparison.add(name, similarities)
             comparison.finish()
             self.results += comparison.results
             self._write()
+        self.negatives = [run_negatives(name, some) for name, some in drives.items() if len(some) > 1]
+        self._write()
+
+    def _say_what_is_missing(self, dataset: Dataset) -> None:
+        """Say what of a data set was left out, and what of it cannot be measured."""
+        if dataset.left_out:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in dataset.left_out.items())
+            tqdm.write(f"evaluate: images of {dataset.name} left out: {reasons}", file=sys.stderr)
+        if dataset.truth.answerable.any():
+            return
+        if isinstance(dataset, ImageSequence) and dataset.candidates.any():
+            tqdm.write(
+                f"evaluate: {dataset.name} comes back to no place: it is a negative test, and every closure is false",
+                file=sys.stderr,
+            )
+            return
+        with self._leaving_out(f"recall on {dataset.name}"):
+            if isinstance(dataset, ImageSequence):
+                raise DatasetError("the drive is shorter than --exclude-seconds; drive for longer, or exclude less")
+            raise DatasetError("no query has a true reference; check the ground truth")
 
     def calibrate(self) -> None:
-        """Write the params file with which a drive has the highest recall at 100% precision, and say how it was scored.
+        """Write the params file with which drives have the highest recall at 100% precision, and say how it was scored.
 
         Raises DatasetError and MethodError where there is no drive with revisits, or no network.
         """
         choices = self._choices
-        dataset = next(self._datasets(), None)
-        if not isinstance(dataset, PosedSequence) or not dataset.truth.any():
-            name = dataset.name if dataset else choices.dataset
-            raise DatasetError(f"{name} is no drive with poses that comes back to a place; name one to calibrate on")
-        methods = self._methods()
+        sequences = [dataset for dataset in self._datasets() if isinstance(dataset, ImageSequence)]
+        if not any(sequence.truth.answerable.any() for sequence in sequences):
+            names = ", ".join(sequence.name for sequence in sequences) or "what is named"
+            raise DatasetError(f"{names} is no drive that comes back to a place; name one to calibrate on")
+        methods, _ = self._methods()
         if not methods or not isinstance(methods[0], BinaryNetwork):
             raise MethodError("--calibrate needs a model with its card before any baseline; name one")
-        comparison = Comparison(dataset)
+        comparisons = [Comparison(sequence) for sequence in sequences]
         for method in methods:
-            comparison.measure(method)
-            drive = comparison.drives[method.name]
-            drive.config = drive.config.replace(sequence_keyframes=choices.sequence_keyframes)
-            found = calibrate(drive)
+            drives = []
+            for comparison in comparisons:
+                comparison.measure(method)
+                drives.append(comparison.drives[method.name])
+                drives[-1].config = drives[-1].config.replace(sequence_keyframes=choices.sequence_keyframes)
+            found = calibrate(drives)
             if found is None:
-                sentence = f"with {method.name} no setting closes loops of {dataset.name} without a false one"
+                sentence = f"with {method.name} no setting closes loops of these drives without a false one"
                 if method is methods[0]:
                     raise DatasetError(f"{sentence}; drive for longer")
                 print(sentence)
                 continue
-            setting = ", ".join(f"{name} {value}" for name, value in found.parameters.items())
-            lines = [
-                f"{method.name}: the highest recall without a false closure has {setting}",
-                calibration_sentence(f"{dataset.name}, first half, on which that was found", found.first_half),
-                calibration_sentence(f"{dataset.name}, second half", found.second_half),
-            ]
-            if not isinstance(dataset, RenderedBuilding) and isinstance(method, BinaryNetwork):
-                rendered = Comparison(RenderedBuilding.make(Options()))
-                rendered.measure(method)
-                stage = rendered.drives[method.name].through(found.config.replace(**found.parameters))
-                lines.append(calibration_sentence("rendered building", stage))
-            print("\n  ".join(lines))
+            Console().print(found.table(method.name))
             if method is methods[0]:
                 model = choices.model[0] if choices.model else None
-                found.write(choices.calibrate, [shlex.join(["evaluate", *sys.argv[1:]]), *lines], model)
+                lines = [shlex.join(["evaluate", *sys.argv[1:]]), f"{method.name}: {found.setting}", *found.sentences()]
+                found.write(choices.calibrate, lines, model)
 
     def _datasets(self) -> Iterator[Dataset]:
         """Yield the data sets one at a time, by distinct names; without any choice the rendered building."""
         choices = self._choices
         options = Options(
             queries=choices.queries, references=choices.references, tolerance=choices.tolerance, radius=choices.radius,
-            angle=choices.angle, exclude_seconds=choices.exclude_seconds, image_topic=choices.image_topic,
-            pose_topic=choices.pose_topic,
+            angle=choices.angle, apart_radii=choices.apart_radii, apart_angle=choices.apart_angle,
+            exclude_seconds=choices.exclude_seconds, rate=choices.rate, camera_axis=choices.camera_axis,
+            camera=choices.camera, image_topic=choices.image_topic, pose_topic=choices.pose_topic,
         )  # fmt: skip
-        if choices.all:
-            paths = find_datasets(choices.all)
-            if not paths:
-                raise DatasetError(f"{choices.all} holds no data set; name a folder that does")
+        paths = find_datasets(choices.all) if choices.all else list(dict.fromkeys(choices.dataset))
+        if choices.all and not paths:
+            raise DatasetError(f"{choices.all} holds no data set; name a folder that does")
+        if len(paths) == 1:
+            yield open_dataset(paths[0], options).readable()
+        elif paths:
             for path, name in zip(paths, distinct([path.name for path in paths], paths), strict=True):
                 with self._leaving_out(str(path)):
-                    yield dataclasses.replace(open_dataset(path, options), name=name)
-        elif choices.dataset:
-            yield open_dataset(choices.dataset, options)
+                    dataset = open_dataset(path, options).readable()
+                    yield dataset if name == path.name else dataclasses.replace(dataset, name=name)
         elif choices.ground_truth:
-            yield FolderPair.from_parts(Path(choices.queries), Path(choices.references), choices.ground_truth)
+            parts = Path(choices.queries), Path(choices.references), choices.ground_truth
+            yield FolderPair.from_parts(*parts).readable()
         else:
             yield RenderedBuilding.make(options)
 
-    def _methods(self) -> list[Method]:
-        """Return the models and baselines, by distinct names; without any choice the packaged model.
+    def _methods(self) -> tuple[list[Method], list[type[LoopDetector]]]:
+        """Return models and baselines, by distinct names, and detectors; without any choice the packaged model.
 
         Calibration needs a network in any case.
         """
@@ -157,16 +181,17 @@ class Evaluation:
             models = [model_path(Config())]
             if choices.all:
                 models += sorted(choices.all.rglob("*.tflite"))
-                baselines = list(BASELINES)
+                baselines = [*BASELINES, *DETECTORS]
         methods: list[Method] = []
         for model, name in zip(models, distinct([model.stem for model in models], models), strict=True):
             with self._leaving_out(str(model)):
                 methods.append(load_model(model, choices.threads, choices.shift_cells))
                 methods[-1].name = name
         for baseline in baselines:
-            with self._leaving_out(baseline, counted=bool(choices.baseline)):
-                methods.append(BASELINES[baseline]())
-        return methods
+            if baseline in BASELINES:
+                with self._leaving_out(baseline, counted=bool(choices.baseline)):
+                    methods.append(BASELINES[baseline]())
+        return methods, [DETECTORS[baseline] for baseline in baselines if baseline in DETECTORS]
 
     def _matrices(self, dataset: Dataset) -> list[tuple[str, Similarities]]:
         """Return the similarities that other programs wrote, by distinct names; raises DatasetError."""
@@ -174,7 +199,7 @@ class Evaluation:
         files = list(dict.fromkeys(self._choices.similarities))
         names = [file.parent.name if file.name == VPR_BENCH_MATCHES else file.stem for file in files]
         for file, name in zip(files, distinct(names, files), strict=True):
-            similarities = read_similarities(file)
+            similarities: Similarities = read_similarities(file)
             if similarities.shape != dataset.truth.shape:
                 raise DatasetError(
                     f"{file} holds {similarities.shape} similarities, {dataset.name} has {dataset.truth.shape} queries "
@@ -199,10 +224,12 @@ class Evaluation:
         if choices.plots and (points := report.times_and_recalls(self.results)):
             plots.recall_over_time(choices.plots / "recall_over_time.png", points)
         if choices.json and self.results:
-            choices.json.write_text(json.dumps(report.as_json(self.results), indent=2) + "\n", encoding="utf-8")
+            choices.json.write_text(
+                json.dumps(report.as_json(self.results, self.negatives), indent=2) + "\n", encoding="utf-8"
+            )
         if choices.markdown and self.results:
             command = shlex.join(["evaluate", *sys.argv[1:]])
-            choices.markdown.write_text(report.markdown(self.results, command), encoding="utf-8")
+            choices.markdown.write_text(report.markdown(self.results, command, self.negatives), encoding="utf-8")
 
 
 def distinct(names: Sequence[str], paths: Sequence[Path]) -> list[str]:
@@ -220,7 +247,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     """Return the command line's choices."""
     parser = argparse.ArgumentParser(prog="evaluate", description=__doc__)
     data = parser.add_argument_group("data set (default: a rendered building)")
-    data.add_argument("--dataset", "--sequence", type=Path, metavar="PATH", help="folder or bag, of any known layout")
+    data.add_argument(
+        "--dataset", "--sequence", type=Path, action="append", default=[], metavar="PATH",
+        help="folder or bag, of any known layout; may be given again",
+    )  # fmt: skip
     data.add_argument("--queries", default="", metavar="DIR", help="folder of queries (of --dataset: its name)")
     data.add_argument("--references", default="", metavar="DIR", help="folder of references (likewise)")
     data.add_argument("--ground-truth", type=Path, metavar="CSV", help="for --queries and --references")
@@ -233,6 +263,26 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )  # fmt: skip
     data.add_argument("--radius", type=float, metavar="M", help="metres that are one place (default: by layout)")
     data.add_argument("--angle", type=float, metavar="DEG", help="degrees that are one view (default: by layout)")
+    data.add_argument(
+        "--apart-radii", type=float, default=Options.apart_radii, metavar="N",
+        help="radii beyond which two images show different places (default %(default)s)",
+    )  # fmt: skip
+    data.add_argument(
+        "--apart-angle", type=float, default=Options.apart_angle, metavar="DEG",
+        help="degrees between the optical axes, likewise (default %(default)s)",
+    )  # fmt: skip
+    data.add_argument(
+        "--camera-axis", choices=CAMERA_AXES, default="",
+        help="along which the camera looks in the frame of the poses: z (optical frame), -z (OpenGL), x (ROS body); "
+        "default: as the layout says, for bags not known",
+    )  # fmt: skip
+    data.add_argument(
+        "--camera", type=Path, metavar="YAML", help="calibration of a drive's camera, as camera_calibration writes it"
+    )
+    data.add_argument(
+        "--rate", type=float, default=Options.rate, metavar="HZ",
+        help="images a second, in a drive without stamps (default %(default)s)",
+    )  # fmt: skip
     data.add_argument(
         "--exclude-seconds", type=float, default=Options.exclude_seconds, metavar="S",
         help="in a drive, match nothing that is younger (default %(default)s)",
@@ -249,7 +299,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         help="model file; may be given again",
     )
     methods.add_argument(
-        "--baseline", choices=BASELINES, action="append", default=[], help="classical method; may be given again"
+        "--baseline",
+        choices=[*BASELINES, *DETECTORS],
+        action="append",
+        default=[],
+        help="classical method, or a whole loop detector (dbow2, on drives); may be given again",
     )
     methods.add_argument(
         "--similarities", type=Path, action="append", default=[], metavar="NPY",
@@ -274,7 +328,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     output.add_argument("--markdown", type=Path, metavar="FILE", help="write one table (--all: evaluation.md)")
     output.add_argument(
         "--calibrate", type=Path, metavar="YAML",
-        help="write a params file: the min_score and min_inliers with the highest recall at 100%% precision on a drive",
+        help="write a params file: the min_score and min_inliers with the highest recall at 100%% precision on drives",
     )  # fmt: skip
     output.add_argument("--plots", type=Path, metavar="DIR", help="draw pictures into this folder")
     choices = parser.parse_args(arguments)
@@ -287,7 +341,8 @@ def _check(parser: argparse.ArgumentParser, choices: argparse.Namespace) -> None
     folders = [bool(choices.queries), bool(choices.references)]
     wrong = (
         (choices.all and choices.dataset, "--all and --dataset exclude each other; name one of them"),
-        (choices.all and choices.similarities, "--similarities are of one data set; leave out --all"),
+        ((choices.all or len(choices.dataset) > 1) and choices.similarities, "--similarities are of one data set; name "
+         "one"),
         (choices.ground_truth and (choices.all or choices.dataset), "--ground-truth is for --queries and --references"),
         (choices.ground_truth and not all(folders), "--ground-truth needs --queries and --references"),
         (any(folders) and not (choices.ground_truth or choices.dataset), "--queries and --references need "
@@ -295,8 +350,10 @@ def _check(parser: argparse.ArgumentParser, choices: argparse.Namespace) -> None
         (choices.plots and choices.plots.exists() and not choices.plots.is_dir(), "--plots must name a folder"),
         *((file and (file.is_dir() or not file.absolute().parent.is_dir()), f"{file} is a folder, or in none")
           for file in (choices.json, choices.markdown, choices.calibrate)),
-        (choices.calibrate and (choices.all or choices.similarities or choices.ground_truth), "--calibrate takes one "
-         "drive, by --dataset or --sequence, and measures nothing else"),
+        (choices.all and (choices.camera or choices.camera_axis), "--camera and --camera-axis are of one drive; name "
+         "it by --dataset"),
+        (choices.calibrate and (choices.similarities or choices.ground_truth), "--calibrate takes drives, by --all, "
+         "--dataset or --sequence"),
         (choices.calibrate and (choices.json or choices.markdown or choices.plots or choices.seqslam), "--calibrate "
          "writes a params file alone; leave out --json, --markdown, --plots and --seqslam"),
     )  # fmt: skip
@@ -306,15 +363,16 @@ def _check(parser: argparse.ArgumentParser, choices: argparse.Namespace) -> None
     bounds: dict[str, tuple[float, float]] = {
         "exclude_seconds": (0, Config.bounds("exclusion_time")[1]), "threads": Config.bounds("threads"),
         "sequence_keyframes": Config.bounds("sequence_keyframes"), "shift_cells": Config.bounds("shift_cells"),
+        "rate": (1e-3, 1e3), "apart_radii": (1, sys.maxsize),
     }  # fmt: skip
-    for name in ("tolerance", "radius", "angle", "seqslam", *bounds):
+    for name in ("tolerance", "radius", "angle", "apart_radii", "apart_angle", "rate", "seqslam", *bounds):
         value, (low, high) = getattr(choices, name), bounds.get(name, (0, sys.maxsize))
         if value is not None and not low <= value <= high:
             limits = f"at least {low}" if high == sys.maxsize else f"between {low} and {high}"
             parser.error(f"--{name.replace('_', '-')} must be {limits}, not {value}")
     if choices.seqslam is None:
         choices.seqslam = SEQUENCE_LENGTH if choices.all else 0
-    if choices.all:
+    if choices.all and not choices.calibrate:
         choices.markdown = choices.markdown or Path("evaluation.md")
 
 
@@ -334,7 +392,7 @@ def main() -> int:
         print("evaluate: interrupted", file=sys.stderr)
         status = 1
     if not evaluation.calibrates:
-        report.print_tables(evaluation.results)
+        report.print_tables(evaluation.results, evaluation.negatives)
     return status or int(evaluation.left_out > 0)
 
 

@@ -15,13 +15,20 @@ from tqdm import tqdm
 
 from binvpr_ros.descriptor import Description
 from binvpr_ros.evaluation import plots
-from binvpr_ros.evaluation.closure_stage import ClosureStage, Drive
-from binvpr_ros.evaluation.datasets import Dataset, PosedSequence
+from binvpr_ros.evaluation.baselines.loop_detector import LoopDetector, detect
+from binvpr_ros.evaluation.closure_stage import ClosureStage, Drive, Judged, hold_against_truth
+from binvpr_ros.evaluation.datasets import Dataset, ImageSequence, PosedSequence
 from binvpr_ros.evaluation.datasets.dataset import Images
-from binvpr_ros.evaluation.methods import BinaryNetwork, Method, MethodError, Similarities
+from binvpr_ros.evaluation.datasets.sequences import Relation
+from binvpr_ros.evaluation.local_verification import verified_above_apart
+from binvpr_ros.evaluation.methods import BinaryNetwork, Method, MethodError
 from binvpr_ros.evaluation.metrics import PrecisionRecall, Retrieval
 from binvpr_ros.evaluation.report import Result
-from binvpr_ros.evaluation.sequence_matching import follow_sequences, match_sequences
+from binvpr_ros.evaluation.sequence_matching import FollowedSimilarities, match_sequences
+from binvpr_ros.evaluation.similarities import ComputedSimilarities, Similarities, kept
+
+MOST_DESCRIPTION_BYTES = 3 << 29
+"""1.5 GiB, which the descriptions of all images of a data set may take."""
 
 
 class Comparison:
@@ -49,20 +56,23 @@ class Comparison:
         dataset = self.dataset
         where = f"{method.name} on {dataset.name}"
         method.fit(dataset.references)
-        queries, times = describe(method, dataset.queries, f"{where}: queries")
+        queries, times, described = describe(method, dataset.queries, f"{where}: queries")
         references = queries
         if dataset.references is not dataset.queries:
-            references, more = describe(method, dataset.references, f"{where}: references")
+            references, more, _ = describe(method, dataset.references, f"{where}: references")
             times += more
-        drive = None
+        similarities = kept(
+            ComputedSimilarities(
+                dataset.truth.shape, lambda start, stop: method.similarities(queries[start:stop], references)
+            )
+        )
+        drive, above = None, None
         if isinstance(method, BinaryNetwork):
-            if isinstance(dataset, PosedSequence):
-                drive = Drive(method.network, dataset, queries, method.shift_cells)
-            queries, references = ([one.descriptor for one in some] for some in (queries, references))
-        similarities = method.similarities(np.stack(queries), np.stack(references))
-        if not np.isfinite(similarities).all():
-            raise MethodError(f"{method.name} gives what is no number for an image of {dataset.name}; leave it out")
-        self.add(method.name, similarities, method.descriptor_bits, float(np.median(times)), drive)
+            if isinstance(dataset, ImageSequence):
+                drive = Drive(method.network, dataset, described, method.shift_cells)
+            else:
+                above = verified_above_apart(dataset, similarities)
+        self.add(method.name, similarities, method.descriptor_bits, float(np.median(times)), drive, above)
 
     def add(
         self,
@@ -71,6 +81,7 @@ class Comparison:
         bits: int | None = None,
         milliseconds: float | None = None,
         drive: Drive | None = None,
+        above_apart: float | None = None,
     ) -> None:
         """Add the similarities [Q,R] of a method, its median time for an image, and its drive where it has one.
 
@@ -82,21 +93,44 @@ class Comparison:
         if drive is not None:
             self.drives[name] = drive
         stage = drive.through(drive.config) if drive else None
-        self._add(name, similarities, bits, milliseconds, drive, stage)
+        self._add(name, similarities, bits, milliseconds, drive, stage, above_apart)
         if self._sequence_keyframes > 1:
             keyframes = self._sequence_keyframes
             stage = drive.through(drive.config.replace(sequence_keyframes=keyframes)) if drive else None
-            followed = follow_sequences(similarities, self.dataset.candidates, keyframes)
-            self._add(f"{name}, sequence_keyframes {keyframes}", followed, bits, stage=stage)
+            followed = FollowedSimilarities(similarities, self.dataset.candidates, keyframes)
+            self._add(f"{name}, sequence_keyframes {keyframes}", kept(followed), bits, stage=stage)
         if self._sequence_length:
             matched = match_sequences(similarities, self.dataset.candidates, self._sequence_length)
-            self._add(f"{name}, sequences of {self._sequence_length}", matched, bits)
+            self._add(f"{name}, sequences of {self._sequence_length}", kept(matched), bits)
+
+    def detect(self, detector: type[LoopDetector]) -> None:
+        """Let a program that closes loops by itself run over a drive, and add what it gives; raises MethodError."""
+        dataset = self.dataset
+        if not isinstance(dataset, ImageSequence):
+            return
+        found = detect(dataset.queries, dataset.stamps.tolist(), dataset.exclude_seconds)
+        judged = Judged(
+            list(range(len(dataset.queries))), [(query, match) for query, match in found.pairs.tolist()],
+            found.inliers.tolist(),
+        )  # fmt: skip
+        self.results.append(
+            self._result(
+                detector.name, detector.descriptor_bits, float(np.median(found.milliseconds)),
+                stage=hold_against_truth(dataset, judged),
+            )
+        )  # fmt: skip
 
     def finish(self) -> None:
         """Draw what holds all methods."""
         if self._pictures:
-            file = self._pictures / f"{_file_name(self.dataset.name)}_precision_recall.png"
-            plots.precision_recall(file, self.dataset.name, self._curves, self._closure_curves)
+            start = self._pictures / _file_name(self.dataset.name)
+            plots.precision_recall(
+                start.with_name(f"{start.name}_precision_recall.png"), self.dataset.name, self._curves,
+                self._closure_curves,
+            )  # fmt: skip
+            stages = {result.method: result.stage for result in self.results if result.stage is not None}
+            if any(len(stage.revisits) for stage in stages.values()):
+                plots.outcomes(start.with_name(f"{start.name}_revisits.png"), self.dataset.name, stages)
 
     def _add(
         self,
@@ -106,20 +140,31 @@ class Comparison:
         milliseconds: float | None = None,
         drive: Drive | None = None,
         stage: ClosureStage | None = None,
+        above_apart: float | None = None,
     ) -> None:
         dataset = self.dataset
         retrieval = Retrieval.of_similarities(similarities, dataset.truth, dataset.candidates)
-        self.results.append(
-            Result(
-                dataset.name, dataset.conditions, name, len(dataset.queries), len(dataset.references), bits,
-                milliseconds, retrieval, stage,
-            )
-        )  # fmt: skip
+        self.results.append(self._result(name, bits, milliseconds, retrieval, stage, above_apart))
         if self._pictures:
             self._curves[name] = retrieval.precision_recall()
             if drive:
                 self._closure_curves[name] = drive.precision_recall()
             self._draw(self._pictures, name, similarities, retrieval, stage)
+
+    def _result(
+        self,
+        name: str,
+        bits: int | None,
+        milliseconds: float | None,
+        retrieval: Retrieval | None = None,
+        stage: ClosureStage | None = None,
+        above_apart: float | None = None,
+    ) -> Result:
+        dataset = self.dataset
+        return Result(
+            dataset.name, dataset.conditions, name, len(dataset.queries), len(dataset.references), bits, milliseconds,
+            retrieval, stage, above_apart, dict(dataset.left_out),
+        )  # fmt: skip
 
     def _draw(
         self,
@@ -131,39 +176,54 @@ class Comparison:
     ) -> None:
         dataset, title = self.dataset, f"{name} on {self.dataset.name}"
         start = f"{_file_name(dataset.name)}_{_file_name(name)}"
-        with tqdm(total=3, desc=f"{title}: pictures", leave=False, file=sys.stderr) as bar:
+        with tqdm(total=4, desc=f"{title}: pictures", leave=False, file=sys.stderr) as bar:
             plots.similarity_matrix(folder / f"{start}_similarity.png", title, similarities, dataset, retrieval)
             bar.update()
-            plots.match_pairs(folder / f"{start}_matches.png", title, dataset, similarities, retrieval)
+            plots.match_pairs(folder / f"{start}_matches.png", title, dataset, retrieval)
+            bar.update()
+            if isinstance(dataset, ImageSequence) and stage is not None:
+                plots.closure_pairs(folder / f"{start}_closures.png", title, dataset, stage)
             bar.update()
             if isinstance(dataset, PosedSequence):
-                pairs, true, what = _closures(stage, retrieval)
-                plots.trajectory(folder / f"{start}_trajectory.png", f"{title}: {what}", dataset, pairs, true)
+                pairs, relations, what = _closures(stage, retrieval)
+                plots.trajectory(folder / f"{start}_trajectory.png", f"{title}: {what}", dataset, pairs, relations)
 
 
-def describe(method: Method, images: Images, what: str) -> tuple[list[Any], list[float]]:
-    """Return the description of each image, and the milliseconds that each took.
+def describe(method: Method, images: Images, what: str) -> tuple[NDArray[Any], list[float], list[Description]]:
+    """Return comparable descriptions [N,D] of images, the milliseconds that each took, and all that a network says.
 
-    Those of a network with a card are of the type Description, for the loop-closure stage.
+    Raises MethodError where they are too many to be kept, or no numbers.
     """
-    one: Any = method.network.describe if isinstance(method, BinaryNetwork) else method.describe
-    rows: list[NDArray[Any] | Description] = []
-    times = []
-    for image in tqdm(images, desc=what, unit="image", leave=False, file=sys.stderr):
+    rows: NDArray[Any] = np.empty(0)
+    times, described = [], []
+    for index, image in enumerate(tqdm(images, desc=what, unit="image", leave=False, file=sys.stderr)):
         start = time.perf_counter()
-        rows.append(one(image))
+        if isinstance(method, BinaryNetwork):
+            described.append(method.network.describe(image))
+            row = method.comparable(described[-1].descriptor)
+        else:
+            row = method.comparable(method.describe(image))
         times.append((time.perf_counter() - start) * 1e3)
-    return rows, times
+        if index == 0:
+            if len(images) * row.nbytes > MOST_DESCRIPTION_BYTES:
+                most = MOST_DESCRIPTION_BYTES // row.nbytes
+                raise MethodError(f"its descriptions of {len(images)} images do not fit; take {most} images at most")
+            rows = np.empty((len(images), *row.shape), row.dtype)
+        if row.dtype.kind == "f" and not np.isfinite(row).all():
+            raise MethodError(f"{method.name} gives what is no number for image {index}; leave it out")
+        rows[index] = row
+    return rows, times, described
 
 
-def _closures(stage: ClosureStage | None, retrieval: Retrieval) -> tuple[NDArray[np.int64], NDArray[np.bool_], str]:
-    """Return pairs of images [C,2] to draw, whether they are true [C], and what they are."""
+def _closures(stage: ClosureStage | None, retrieval: Retrieval) -> tuple[NDArray[np.int64], NDArray[np.int8], str]:
+    """Return pairs of images [C,2] to draw, their relations [C], and what they are."""
     if stage is not None:
-        return stage.closures, stage.true, "loop closures"
+        return stage.closures, stage.relations, "loop closures"
     curve = retrieval.precision_recall()
     accepted = retrieval.scores >= curve.thresholds[curve.f1.argmax()] if len(curve.f1) else retrieval.correct
     pairs = np.stack([retrieval.queries, retrieval.matches], axis=1)[accepted]
-    return pairs, retrieval.correct[accepted], "best matches above the threshold of the best F1, without the stage"
+    relations = np.where(retrieval.correct[accepted], Relation.SAME, Relation.APART).astype(np.int8)
+    return pairs, relations, "best matches above the threshold of the best F1, without the stage"
 
 
 def _file_name(name: str) -> str:

@@ -12,16 +12,15 @@ from numpy.typing import NDArray
 
 from binvpr_ros.cells import shifted
 from binvpr_ros.config import Config
-from binvpr_ros.descriptor import DescriptorNetwork, Image, as_rgb, load_backend, nearest_view, resize
+from binvpr_ros.descriptor import DescriptorNetwork, load_backend, nearest_view
 from binvpr_ros.evaluation.datasets.dataset import DatasetError, Images
 from binvpr_ros.evaluation.datasets.object_array import load_objects
+from binvpr_ros.evaluation.similarities import MatrixSimilarities
+from binvpr_ros.images import Image, as_rgb, resize
 from binvpr_ros.model_card import ModelCard
 
 FLOAT_BITS = 32
 VPR_BENCH_MATCHES = "precomputed_data_corrected.npy"
-
-Similarities = NDArray[np.float32]
-"""float32, [Q,R]: how similar each query is to each reference; larger is more similar."""
 
 
 class MethodError(RuntimeError):
@@ -42,16 +41,20 @@ class Method(ABC):
     def describe(self, image: Image) -> NDArray[Any]:
         """Return the description [D] of a uint8 image, [H,W,3] RGB or [H,W] grey, of any size."""
 
-    def similarities(self, queries: NDArray[Any], references: NDArray[Any]) -> Similarities:
-        """Return how similar descriptions [Q,D] are to descriptions [R,D]: the cosine, unless a method has its own."""
-        return unit_rows(queries) @ unit_rows(references).T
+    def comparable(self, description: NDArray[Any]) -> NDArray[Any]:
+        """Return a description [D] as `similarities` compares it: of length one, float32, unless a method has its own.
 
+        A description of zeros stays one.
+        """
+        row = description.astype(np.float32)
+        return row / max(np.linalg.norm(row), np.float32(1e-12))
 
-def unit_rows(rows: NDArray[Any]) -> NDArray[np.float32]:
-    """Return rows [N,D] as float32 of length one; a row of zeros stays one."""
-    rows = rows.astype(np.float32)
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.maximum(lengths, np.float32(1e-12))
+    def similarities(self, queries: NDArray[Any], references: NDArray[Any]) -> NDArray[np.float32]:
+        """Return how similar comparable descriptions [B,D] are to others [R,D], float32 [B,R]; more is more similar.
+
+        It is the cosine, unless a method has its own.
+        """
+        return np.asarray(queries @ references.T, np.float32)
 
 
 class BinaryNetwork(Method):
@@ -67,7 +70,11 @@ class BinaryNetwork(Method):
         """Return the descriptor of an image, packed into words, uint64 [W]."""
         return self.network.describe(image).descriptor
 
-    def similarities(self, queries: NDArray[Any], references: NDArray[Any]) -> Similarities:
+    def comparable(self, description: NDArray[Any]) -> NDArray[Any]:
+        """Return a descriptor, uint64 [W], as it is."""
+        return description
+
+    def similarities(self, queries: NDArray[Any], references: NDArray[Any]) -> NDArray[np.float32]:
         """Return 1 - 2 d / N for the Hamming distance d of N bits, which is the cosine of the signs.
 
         Queries are moved by some cells where that brings them nearer, as in the node.
@@ -111,7 +118,7 @@ def load_model(model: Path, threads: int = 1, shift_cells: int = Config.shift_ce
     return FloatNetwork(model, threads)
 
 
-def read_similarities(path: Path) -> Similarities:
+def read_similarities(path: Path) -> MatrixSimilarities:
     """Return similarities [Q,R] that another program wrote: a .npy file of numbers, or one of VPR-Bench's matches.
 
     VPR-Bench's file (VPR_BENCH_MATCHES) holds them as the fourth of its objects, a row for each query. Raises
@@ -122,6 +129,7 @@ def read_similarities(path: Path) -> Similarities:
         objects = np.stack(list(objects[3]))
     if objects.ndim != 2 or objects.dtype.kind not in "iuf":
         raise DatasetError(f"{path} holds no matrix of similarities; save one of queries by references with NumPy")
-    if not np.isfinite(objects).all():
-        raise DatasetError(f"{path} holds what is no finite number; give every pair a similarity")
-    return objects.astype(np.float32)
+    similarities = MatrixSimilarities(objects)
+    if not all(np.isfinite(rows).all() for _, rows in similarities.blocks()):
+        raise DatasetError(f"{path} holds values that are not finite numbers; give every pair a similarity")
+    return similarities

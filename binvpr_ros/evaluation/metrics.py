@@ -9,11 +9,16 @@ has candidates: a match given to one that shows a new place is false.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from binvpr_ros.evaluation.datasets.truth import Truth
+from binvpr_ros.evaluation.similarities import Similarities
 
 
 @dataclass(frozen=True)
@@ -55,37 +60,57 @@ class PrecisionRecall:
 
 @dataclass(frozen=True)
 class Retrieval:
-    """The best match of each query that has candidates, and the rank of its best true reference."""
+    """The best match of each query that has candidates, its best true reference, and the rank of that."""
 
     queries: NDArray[np.int64]  # [M], indices of the queries that have candidates
     matches: NDArray[np.int64]  # [M], the most similar candidate; the first of equals
     scores: NDArray[np.float64]  # [M], its similarity
     correct: NDArray[np.bool_]  # [M]
     ranks: NDArray[np.int64]  # [M], how many candidates come before the best true one; -1: there is no true one
+    right: NDArray[np.int64]  # [M], the best true candidate; -1: there is none
+    right_scores: NDArray[np.float64]  # [M], its similarity; -inf: there is none
 
     @classmethod
-    def of_similarities(
-        cls, similarities: NDArray[np.floating], truth: NDArray[np.bool_], candidates: NDArray[np.bool_]
-    ) -> Retrieval:
-        """Match each query of similarities [Q,R] with its candidates [Q,R]; `truth` [Q,R] lies within these."""
-        if similarities.shape != truth.shape or candidates.shape != truth.shape:
+    def of_similarities(cls, similarities: Similarities, truth: Truth, candidates: NDArray[np.int64]) -> Retrieval:
+        """Match each query of similarities [Q,R] with the first `candidates` [Q] references."""
+        if similarities.shape != truth.shape or len(candidates) != truth.shape[0]:
             raise ValueError(f"similarities {similarities.shape}, truth {truth.shape} and candidates differ in shape")
-        if np.isnan(similarities).any():
+        parts = [
+            cls._of_block(start, rows, truth.rows(start, start + len(rows)), candidates[start : start + len(rows)])
+            for start, rows in similarities.blocks()
+        ]
+        return cls(*map(np.concatenate, zip(*parts, strict=True)))
+
+    @staticmethod
+    def _of_block(
+        start: int, rows: NDArray[np.float32], true: NDArray[np.bool_], candidates: NDArray[np.int64]
+    ) -> tuple[NDArray[Any], ...]:
+        """Return the fields of the queries from `start` on, of similarities [B,R]."""
+        if np.isnan(rows).any():
             raise ValueError("some similarities are not a number")
-        queries = np.flatnonzero(candidates.any(axis=1))
-        matches, ranks = np.empty(len(queries), np.int64), np.full(len(queries), -1, np.int64)
-        scores, correct = np.empty(len(queries)), np.zeros(len(queries), bool)
-        for place, query in enumerate(queries):
-            row = np.where(candidates[query], similarities[query], -np.inf)
-            matches[place] = row.argmax()
-            scores[place] = row[matches[place]]
-            true = np.flatnonzero(truth[query] & candidates[query])
-            if not len(true):
-                continue
-            correct[place] = truth[query, matches[place]]
-            best = true[row[true].argmax()]
-            ranks[place] = (row > row[best]).sum() + (row[:best] == row[best]).sum()
-        return cls(queries, matches, scores, correct, ranks)
+        last = int(candidates.max(initial=0))
+        rows, true = rows[:, :last], true[:, :last]
+        places = np.arange(last)
+        allowed = places < candidates[:, None]
+        some = np.flatnonzero(candidates)
+        values = np.where(allowed, rows, -np.inf)[some]
+        true = (true & allowed)[some]
+        matches = values.argmax(axis=1) if len(some) else np.empty(0, np.int64)
+        numbers = np.arange(len(some))
+        of_true = np.where(true, values, -np.inf)
+        right = of_true.argmax(axis=1) if len(some) else np.empty(0, np.int64)
+        best = of_true[numbers, right] if len(some) else np.empty(0)
+        answerable = true.any(axis=1)
+        before = (values > best[:, None]) | ((values == best[:, None]) & (places < right[:, None]))
+        return (
+            start + some,
+            matches,
+            values[numbers, matches].astype(np.float64),
+            true[numbers, matches],
+            np.where(answerable, before.sum(axis=1), -1),
+            np.where(answerable, right, -1),
+            best.astype(np.float64),
+        )
 
     @property
     def answerable(self) -> int:
@@ -111,3 +136,25 @@ class Retrieval:
             "f1_max": float(curve.f1.max(initial=0.0)),
         }
         return {name: value if self.answerable else None for name, value in figures.items()}
+
+
+def upper_bound(events: int, trials: int, confidence: float = 0.95) -> float:
+    """Return the rate that `events` in independent `trials` do not exceed with this confidence.
+
+    The one-sided bound of Clopper and Pearson (Biometrika 1934); 1 where there were no trials.
+    """
+    if events >= trials:
+        return 1.0
+    low, high = events / trials, 1.0
+    for _ in range(60):
+        rate = (low + high) / 2
+        logs = [
+            math.lgamma(trials + 1) - math.lgamma(k + 1) - math.lgamma(trials - k + 1)
+            + k * math.log(rate) + (trials - k) * math.log1p(-rate)
+            for k in range(events + 1)
+        ]  # fmt: skip
+        if sum(map(math.exp, logs)) > 1 - confidence:
+            low = rate
+        else:
+            high = rate
+    return high

@@ -15,11 +15,15 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from binvpr_ros.config import Config
-from binvpr_ros.evaluation.datasets.dataset import Dataset, PosedSequence, Truth
-from binvpr_ros.evaluation.methods import Similarities
+from binvpr_ros.evaluation.closure_stage import CLOSED, OUTCOMES, ClosureStage
+from binvpr_ros.evaluation.datasets.dataset import Dataset
+from binvpr_ros.evaluation.datasets.sequences import ImageSequence, PosedSequence, Relation
+from binvpr_ros.evaluation.datasets.truth import Truth
 from binvpr_ros.evaluation.metrics import PrecisionRecall, Retrieval
+from binvpr_ros.evaluation.similarities import Similarities
 
-TRUE, FALSE, TRUTH = "tab:green", "tab:red", "tab:blue"
+TRUE, NOT_QUITE, FALSE, TRUTH = "tab:green", "tab:orange", "tab:red", "tab:blue"
+KINDS = ((Relation.APART, FALSE, "apart"), (Relation.NEAR, NOT_QUITE, "near"), (Relation.SAME, TRUE, "same"))
 PAIRS = 4
 THUMBNAIL_WIDTH = 320
 MARK_PIXELS = 3  # thickness of the ground truth in the picture of a large matrix
@@ -85,15 +89,18 @@ def similarity_matrix(
     step = -(-max(similarities.shape) // MOST_CELLS)
     queries, references = similarities.shape
     extent = (-0.5, references - 0.5, queries - 0.5, -0.5)
-    allowed = np.where(dataset.candidates[::step, ::step], similarities[::step, ::step], np.nan)
+    shown_queries = range(0, queries, step)
+    shown_rows = np.concatenate([similarities.rows(query, query + 1)[:, ::step] for query in shown_queries])
+    candidates = np.arange(0, references, step) < dataset.candidates[::step, None]
+    allowed = np.where(candidates & np.isfinite(shown_rows), shown_rows, np.nan)
     low, high = np.nanpercentile(allowed, [1, 99.9]) if np.isfinite(allowed).any() else (0, 1)
     axes.set_facecolor("0.9")
     shown = axes.imshow(
         allowed, cmap="gray", vmin=low, vmax=high, aspect="auto", interpolation="nearest", extent=extent
     )
     figure.colorbar(shown, ax=axes, label="similarity", shrink=0.6)
-    thick = max(step, round(MARK_PIXELS * max(similarities.shape) / 800))
-    truth = cv2.dilate(dataset.truth.view(np.uint8), np.ones((thick, thick), np.uint8))[::step, ::step]
+    thick = max(1, round(MARK_PIXELS * max(shown_rows.shape) / 800))
+    truth = cv2.dilate(thinned(dataset.truth, step).view(np.uint8), np.ones((thick, thick), np.uint8))
     axes.imshow(
         np.where(truth, np.float32(1), np.float32(np.nan)), cmap="Blues", vmin=0, vmax=1.3, alpha=0.45, aspect="auto",
         interpolation="nearest", extent=extent,
@@ -114,7 +121,15 @@ def similarity_matrix(
     figure.savefig(file, dpi=120)
 
 
-def match_pairs(file: Path, title: str, dataset: Dataset, similarities: Similarities, retrieval: Retrieval) -> None:
+def thinned(truth: Truth, step: int) -> NDArray[np.bool_]:
+    """Return the truth [Q/step,R/step] in cells of `step` queries by as many references: whether any is true."""
+    queries, references = truth.shape
+    edges = np.arange(0, references, step)
+    rows = [truth.rows(start, min(start + step, queries)).any(axis=0) for start in range(0, queries, step)]
+    return np.logical_or.reduceat(np.stack(rows), edges, axis=1)
+
+
+def match_pairs(file: Path, title: str, dataset: Dataset, retrieval: Retrieval) -> None:
     """Draw the best right matches, and the worst wrong ones: those of the highest score, with what was right."""
     figure = Figure(figsize=(13, 2.3 * PAIRS), layout="constrained")
     figure.suptitle(title)
@@ -130,19 +145,20 @@ def match_pairs(file: Path, title: str, dataset: Dataset, similarities: Similari
             _show(row[0], dataset.queries[query], f"query {query}")
             _show(row[1], dataset.references[match], f"match {match}: {retrieval.scores[place]:.3f}")
             if len(row) == 3:
-                true = np.flatnonzero(dataset.truth[query])
-                if len(true):
-                    right = int(true[similarities[query, true].argmax()])
-                    _show(row[2], dataset.references[right], f"right: {right}, {similarities[query, right]:.3f}")
+                right = int(retrieval.right[place])
+                if right >= 0:
+                    _show(row[2], dataset.references[right], f"right: {right}, {retrieval.right_scores[place]:.3f}")
                 else:
                     row[2].text(0.5, 0.5, "nothing: a new place", ha="center", va="center", transform=row[2].transAxes)
     figure.savefig(file, dpi=100)
 
 
 def trajectory(
-    file: Path, title: str, sequence: PosedSequence, pairs: NDArray[np.int64], true: NDArray[np.bool_]
+    file: Path, title: str, sequence: PosedSequence, pairs: NDArray[np.int64], relations: NDArray[np.int8]
 ) -> None:
     """Draw the way of the camera, seen along the axis it moves least in, and pairs [C,2] of its images as lines.
+
+    Their colour says by their `relations` [C] whether they show the same place, or places near each other, or apart.
 
     Below, the same over time: on the picture of a way many lines hide each other.
     """
@@ -153,8 +169,8 @@ def trajectory(
     places = sequence.positions[:, [first, second]]
     above.plot(*places.T, color="0.7", linewidth=1)
     above.plot(*places[0], "k^", markersize=7, label="start")
-    for correct, colour, name in ((False, FALSE, "false"), (True, TRUE, "true")):
-        chosen = pairs[true == correct]
+    for relation, colour, name in KINDS:
+        chosen = pairs[relations == relation]
         above.add_collection(LineCollection(list(places[chosen]), colors=colour, linewidths=1))
         above.plot(*places[chosen.reshape(-1)].T, ".", color=colour, markersize=3, label=f"{name} ({len(chosen)})")
         seconds = (sequence.stamps[chosen] - sequence.stamps[0]) * 1e-9
@@ -168,6 +184,77 @@ def trajectory(
     below.set_title("by time; blue: what would be true", fontsize=9)
     below.set(xlabel="time of the query [s]", ylabel="time of the match [s]", xlim=(0, duration), ylim=(0, duration))
     figure.savefig(file, dpi=120)
+
+
+def outcomes(file: Path, title: str, stages: Mapping[str, ClosureStage]) -> None:
+    """Draw what became of the revisits of a drive, a bar for each method."""
+    figure = Figure(figsize=(10, 1.6 + 0.4 * len(stages)), layout="constrained")
+    axes = figure.subplots()
+    colours = {CLOSED: TRUE, **{name: f"C{place}" for place, name in enumerate(OUTCOMES[-2::-1], start=4)}}
+    left = np.zeros(len(stages))
+    for name in reversed(OUTCOMES):
+        counts = np.array([int((stage.outcomes == OUTCOMES.index(name)).sum()) for stage in stages.values()])
+        if not counts.any():
+            continue
+        bars = axes.barh(list(stages), counts, left=left, color=colours[name], label=name.replace("_", " "))
+        axes.bar_label(bars, [str(count) if count else "" for count in counts], label_type="center", fontsize=8)
+        left += counts
+    axes.invert_yaxis()
+    axes.set(xlabel="revisits", xlim=(0, left.max()), title=f"{title}: what became of the revisits")
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=8)
+    figure.savefig(file, dpi=120)
+
+
+def closure_pairs(file: Path, title: str, sequence: ImageSequence, stage: ClosureStage) -> None:
+    """Draw the worst closures of places apart, those with most inliers, and revisits that were missed.
+
+    A missed revisit is beside the true candidate that came farthest, or else beside an earlier image of its place.
+    """
+    figure = Figure(figsize=(11, 2.3 * PAIRS), layout="constrained")
+    figure.suptitle(title)
+    panels: Any = figure.subfigures(1, 2)
+    apart = np.flatnonzero(stage.apart)
+    worst = _spread(stage.closures[apart, 0], apart[np.argsort(-stage.inliers[apart], kind="stable")], stage)
+    closures = [
+        (*stage.closures[place].tolist(), f"{stage.inliers[place]} inliers" if stage.inliers[place] >= 0 else "")
+        for place in worst
+    ]
+    missed = np.flatnonzero(~stage.found)
+    chosen = missed[np.linspace(0, len(missed) - 1, min(PAIRS, len(missed))).round().astype(int)]
+    revisits = []
+    for place in chosen.tolist():
+        query, match = stage.best_true[place].tolist()
+        if match < 0:
+            query = int(stage.revisits[place])
+            match = int(sequence.truth.of(query)[0])
+        revisits.append((query, match, OUTCOMES[stage.outcomes[place]].replace("_", " ")))
+    for panel, pairs, heading in zip(
+        panels, (closures, revisits),
+        (
+            f"worst of {len(apart)} closures apart" if len(apart) else "no closures apart",
+            f"{len(missed)} of {len(stage.revisits)} revisits missed",
+        ),
+        strict=True,
+    ):  # fmt: skip
+        panel.suptitle(heading)
+        grid = panel.subplots(PAIRS, 2, squeeze=False)
+        for axes in grid.flat:
+            axes.set_axis_off()
+        for row, (query, match, what) in zip(grid, pairs, strict=False):
+            _show(row[0], sequence.queries[query], f"query {query}")
+            _show(row[1], sequence.queries[match], f"{match}: {what}" if what else f"{match}")
+    figure.savefig(file, dpi=100)
+
+
+def _spread(queries: NDArray[np.int64], places: NDArray[np.intp], stage: ClosureStage) -> list[int]:
+    """Return the first PAIRS of `places` of closures whose queries lie apart: neighbours look alike."""
+    apart = np.ptp(queries) / (2 * PAIRS) if len(queries) else 0
+    chosen: list[int] = []
+    for place in places.tolist():
+        query = stage.closures[place, 0]
+        if len(chosen) < PAIRS and all(abs(query - stage.closures[other, 0]) > apart for other in chosen):
+            chosen.append(place)
+    return chosen
 
 
 def recall_over_time(file: Path, points: Mapping[str, Mapping[str, tuple[float, float]]]) -> None:
@@ -201,9 +288,10 @@ def recall_over_time(file: Path, points: Mapping[str, Mapping[str, tuple[float, 
 def _shade_revisits(axes: Any, sequence: PosedSequence) -> None:
     """Shade which matches would be right."""
     step = -(-len(sequence.stamps) // (MOST_CELLS // 3))
+    truth = thinned(sequence.truth, step)
     seconds = (sequence.stamps - sequence.stamps[0])[::step] * 1e-9
     axes.pcolormesh(
-        seconds, seconds, np.where(sequence.truth[::step, ::step].T, 1.0, np.nan), cmap="Blues", vmin=0, vmax=2,
+        seconds, seconds, np.where(truth.T, 1.0, np.nan), cmap="Blues", vmin=0, vmax=2,
         shading="nearest", rasterized=True,
     )  # fmt: skip
 
@@ -214,7 +302,7 @@ def highest_apart(retrieval: Retrieval, correct: bool, truth: Truth) -> Sequence
     Wrong matches next to a right reference come last: they say more about where a place ends than about the method.
     """
     places = np.flatnonzero(retrieval.correct == correct)
-    around = [truth[query, max(match - NEAR, 0) : match + NEAR + 1].any()
+    around = [truth.rows(query, query + 1)[0, max(match - NEAR, 0) : match + NEAR + 1].any()
               for query, match in zip(retrieval.queries[places], retrieval.matches[places], strict=True)]  # fmt: skip
     places = places[np.lexsort((-retrieval.scores[places], np.array(around, bool) & (not correct)))]
     apart = len(retrieval.queries) / (4 * PAIRS)

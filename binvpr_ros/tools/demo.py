@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import math
 import os
 import sys
 import time
@@ -24,13 +25,15 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from binvpr_ros.evaluation.datasets.bag import camera_info_topic
 from binvpr_ros.evaluation.world import RATE, Pose, World, drive, wall_segments
+from binvpr_ros.images import Stretch
 from binvpr_ros.messages import decode, message_from_array, rows_from_message, to_nanoseconds
 from binvpr_ros.pictures import from_thumbnail, thumbnail
 from binvpr_ros.tools.dds import isolate_ros, make_room_for_large_images
 from binvpr_ros.tools.node_process import Listener, NodeProcess
-from binvpr_ros.tools.replay import DEFAULT_RATE, publish
-from binvpr_ros.tools.sources import ImageMessage, SourceError, open_source
+from binvpr_ros.tools.replay import publish
+from binvpr_ros.tools.sources import ImageMessage, Source, SourceError, in_time, open_source
 
 TOPIC = "/demo/image"
 PICTURE = Path("demo.png")
@@ -53,10 +56,11 @@ class Album:
 
     def __init__(self) -> None:
         self._jpegs: dict[int, bytes] = {}
+        self._stretch = Stretch()
 
     def keep(self, message: ImageMessage) -> None:
-        """Keep a small copy of `message`."""
-        self._jpegs[to_nanoseconds(message.header.stamp)] = thumbnail(decode(message), THUMBNAIL_SIDE)
+        """Keep a small copy of `message`; raises ImageError."""
+        self._jpegs[to_nanoseconds(message.header.stamp)] = thumbnail(decode(message, self._stretch), THUMBNAIL_SIDE)
 
     def __getitem__(self, stamp: int) -> NDArray[np.uint8]:
         image = from_thumbnail(self._jpegs[stamp])
@@ -92,19 +96,30 @@ def run(images: Path | None, topic: str = "") -> int:
     """Publish the images to a node of our own, collect its closures, draw them, and count."""
     poses: list[Pose] = []
     messages: Iterable[ImageMessage]
+    source: Source | None = None
     if images is None:
         messages, poses = rendered_drive()
         total, rate = len(messages), RATE
     else:
         source = open_source(images, topic)
-        messages, total, rate = source, len(source), source.rate or DEFAULT_RATE
+        messages, total, rate = in_time(source.read()), len(source), math.inf
     isolate_ros()
     make_room_for_large_images()
     rclpy.init()
     album = Album()
-    with NodeProcess("-r", f"image:={TOPIC}") as node, Listener() as listener:
+    remappings = ("-r", f"image:={TOPIC}", "-r", f"camera_info:={camera_info_topic(TOPIC)}")
+    with NodeProcess(*remappings) as node, Listener() as listener:
         progress = tqdm(messages, total=total, desc="publish", unit="image", file=sys.stderr)
-        published = publish(listener.node, TOPIC, progress, rate, frame_id="demo_camera", wait=60.0, before=album.keep)
+        published = publish(
+            listener.node,
+            TOPIC,
+            progress,
+            rate,
+            frame_id="demo_camera",
+            wait=60.0,
+            before=album.keep,
+            camera_info=source.camera_info if source is not None else None,
+        )
         settled = listener.wait_until_settled(received=published)
         died = node.process.poll()
         time.sleep(0.5)
@@ -134,6 +149,8 @@ def run(images: Path | None, topic: str = "") -> int:
         true = [pose_at[pair.query].same_place(pose_at[pair.match]) for pair in pairs]
         print(f"ground truth: {sum(true)} of {len(pairs)} published closures are true (within 2 m and 30 degrees)")
     draw(PICTURE, album, pairs, true, pose_at if poses else None)
+    if source is not None and source.left_out:
+        print(source.describe_left_out())
     print(f"processed {counts['images_processed']}, dropped {counts['images_dropped']}, "
           f"median {counts['processing_ms_median']} ms an image; picture: {PICTURE}")  # fmt: skip
     print(f"demo: {published} images, {len(listener.keyframes)} keyframes, {len(pairs)} loop closures")

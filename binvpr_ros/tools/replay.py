@@ -17,57 +17,78 @@ from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.utilities import remove_ros_args
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from tqdm import tqdm
 
-from binvpr_ros.messages import ImageMessageError
+from binvpr_ros.evaluation.datasets.bag import camera_info_topic
+from binvpr_ros.images import ImageError
 from binvpr_ros.tools.dds import make_room_for_large_images
-from binvpr_ros.tools.sources import Folder, ImageMessage, SourceError, as_type, open_source
+from binvpr_ros.tools.sources import (
+    DEFAULT_RATE,
+    LONGEST_PAUSE,
+    Folder,
+    ImageMessage,
+    SourceError,
+    in_time,
+    open_source,
+)
 
-DEFAULT_RATE = 15.0  # images a second, for a folder
 LIKE_A_CAMERA = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+RELIABLY = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=5, reliability=ReliabilityPolicy.RELIABLE)
 
 
 def publish(
     node: Node,
     topic: str,
     messages: Iterable[ImageMessage],
-    rate: float,
+    rate: float = math.inf,
     *,
     compressed: bool = False,
     keep_stamps: bool = False,
     frame_id: str = "",
     wait: float = 10.0,
     before: Callable[[ImageMessage], None] | None = None,
+    camera_info: CameraInfo | None = None,
 ) -> int:
-    """Publish `messages` on `topic` at `rate` (1/s) and return their number.
+    """Publish `messages` on `topic`, `rate` a second at most, and return their number.
 
-    Begins when a subscriber is there, or after `wait` seconds. Unless `keep_stamps`, each image is stamped with the
-    node's time at its publication. `before` is called with each message just before it goes out. Where it raises
-    ImageMessageError the message is left out, as is one that cannot be compressed.
+    The messages are CompressedImages where `compressed`, else Images. Publishing begins when a subscriber is there, or
+    after `wait` seconds. Unless `keep_stamps`, each image is stamped with the node's time at its publication.
+    `camera_info` goes out before each image, with its header, on the topic beside. `before` is called with each message
+    just before it goes out; where it raises ImageError the message is left out.
     """
     publisher = node.create_publisher(CompressedImage if compressed else Image, topic, LIKE_A_CAMERA)
-    if not wait_for_subscriber(publisher, wait):
+    beside = camera_info_topic(topic)
+    calibrations = None if camera_info is None else node.create_publisher(CameraInfo, beside, RELIABLY)
+    heard = wait_for_subscriber(publisher, wait)
+    if not heard:
         node.get_logger().warning(f"nobody subscribes to {publisher.topic_name}; publishing all the same")
     published = 0
     start = time.monotonic()
-    for number, original in enumerate(messages):
+    for number, message in enumerate(messages):
         try:
-            message = as_type(original, compressed)
             time.sleep(max(0.0, start + number / rate - time.monotonic()))
             if not node.context.ok():
                 break
             if not keep_stamps:
                 message.header.stamp = node.get_clock().now().to_msg()
-            if frame_id:
-                message.header.frame_id = frame_id
+            message.header.frame_id = frame_id or message.header.frame_id
             if before is not None:
                 before(message)
-        except ImageMessageError as error:
+        except ImageError as error:
             node.get_logger().warning(f"left out image {number}: {error}")
             continue
+        if camera_info is not None and calibrations is not None:
+            camera_info.header = message.header
+            calibrations.publish(camera_info)
         publisher.publish(message)
         published += 1
+        heard = heard or publisher.get_subscription_count() > 0
+    if published and not heard:
+        node.get_logger().warning(
+            f"nobody subscribed to {publisher.topic_name}, so nobody received the {published} images; start the node "
+            "first, and give it this topic"
+        )
     time.sleep(0.5)  # The last image is on its way.
     return published
 
@@ -89,7 +110,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("source", type=Path, help="folder of images, video file, or ROS 1 or ROS 2 bag")
     parser.add_argument("--topic", default="/camera/image_raw", help="topic to publish on (default %(default)s)")
     parser.add_argument(
-        "--rate", type=float, help=f"images a second (default: as recorded, {DEFAULT_RATE:g} for a folder)"
+        "--rate",
+        type=float,
+        help=f"images a second (default: as recorded, pauses cut to {LONGEST_PAUSE:g} s; folders: {DEFAULT_RATE:g})",
     )
     parser.add_argument("--compressed", action="store_true", help="publish CompressedImage on TOPIC/compressed")
     parser.add_argument("--keep-stamps", action="store_true", help="keep the stamps of the recording")
@@ -110,13 +133,14 @@ def main() -> int:
     choices = parse(remove_ros_args(sys.argv)[1:])
     try:
         source = open_source(choices.source, choices.source_topic)
-        messages: Iterable[ImageMessage] = source
         if choices.backwards:
             if not isinstance(source, Folder):
-                raise SourceError("--backwards works for folders of images alone")
-            messages = reversed(source)
+                raise SourceError("--backwards works only for folders of images")
+            source = source.backwards()
         if choices.keep_stamps and not source.has_stamps:
-            raise SourceError("--keep-stamps works for bags and videos alone: a folder of images has no stamps")
+            raise SourceError("--keep-stamps works only for bags and videos: a folder of images has no stamps")
+        paced = source.read(choices.compressed, ascending=choices.keep_stamps)
+        messages = (message for _, message in paced) if choices.rate else in_time(paced)
         make_room_for_large_images()
         rclpy.init()
         node = rclpy.create_node("replay")
@@ -124,13 +148,14 @@ def main() -> int:
             node,
             choices.topic + ("/compressed" if choices.compressed else ""),
             tqdm(messages, total=len(source), desc="replay", unit="image", file=sys.stderr),
-            choices.rate or source.rate or DEFAULT_RATE,
+            choices.rate or math.inf,
             compressed=choices.compressed,
             keep_stamps=choices.keep_stamps,
             frame_id=choices.frame_id,
             wait=choices.wait,
+            camera_info=source.camera_info,
         )
-        print(f"replay: {published} images")
+        print(", ".join(filter(None, (f"replay: {published} images", source.describe_left_out()))))
         if not published and rclpy.ok():
             raise SourceError(f"none of the images of {choices.source} can be published; give others")
     except (SourceError, InvalidTopicNameException) as error:

@@ -15,10 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from binvpr_ros.evaluation.datasets.dataset import IMAGE_SUFFIXES
 from binvpr_ros.evaluation.world import World, drive
-
-Image = NDArray[np.uint8]
+from binvpr_ros.images import IMAGE_SUFFIXES, Image, ImageError, as_rgb, decode_file
 
 TAUGHT_LEVELS = 32
 """Of a teacher's int8 maps, to one standard deviation of a channel."""
@@ -84,11 +82,13 @@ def _read(
         ) from None
     labels: list[int] = []
     for path, number in tqdm(files, desc=f"read {directory.name}", unit="image", file=sys.stderr, leave=False):
-        image = _decode(path)
-        if image is None:
-            tqdm.write(f"left out {path}: it cannot be decoded", file=sys.stderr)
+        try:
+            image = decode_file(path.read_bytes())
+        except (OSError, ImageError) as error:
+            reason = f"it cannot be read ({error.strerror})" if isinstance(error, OSError) else str(error)
+            tqdm.write(f"left out {path}: {reason}", file=sys.stderr)
             continue
-        images[len(labels)] = shrink(image, size)[..., ::-1]
+        images[len(labels)] = as_rgb(shrink(image, size))
         labels.append(number)
     if len(labels) < len(files):
         print(f"{len(files) - len(labels)} of {len(files)} images of {directory} were left out", file=sys.stderr)
@@ -115,16 +115,6 @@ def _list(directory: Path, kind: str, limit: int, wanted: Sequence[str]) -> tupl
     if not files:
         raise TrainingDataError(f"{directory} holds no folder of images; give one for each {kind}")
     return names, files
-
-
-def _decode(path: Path) -> Image | None:
-    """Return an image file, [H,W,3] BGR, or None where it cannot be read."""
-    try:
-        data = np.fromfile(path, np.uint8)
-        image: Image | None = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    except (OSError, cv2.error):
-        return None
-    return image
 
 
 def shrink(image: Image, size: int) -> Image:

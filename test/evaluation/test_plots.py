@@ -6,14 +6,18 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from binvpr_ros.evaluation import plots
 from binvpr_ros.evaluation.datasets import Options
 from binvpr_ros.evaluation.datasets.rendered import RenderedBuilding
+from binvpr_ros.evaluation.datasets.sequences import Relation
+from binvpr_ros.evaluation.datasets.truth import PairTruth
 from binvpr_ros.evaluation.metrics import PrecisionRecall, Retrieval
+from binvpr_ros.evaluation.similarities import MatrixSimilarities
 
-GREEN, RED = (44, 160, 44), (214, 39, 40)  # matplotlib's tab:green and tab:red
+from .stages import stage
+
+GREEN, ORANGE, RED = (44, 160, 44), (255, 127, 14), (214, 39, 40)  # matplotlib's tab:green, tab:orange, tab:red
 
 
 @pytest.fixture(scope="module")
@@ -22,13 +26,13 @@ def building() -> RenderedBuilding:
 
 
 @pytest.fixture(scope="module")
-def similarities(building: RenderedBuilding) -> NDArray[np.float32]:
+def similarities(building: RenderedBuilding) -> MatrixSimilarities:
     noise = np.random.default_rng(0).random(building.truth.shape)
-    return (building.truth * 0.5 + noise).astype(np.float32)
+    return MatrixSimilarities(building.truth.dense() * 0.5 + noise)
 
 
 @pytest.fixture(scope="module")
-def retrieval(building: RenderedBuilding, similarities: NDArray[np.float32]) -> Retrieval:
+def retrieval(building: RenderedBuilding, similarities: MatrixSimilarities) -> Retrieval:
     found = Retrieval.of_similarities(similarities, building.truth, building.candidates)
     assert found.correct.any()
     assert not found.correct.all()
@@ -64,12 +68,12 @@ def test_recall_over_time_has_a_panel_a_data_set(tmp_path: Path) -> None:
 def test_a_data_set_without_any_closure_has_a_picture_too(tmp_path: Path, building: RenderedBuilding) -> None:
     none = PrecisionRecall(*np.empty((3, 0)))
     plots.precision_recall(tmp_path / "curves.png", "hall", {"ours": none}, {"ours": none})
-    plots.trajectory(tmp_path / "way.png", "hall", building, np.empty((0, 2), np.int64), np.empty(0, bool))
+    plots.trajectory(tmp_path / "way.png", "hall", building, np.empty((0, 2), np.int64), np.empty(0, np.int8))
     assert pixels_of(tmp_path / "way.png", GREEN) < 50
 
 
 def test_the_matrix_shows_right_and_wrong_matches(
-    tmp_path: Path, building: RenderedBuilding, similarities: NDArray[np.float32], retrieval: Retrieval
+    tmp_path: Path, building: RenderedBuilding, similarities: MatrixSimilarities, retrieval: Retrieval
 ) -> None:
     file = tmp_path / "matrix.png"
     plots.similarity_matrix(file, "hall", similarities, building, retrieval)
@@ -78,10 +82,10 @@ def test_the_matrix_shows_right_and_wrong_matches(
 
 
 def test_the_pairs_are_the_images_of_the_data_set(
-    tmp_path: Path, building: RenderedBuilding, similarities: NDArray[np.float32], retrieval: Retrieval
+    tmp_path: Path, building: RenderedBuilding, retrieval: Retrieval
 ) -> None:
     file = tmp_path / "pairs.png"
-    plots.match_pairs(file, "hall", building, similarities, retrieval)
+    plots.match_pairs(file, "hall", building, retrieval)
     picture = cv2.imread(str(file))
     assert np.mean(np.asarray(picture).min(axis=2) < 250) > 0.2
 
@@ -102,12 +106,41 @@ def test_wrong_matches_beside_a_right_one_are_shown_last() -> None:
     truth[[0, 1, 2], 50] = True
     similarities = np.zeros((3, 100))
     similarities[0, 52], similarities[1, 5], similarities[2, 90] = 0.9, 0.7, 0.8
-    wrong = Retrieval.of_similarities(similarities, truth, np.ones_like(truth))
-    assert plots.highest_apart(wrong, False, truth) == [2, 1, 0]
+    pairs = PairTruth.of_matrix(truth)
+    wrong = Retrieval.of_similarities(MatrixSimilarities(similarities), pairs, np.full(3, 100))
+    assert plots.highest_apart(wrong, False, pairs) == [2, 1, 0]
 
 
-def test_the_way_shows_true_and_false_closures(tmp_path: Path, building: RenderedBuilding) -> None:
-    pairs = np.array([[50, 5], [55, 10], [40, 20]])
-    plots.trajectory(tmp_path / "way.png", "hall", building, pairs, np.array([True, True, False]))
-    assert pixels_of(tmp_path / "way.png", GREEN) > 50
-    assert pixels_of(tmp_path / "way.png", RED) > 50
+def test_the_way_shows_what_closures_join(tmp_path: Path, building: RenderedBuilding) -> None:
+    pairs = np.array([[50, 5], [55, 10], [40, 20], [30, 10]])
+    relations = np.array([Relation.SAME, Relation.SAME, Relation.APART, Relation.NEAR], np.int8)
+    plots.trajectory(tmp_path / "way.png", "hall", building, pairs, relations)
+    for colour in (GREEN, RED, ORANGE):
+        assert pixels_of(tmp_path / "way.png", colour) > 50
+
+
+def test_a_thinned_truth_has_every_true_pair_in_its_cell() -> None:
+    matrix = np.random.default_rng(0).random((11, 8)) < 0.1
+    cells = plots.thinned(PairTruth.of_matrix(matrix), 3)
+    expected = [[matrix[row : row + 3, column : column + 3].any() for column in (0, 3, 6)] for row in (0, 3, 6, 9)]
+    assert cells.tolist() == expected
+
+
+def test_the_fates_of_the_revisits_are_a_bar_for_each_method(tmp_path: Path) -> None:
+    closed = stage([(5, 0, Relation.SAME)], revisits=[5])
+    plots.outcomes(tmp_path / "all.png", "hall", {"ours": closed, "hog": closed})
+    plots.outcomes(tmp_path / "none.png", "hall", {"ours": stage(revisits=[5]), "hog": stage(revisits=[5])})
+    assert pixels_of(tmp_path / "all.png", GREEN) > 5000
+    assert pixels_of(tmp_path / "none.png", GREEN) == 0
+
+
+def test_the_worst_closures_and_missed_revisits_are_shown_as_images(tmp_path: Path, building: RenderedBuilding) -> None:
+    closures = [(query, query - 30, Relation.APART) for query in range(40, 60)]
+    some = stage(closures, revisits=[50, 55], best_true=np.array([[50, 3], [-1, -1]]))
+    plots.closure_pairs(tmp_path / "pairs.png", "hall", building, some)
+    plots.closure_pairs(tmp_path / "nothing.png", "hall", building, stage())
+    dark = [
+        np.mean(np.asarray(cv2.imread(str(tmp_path / name))).min(axis=2) < 250) for name in ("pairs.png", "nothing.png")
+    ]
+    assert dark[0] > 0.2
+    assert dark[1] < 0.05

@@ -29,21 +29,19 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from binvpr_ros.config import Config, ConfigError
 from binvpr_ros.database import DatabaseError, KeyframeDatabase
-from binvpr_ros.descriptor import DescriptorError, DescriptorNetwork, resize
+from binvpr_ros.descriptor import DescriptorError, DescriptorNetwork
 from binvpr_ros.evaluation.datasets.bag import PosedBag
 from binvpr_ros.evaluation.datasets.dataset import DatasetError, Options
 from binvpr_ros.evaluation.datasets.folders import FolderPair
 from binvpr_ros.evaluation.datasets.object_array import load_objects
 from binvpr_ros.evaluation.datasets.tables import read_columns, read_rows
 from binvpr_ros.features import Features, FeaturesError, extract, verify
+from binvpr_ros.images import ENCODINGS, ImageError, Stretch, resize
 from binvpr_ros.messages import (
     CameraInfoError,
-    ImageMessageError,
     camera_from_info,
     decode,
     from_nanoseconds,
-    image_from_message,
-    supported_encodings,
 )
 from binvpr_ros.model_card import ModelCard, ModelCardError
 from binvpr_ros.tools import maps
@@ -79,7 +77,7 @@ def look_at(image: Any) -> None:
 def image(data: bytes) -> None:
     """sensor_msgs/Image: sizes, steps, encodings and byte orders, with as many data as they need, or other."""
     source = atheris.FuzzedDataProvider(data)
-    encodings = [*supported_encodings(), "32FC1", "", source.ConsumeUnicodeNoSurrogates(8)]
+    encodings = [*ENCODINGS, "32FC1", "", source.ConsumeUnicodeNoSurrogates(8)]
     encoding = source.PickValueInList(encodings)
     side = 64 if source.ConsumeBool() else 2**32 - 1
     height, width = (source.ConsumeIntInRange(0, side) for _ in range(2))
@@ -93,21 +91,23 @@ def image(data: bytes) -> None:
         pixels = (pixels + bytes(step * rows))[: step * rows]
     message = Image(height=height, width=width, encoding=encoding, is_bigendian=bigendian, step=step)
     message.data = array.array("B", pixels)
-    with contextlib.suppress(ImageMessageError):
-        look_at(image_from_message(message))
+    with contextlib.suppress(ImageError):
+        look_at(decode(message, Stretch() if source.ConsumeBool() else None))
 
 
 def compressed(data: bytes) -> None:
     """The bytes of an image file."""
-    with contextlib.suppress(ImageMessageError):
-        look_at(decode(CompressedImage(format="jpeg", data=array.array("B", data))))
+    for stretch in (None, Stretch()):
+        with contextlib.suppress(ImageError):
+            look_at(decode(CompressedImage(format="jpeg", data=array.array("B", data)), stretch))
 
 
 def image_files() -> list[bytes]:
     """Return images in the formats that cameras send, and others that OpenCV reads."""
     coloured = np.dstack([GREY, GREY.T.reshape(GREY.shape), GREY[::-1]])[:16, :16]
     suffixes = (".jpg", ".png", ".webp", ".bmp", ".tiff", ".ppm")
-    return [cv2.imencode(suffix, coloured)[1].tobytes() for suffix in suffixes]
+    deep = cv2.imencode(".png", GREY.astype(np.uint16) * 16)[1].tobytes()
+    return [deep, *(cv2.imencode(suffix, coloured)[1].tobytes() for suffix in suffixes)]
 
 
 def camera_info(data: bytes) -> None:

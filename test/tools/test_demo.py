@@ -52,6 +52,24 @@ def test_a_folder_of_ones_own(tmp_path: Path, world_images: list[NDArray[np.uint
     assert (tmp_path / "demo.png").is_file()
 
 
+def test_a_bag_with_a_calibration(tmp_path: Path, world_images: list[NDArray[np.uint8]]) -> None:
+    pytest.importorskip("rosbags.rosbag2", reason="rosbags is not installed")
+    from recorder import SECOND, Recorder
+
+    with Recorder("mcap", tmp_path / "drive") as recorder:
+        # An hour before the camera: the demo does not wait for it.
+        recorder.camera_info("/front/camera_info", 1)
+        for number, image in enumerate(world_images[:20]):
+            recorder.image("/front/image_raw", 3600 * SECOND + number * SECOND // 10, 0, image)
+        recorder.image("/front/image_raw", 3603 * SECOND, 0, world_images[0], "octarine")
+        recorder.image("/front/depth", 1, 0, world_images[0][..., 0].astype(np.uint16), "16UC1")
+    result = demo(tmp_path, "drive")
+    assert result.returncode == 0, result.stderr
+    assert re.fullmatch(r"demo: 20 images, \d+ keyframes, 0 loop closures", result.stdout.splitlines()[-1])
+    assert "the camera of /demo/image is calibrated" in result.stderr
+    assert "left out image 20: its encoding 'octarine'" in result.stderr
+
+
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     result = demo(tmp_path, "/nowhere")
     assert result.returncode == 1

@@ -14,9 +14,16 @@ import pytest
 rclpy = pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from binvpr_ros.messages import decode, image_from_compressed, image_from_message, message_from_array, to_nanoseconds
+from binvpr_ros.messages import (
+    camera_from_info,
+    decode,
+    image_from_compressed,
+    image_from_message,
+    message_from_array,
+    to_nanoseconds,
+)
 from binvpr_ros.tools.replay import parse, publish
 
 pytestmark = pytest.mark.usefixtures("ros")
@@ -63,7 +70,7 @@ def test_a_folder_arrives_in_order_at_its_rate(folder: Path, compressed: bool, b
     ("arguments", "sentence"),
     [
         (["/nowhere"], "replay: /nowhere does not exist; give a folder"),
-        (["FOLDER", "--keep-stamps"], "replay: --keep-stamps works for bags and videos alone"),
+        (["FOLDER", "--keep-stamps"], "replay: --keep-stamps works only for bags and videos"),
     ],
 )
 def test_what_cannot_be_replayed_is_said_in_one_sentence(folder: Path, arguments: list[str], sentence: str) -> None:
@@ -79,8 +86,52 @@ def test_a_folder_of_rubbish_is_no_success(tmp_path: Path) -> None:
     process = replay(str(tmp_path), "--wait", "0")
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "left out image 0" in errors
+    assert f"left out {tmp_path / '0.png'}: " in errors
     assert f"none of the images of {tmp_path} can be published; give others" in errors
+
+
+def test_what_is_left_out_is_counted_and_a_replay_that_nobody_hears_is_said(folder: Path) -> None:
+    (folder / "2.png").write_text("rubbish")
+    process = replay(str(folder), "--topic", "/unheard", "--rate", "100", "--wait", "0")
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert output == "replay: 4 images, 1 left out: 1 undecodable\n"
+    assert "nobody subscribes to /unheard; publishing all the same" in errors
+    assert "nobody subscribed to /unheard, so nobody received the 4 images" in errors
+
+
+def test_a_bag_arrives_with_its_calibration(tmp_path: Path) -> None:
+    pytest.importorskip("rosbags.rosbag2", reason="rosbags is not installed")
+    from recorder import SECOND, Recorder
+
+    day = 24 * 3600 * SECOND
+    with Recorder("mcap", tmp_path / "drive") as recorder:
+        recorder.write("/chatter", 0, recorder.new("std_msgs/msg/String", data="early"))
+        recorder.camera_info("/front/camera_info", 1)
+        for number in range(3):
+            picture = np.full((32, 48), 50 * number, np.uint8)
+            recorder.image("/front/image_raw", day + number * SECOND // 10, 0, picture, "mono8")
+    node = rclpy.create_node("receiver")
+    received: list[Any] = []
+    camera = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
+    node.create_subscription(CameraInfo, "/replayed/front/camera_info", received.append,
+                             QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE))  # fmt: skip
+    node.create_subscription(Image, "/replayed/front/image", received.append, camera)
+    # Its stamps stand still and its first message is a day older: it plays for a fifth of a second all the same.
+    process = replay(str(tmp_path / "drive"), "--topic", "/replayed/front/image")
+    deadline = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < deadline:
+        rclpy.spin_once(node, timeout_sec=0.05)
+    output, errors = process.communicate(timeout=10)
+    node.destroy_node()
+    assert process.returncode == 0, errors
+    assert output == "replay: 3 images\n"
+    images = [message for message in received if isinstance(message, Image)]
+    calibrations = [message for message in received if isinstance(message, CameraInfo)]
+    assert isinstance(received[0], CameraInfo)
+    assert [message.header for message in calibrations] == [message.header for message in images]
+    assert len(images) == 3
+    assert camera_from_info(calibrations[0]).focal_length == 40
 
 
 @pytest.mark.parametrize("rate", ["0", "-3", "nan", "inf"])

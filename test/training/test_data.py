@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import cv2
@@ -40,7 +41,7 @@ def test_a_folder_of_classes(folder: Path, capsys: pytest.CaptureFixture[str]) -
     np.testing.assert_array_equal(data.labels, [0] * 6 + [1] * 5)
     np.testing.assert_array_equal(data.places, np.arange(11))
     error = capsys.readouterr().err
-    assert "broken.jpg: it cannot be decoded" in error
+    assert "broken.jpg: its 7 bytes cannot be decoded as an image" in error
     assert f"1 of 12 images of {folder} were left out" in error
 
 
@@ -48,6 +49,23 @@ def test_images_are_rgb(tmp_path: Path) -> None:
     (tmp_path / "sky").mkdir()
     cv2.imwrite(str(tmp_path / "sky" / "blue.png"), np.full((8, 8, 3), (255, 0, 0), np.uint8))  # OpenCV's order
     assert TrainingImages.of_classes(tmp_path, 4).images[0, 0, 0].tolist() == [0, 0, 255]
+
+
+def test_images_are_decoded_as_the_node_does(tmp_path: Path) -> None:
+    (tmp_path / "sky").mkdir()
+    deep = np.full((8, 8), 200 * 256 + 255, np.uint16)
+    upright = np.repeat(np.arange(0, 240, 60, dtype=np.uint8)[:, np.newaxis], 4, axis=1).repeat(8, 0).repeat(8, 1)
+    jpeg = cv2.imencode(".jpg", upright)[1].tobytes()
+    # A tag for viewers: turn the image upside down.
+    exif = b"Exif\0\0II*\0" + struct.pack("<IHHHIII", 8, 1, 0x0112, 3, 1, 3, 0)
+    turned = jpeg[:2] + b"\xff\xe1" + struct.pack(">H", 2 + len(exif)) + exif + jpeg[2:]
+    cv2.imwrite(str(tmp_path / "sky" / "0.png"), deep)
+    (tmp_path / "sky" / "1.jpg").write_bytes(turned)
+    (tmp_path / "sky" / "2.jpg").write_bytes(jpeg[: len(jpeg) // 2])
+    images = TrainingImages.of_classes(tmp_path, 4).images
+    assert len(images) == 2
+    assert np.unique(images[0]).tolist() == [200]
+    np.testing.assert_allclose(images[1, :, 0, 0], [0, 60, 120, 180], atol=2)
 
 
 def test_a_folder_of_places(folder: Path) -> None:

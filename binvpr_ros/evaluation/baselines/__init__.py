@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Methods to compare with, which need no training on places."""
+"""Methods to compare with, which need no training on places.
+
+EfficientNet-Lite0 with GeM pooling is the float network: we know of no wheel on PyPI that contains the weights of a
+network trained for place recognition (CosPlace, EigenPlaces, MixVPR and SALAD download theirs at run time).
+"""
 
 from __future__ import annotations
 

@@ -8,8 +8,8 @@ import os
 import numpy as np
 from numpy.typing import NDArray
 
-from binvpr_ros.descriptor import Image, as_rgb, resize
 from binvpr_ros.evaluation.methods import FLOAT_BITS, Method, MethodError
+from binvpr_ros.images import Image, as_rgb, resize
 
 
 class EfficientNetLite0(Method):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import cv2
 
-from binvpr_ros.descriptor import Image
+from binvpr_ros.images import Image
 
 
 def grey(image: Image) -> Image:

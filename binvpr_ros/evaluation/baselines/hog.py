@@ -6,9 +6,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from binvpr_ros.descriptor import Image
 from binvpr_ros.evaluation.baselines.grey import grey_square
 from binvpr_ros.evaluation.methods import FLOAT_BITS, Method
+from binvpr_ros.images import Image
 
 
 class Hog(Method):

@@ -6,16 +6,24 @@ from __future__ import annotations
 from pathlib import Path
 
 from binvpr_ros.evaluation.datasets.bag import PosedBag, is_bag
-from binvpr_ros.evaluation.datasets.dataset import Dataset, DatasetError, Layout, Options, PosedSequence
+from binvpr_ros.evaluation.datasets.colmap import ColmapModel
+from binvpr_ros.evaluation.datasets.coordinate_names import CoordinateNames
+from binvpr_ros.evaluation.datasets.dataset import Dataset, DatasetError, Layout, Options
 from binvpr_ros.evaluation.datasets.euroc import EurocFolder
 from binvpr_ros.evaluation.datasets.folders import FolderPair
 from binvpr_ros.evaluation.datasets.kitti import KittiOdometry
+from binvpr_ros.evaluation.datasets.listed_folder import ListedFolder
 from binvpr_ros.evaluation.datasets.posed_folder import PosedFolder
+from binvpr_ros.evaluation.datasets.sequences import ImageSequence, PosedSequence
+from binvpr_ros.evaluation.datasets.seven_scenes import SevenScenes
+from binvpr_ros.evaluation.datasets.transforms import Transforms
 from binvpr_ros.evaluation.datasets.traverses import Traverses
 from binvpr_ros.evaluation.datasets.tum import TumFolder
 from binvpr_ros.evaluation.datasets.vpr_bench import VprBench
 
-__all__ = ["LAYOUTS", "Dataset", "DatasetError", "Options", "PosedSequence", "find_datasets", "open_dataset"]
+__all__ = [
+    "LAYOUTS", "Dataset", "DatasetError", "ImageSequence", "Options", "PosedSequence", "find_datasets", "open_dataset",
+]  # fmt: skip
 
 LAYOUTS: tuple[type[Layout], ...] = (
     FolderPair,
@@ -24,7 +32,13 @@ LAYOUTS: tuple[type[Layout], ...] = (
     TumFolder,
     EurocFolder,
     KittiOdometry,
+    SevenScenes,
+    # Before COLMAP's models, from which such files are often made.
+    Transforms,
+    ColmapModel,
+    CoordinateNames,
     PosedBag,
+    ListedFolder,
     # Last, because many a data set with a ground truth of its own is folders of equally many images too.
     Traverses,
 )
@@ -32,7 +46,7 @@ LAYOUTS: tuple[type[Layout], ...] = (
 
 
 def open_dataset(path: Path, options: Options) -> Dataset:
-    """Read the data set at `path` with the first layout that fits; raises DatasetError where none does."""
+    """Read the data set at `path`, or the only one below it, with the first layout that fits; raises DatasetError."""
     if not path.exists():
         raise DatasetError(f"{path} does not exist; name a folder or a bag")
     try:
@@ -41,9 +55,12 @@ def open_dataset(path: Path, options: Options) -> Dataset:
             return layout.read(path, options)
     except OSError as error:
         raise DatasetError(f"{path} cannot be read ({error.strerror}); change its permissions") from None
-    inside = [str(found.relative_to(path)) for found in find_datasets(path)]
+    inside = find_datasets(path)
+    if len(inside) == 1:
+        return open_dataset(inside[0], options)
     if inside:
-        raise DatasetError(f"{path} is no data set but holds some; name one of them: {', '.join(inside)}")
+        names = ", ".join(str(found.relative_to(path)) for found in inside)
+        raise DatasetError(f"{path} is no data set but holds some; name one of them: {names}")
     known = "; ".join(layout.layout for layout in LAYOUTS)
     raise DatasetError(f"{path} is none of the data sets that can be read: {known}")
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from binvpr_ros.evaluation.datasets.dataset import Dataset, ImageFiles, Options
 from binvpr_ros.evaluation.datasets.tables import read_columns
+from binvpr_ros.evaluation.datasets.truth import PairTruth
 
 
 class FolderPair(Dataset):
@@ -33,14 +32,13 @@ class FolderPair(Dataset):
     @classmethod
     def from_parts(cls, queries: Path, references: Path, ground_truth: Path, name: str = "") -> FolderPair:
         """Read two folders of images and the table about them; raises DatasetError."""
-        query_files, reference_files = ImageFiles.of_folder(queries), ImageFiles.of_folder(references)
-        truth = np.zeros((len(query_files), len(reference_files)), bool)
+        query_files, reference_files = (ImageFiles.of_folder(folder, by_name=True) for folder in (queries, references))
         rows, (query_column, references_column) = read_columns(ground_truth, ("query", "references"))
-        named = set()
+        true: dict[int, list[int]] = {}
         for row in rows:
             query = row.index(query_column, len(query_files))
-            if query in named:
+            if query in true:
                 raise row.wrong(f"query {query} is named a second time")
-            named.add(query)
-            truth[query, row.integers(references_column, len(reference_files))] = True
+            true[query] = row.integers(references_column, len(reference_files))
+        truth = PairTruth([true.get(query, []) for query in range(len(query_files))], len(reference_files))
         return cls(name or queries.absolute().parent.name, query_files, reference_files, truth)

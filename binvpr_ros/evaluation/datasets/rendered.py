@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from binvpr_ros.descriptor import Image
-from binvpr_ros.evaluation.datasets.dataset import DatasetError, Images, Options, PosedSequence
+from binvpr_ros.evaluation.datasets.cameras import camera_of
+from binvpr_ros.evaluation.datasets.dataset import DatasetError, Images, Options
+from binvpr_ros.evaluation.datasets.files import stamps_at
+from binvpr_ros.evaluation.datasets.sequences import PosedSequence
 from binvpr_ros.evaluation.world import RATE, Pose, World, drive
-from binvpr_ros.keyframes import NANOSECONDS
+from binvpr_ros.images import Image
 
 
 class RenderedBuilding(PosedSequence):
@@ -24,22 +26,27 @@ class RenderedBuilding(PosedSequence):
             raise DatasetError(f"{images} images make no drive; ask for two at least")
         stops = list(drive(images))
         headings = np.array([pose.heading for pose, _, _ in stops])
+        # The axes of the optical frame in the world, whose third axis points down: right, down, ahead.
         rotations = np.zeros((images, 3, 3))
-        rotations[:, 0, 0] = rotations[:, 1, 1] = np.cos(headings)
-        rotations[:, 1, 0] = np.sin(headings)
-        rotations[:, 0, 1] = -rotations[:, 1, 0]
-        rotations[:, 2, 2] = 1
+        rotations[:, 0, 2] = rotations[:, 1, 0] = np.cos(headings)
+        rotations[:, 1, 2] = np.sin(headings)
+        rotations[:, 0, 0] = -rotations[:, 1, 2]
+        rotations[:, 2, 1] = 1
+        world = World()
+        focal = world.width / 2 / np.tan(world.field_of_view / 2)
+        centre = (world.width - 1) / 2, (world.height - 1) / 2
         return cls.from_poses(
-            "rendered building", _Views(stops), (np.arange(images) * (NANOSECONDS / RATE)).round().astype(np.int64),
-            np.array([(pose.x, pose.y, 0) for pose, _, _ in stops]), rotations, options,
+            "rendered building", _Views(world, stops), stamps_at(RATE, images),
+            np.array([(pose.x, pose.y, 0) for pose, _, _ in stops]), rotations, options, optical=True,
+            camera=camera_of((world.width, world.height), (focal, focal, *centre), "plumb_bob", ()),
         )  # fmt: skip
 
 
 class _Views(Images):
     """What the camera sees at each stop, [240,320,3] RGB."""
 
-    def __init__(self, stops: list[tuple[Pose, float, float]]) -> None:
-        self._world = World()
+    def __init__(self, world: World, stops: list[tuple[Pose, float, float]]) -> None:
+        self._world = world
         self._stops = stops
         self._views: dict[int, Image] = {}
 

@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
+from typing import TypeVar
 
 from binvpr_ros.evaluation.datasets.dataset import DatasetError
+
+Entry = TypeVar("Entry")
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,13 @@ class Row:
         if at >= len(self.fields):
             raise self.wrong(f"it has {len(self.fields)} fields, not {at + 1} or more")
         return self.fields[at]
+
+    def columns(self, names: Sequence[str]) -> list[int]:
+        """Return where the fields `names` stand in this line, the head of a table; raises DatasetError."""
+        missing = [name for name in names if name not in self.fields]
+        if missing:
+            raise self.wrong(f"the columns {', '.join(missing)} are missing (needed: {', '.join(names)})")
+        return [self.fields.index(name) for name in names]
 
     def integers(self, at: int, below: int) -> list[int]:
         """Return the integers from 0 to `below` - 1 that field `at` holds, apart by spaces; raises DatasetError."""
@@ -74,22 +84,25 @@ class Row:
         return number
 
 
-def read_rows(path: Path, separator: str | None = None) -> list[Row]:
+def read_rows(
+    path: Path, separator: str | None = None, wanted: Callable[[str], bool] = lambda _line: True
+) -> list[Row]:
     """Return the lines of a table, without empty ones and '#' comments; raises DatasetError where there are none.
 
-    Fields are apart by `separator`, by default any white space; white space and quotes around them are left out.
+    Fields are apart by `separator`, by default any white space; white space and quotes around them are left out. Lines
+    that are not `wanted` are not kept.
     """
     try:
-        lines = path.read_text("utf-8-sig").splitlines()
+        with path.open(encoding="utf-8-sig") as lines:
+            rows = [
+                Row(path, number, [field.strip().strip('"') for field in line.split(separator)])
+                for number, line in enumerate(lines, start=1)
+                if line.strip() and not line.lstrip().startswith("#") and wanted(line)
+            ]
     except OSError as error:
         raise DatasetError(f"{path} cannot be read ({error.strerror}); restore the file") from None
     except UnicodeDecodeError:
         raise DatasetError(f"{path} is no text file; restore the file") from None
-    rows = [
-        Row(path, number, [field.strip().strip('"') for field in line.split(separator)])
-        for number, line in enumerate(lines, start=1)
-        if line.strip() and not line.lstrip().startswith("#")
-    ]
     if not rows:
         raise DatasetError(f"{path} is empty; restore the file")
     return rows
@@ -101,10 +114,26 @@ def read_columns(path: Path, names: Sequence[str]) -> tuple[list[Row], list[int]
     Raises DatasetError where a column is missing, or a field too few or too many.
     """
     head, *rows = read_rows(path, ",")
-    missing = [name for name in names if name not in head.fields]
-    if missing:
-        raise head.wrong(f"the columns {', '.join(missing)} are missing (needed: {', '.join(names)})")
+    columns = head.columns(names)
     for row in rows:
         if len(row.fields) != len(head.fields):
             raise row.wrong(f"it has {len(row.fields)} fields, the head {len(head.fields)}")
-    return rows, [head.fields.index(name) for name in names]
+    return rows, columns
+
+
+def parse_rows(rows: Sequence[Row], parse: Callable[[Row], Entry]) -> list[Entry | None]:
+    """Return what `parse` makes of each row, None of one that it refuses: a download that was cut ends within a line.
+
+    Raises the first DatasetError where all rows are refused.
+    """
+    entries: list[Entry | None] = []
+    refused = []
+    for row in rows:
+        try:
+            entries.append(parse(row))
+        except DatasetError as error:
+            entries.append(None)
+            refused.append(error)
+    if refused and len(refused) == len(rows):
+        raise refused[0]
+    return entries

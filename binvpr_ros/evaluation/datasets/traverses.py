@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
-from binvpr_ros.evaluation.datasets.dataset import Dataset, DatasetError, ImageFiles, Options, image_paths
+from binvpr_ros.evaluation.datasets.dataset import Dataset, DatasetError, ImageFiles, Options
+from binvpr_ros.evaluation.datasets.truth import PairTruth
+from binvpr_ros.images import image_paths, in_order
 
 USUAL_PAIRS = (("night_right", "day_left"), ("winter", "summer"))
 """Queries and references, as most papers take them from Gardens Point and from Nordland."""
@@ -54,21 +54,21 @@ class Traverses(Dataset):
                 f"{path} holds the traverses {', '.join(names)}; name two of them, one for the queries "
                 "and one for the references"
             )
-        query_files, reference_files = folders[queries], folders[references]
-        if len(query_files) != len(reference_files):
+        counts = len(folders[queries]), len(folders[references])
+        if counts[0] != counts[1]:
             raise DatasetError(
-                f"{path / queries} has {len(query_files)} images and {path / references} {len(reference_files)}; "
+                f"{path / queries} has {counts[0]} images and {path / references} {counts[1]}; "
                 "give both equally many, aligned frame by frame"
             )
-        frames = np.arange(len(query_files))
-        truth = np.abs(frames[:, None] - frames) <= options.tolerance
-        conditions = f"{queries} on {references}, aligned frame by frame, within {options.tolerance} frames"
+        frames, off = range(counts[0]), options.tolerance
+        truth = PairTruth([frames[max(frame - off, 0) : frame + off + 1] for frame in frames], counts[1])
         return cls(
-            path.absolute().name, ImageFiles(query_files), ImageFiles(reference_files), truth, conditions=conditions
-        )
+            path.absolute().name, ImageFiles(in_order(folders[queries])), ImageFiles(in_order(folders[references])),
+            truth, conditions=f"{queries} on {references}, aligned frame by frame, within {off} frames",
+        )  # fmt: skip
 
 
 def _folders(path: Path) -> dict[str, list[Path]]:
-    """Return the images of all sub-folders that hold any, by the name of the sub-folder, in order."""
+    """Return the images of all sub-folders that hold any, by the name of the sub-folder."""
     folders = {folder.name: image_paths(folder) for folder in sorted(path.iterdir()) if folder.is_dir()}
     return {name: files for name, files in folders.items() if files}

@@ -7,15 +7,18 @@ from pathlib import Path
 
 import numpy as np
 
-from binvpr_ros.evaluation.datasets.dataset import ImageFiles, Options, PosedSequence, poses_of_images
-from binvpr_ros.evaluation.datasets.tables import read_rows
+from binvpr_ros.evaluation.datasets.dataset import ImageFiles, Options, with_more
+from binvpr_ros.evaluation.datasets.files import WITHOUT_POSE, StampedFile, files_there
+from binvpr_ros.evaluation.datasets.sequences import PosedSequence, poses_of_images
+from binvpr_ros.evaluation.datasets.tables import parse_rows, read_rows
 from binvpr_ros.keyframes import NANOSECONDS
 
 
 class TumFolder(PosedSequence):
     """`rgb.txt` lists stamps and image files, `groundtruth.txt` stamps and poses (tx ty tz qx qy qz qw).
 
-    An image takes the pose nearest in time, within 0.02 s; images without one are left out.
+    The poses are those of the colour camera's optical frame. An image takes the pose nearest in time, within 0.02 s;
+    images without one are left out.
     """
 
     layout = "TUM RGB-D (rgb.txt, groundtruth.txt)"
@@ -28,15 +31,19 @@ class TumFolder(PosedSequence):
     @classmethod
     def read(cls, path: Path, options: Options) -> TumFolder:
         """Read the folder; raises DatasetError."""
-        name = path.absolute().name
-        images, track = read_rows(path / "rgb.txt"), read_rows(path / "groundtruth.txt")
-        files = [path / row.text(1) for row in images]
-        stamps = np.array([row.stamp(0, NANOSECONDS) for row in images], np.int64)
+        name, table = path.absolute().name, path / "rgb.txt"
+        images, left_out = files_there(
+            table,
+            parse_rows(read_rows(table), lambda row: StampedFile(path / row.text(1), row.stamp(0, NANOSECONDS))),
+        )
+        rows = read_rows(path / "groundtruth.txt")
+        track = parse_rows(rows, lambda row: (row.stamp(0, NANOSECONDS), row.numbers(range(1, 8))))
+        poses = [pose for pose in track if pose is not None]
+        stamps = np.array([image.stamp for image in images], np.int64)
         found, positions, rotations = poses_of_images(
-            name, stamps, np.array([row.stamp(0, NANOSECONDS) for row in track], np.int64),
-            np.array([row.numbers(range(1, 8)) for row in track]),
-        )  # fmt: skip
+            name, stamps, np.array([stamp for stamp, _ in poses], np.int64), np.array([pose for _, pose in poses])
+        )
         return cls.from_poses(
-            name, ImageFiles([files[at] for at in found]), stamps[found], positions, rotations, options,
-            left_out=len(files) - len(found),
+            name, ImageFiles([images[at].path for at in found]), stamps[found], positions, rotations, options,
+            optical=True, left_out=with_more(left_out, WITHOUT_POSE, len(images) - len(found)),
         )  # fmt: skip

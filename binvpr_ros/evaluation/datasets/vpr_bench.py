@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from binvpr_ros.evaluation.datasets.dataset import Dataset, DatasetError, ImageFiles, Options, Truth
+from binvpr_ros.evaluation.datasets.dataset import Dataset, DatasetError, ImageFiles, Options
 from binvpr_ros.evaluation.datasets.object_array import load_objects
+from binvpr_ros.evaluation.datasets.truth import PairTruth
 
 GROUND_TRUTH = "ground_truth_new.npy"
 
@@ -31,16 +32,16 @@ class VprBench(Dataset):
     @classmethod
     def read(cls, path: Path, options: Options) -> VprBench:  # noqa: ARG003 - the files say it all
         """Read the folder; raises DatasetError."""
-        queries, references = (ImageFiles.of_folder(path / folder, numeric=True) for folder in ("query", "ref"))
+        queries, references = (ImageFiles.of_folder(path / folder) for folder in ("query", "ref"))
         table = load_objects(path / GROUND_TRUTH)
         truth = _truth(path / GROUND_TRUTH, table, len(queries), len(references))
         return cls(path.absolute().name, queries, references, truth)
 
 
-def _truth(path: Path, table: NDArray[Any], queries: int, references: int) -> Truth:
+def _truth(path: Path, table: NDArray[Any], queries: int, references: int) -> PairTruth:
     if table.ndim != 2 or table.shape[1] != 2:
         raise DatasetError(f"{path} has the shape {list(table.shape)} instead of [queries,2]; restore the file")
-    truth = np.zeros((queries, references), bool)
+    true: list[list[int]] = [[] for _ in range(queries)]
     for line, (query, matches) in enumerate(table):
         index, places = _indices(query), _indices(matches)
         if index is None or places is None or index.size != 1:
@@ -54,8 +55,8 @@ def _truth(path: Path, table: NDArray[Any], queries: int, references: int) -> Tr
                 f"{path}, row {line}, names references {places.min()} and above of {references}; "
                 "restore the files in ref"
             )
-        truth[index[0], there] = True
-    return truth
+        true[index[0]] += there.tolist()
+    return PairTruth(true, references)
 
 
 def _indices(entry: Any) -> NDArray[np.int64] | None:

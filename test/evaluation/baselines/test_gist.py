@@ -32,7 +32,7 @@ def test_a_wave_answers_in_its_part_of_the_grid() -> None:
 def test_brightness_hardly_matters(world_images: list[NDArray[np.uint8]]) -> None:
     gist = Gist()
     image = world_images[0]
-    bright, dim, other = (gist.describe(one) for one in (image, image // 2, world_images[20]))
+    bright, dim, other = (gist.comparable(gist.describe(one)) for one in (image, image // 2, world_images[20]))
     same, different = gist.similarities(bright[np.newaxis], np.stack([dim, other]))[0]
     assert same > 0.97
     assert same > different + 0.1
@@ -47,5 +47,5 @@ def test_the_mean_is_taken_off(world_images: list[NDArray[np.uint8]]) -> None:
 
 def test_grey_and_colour_images_of_any_size_are_described(world_images: list[NDArray[np.uint8]]) -> None:
     gist, image = Gist(), world_images[0]
-    coloured, thumbnail, grey = (gist.describe(one) for one in (image, image[::4, ::4], image[..., 1]))
+    coloured, thumbnail, grey = (gist.comparable(gist.describe(one)) for one in (image, image[::4, ::4], image[..., 1]))
     assert (gist.similarities(coloured[np.newaxis], np.stack([thumbnail, grey])) > 0.5).all()

@@ -66,13 +66,14 @@ def test_the_blocks_are_those_of_the_definition(world_images: list[NDArray[np.ui
 def test_brightness_hardly_matters(world_images: list[NDArray[np.uint8]]) -> None:
     hog = Hog()
     image = world_images[0]
-    bright, dim, other = (hog.describe(one) for one in (image, image // 2, world_images[20]))
+    bright, dim, other = (hog.comparable(hog.describe(one)) for one in (image, image // 2, world_images[20]))
     same, different = hog.similarities(bright[np.newaxis], np.stack([dim, other]))[0]
     assert same > 0.99 > different + 0.1
 
 
 def test_an_image_without_structure_is_similar_to_none() -> None:
     flat = Hog().describe(np.full((60, 80, 3), 77, np.uint8))
+    assert flat.dtype == np.float32
     assert not flat.any()
     assert flat.size * 32 == Hog.descriptor_bits
 
@@ -89,7 +90,7 @@ def test_an_image_without_structure_is_similar_to_none() -> None:
 def test_it_recognises_as_opencvs_hog_does(shared_data: Path, folder: str, recall: float, area: float) -> None:
     at, hog = shared_data / "eval" / folder, Hog()
     queries, references = (
-        np.stack([hog.describe(image) for image in ImageFiles.of_folder(at / kind)])
+        np.stack([hog.comparable(hog.describe(image)) for image in ImageFiles.of_folder(at / kind)])
         for kind in ("queries", "references")
     )
     similarities = hog.similarities(queries, references)

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import builtins
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,7 +17,7 @@ import pytest
 pytest.importorskip("rosbags.rosbag2", reason="rosbags is not installed")
 
 from rosbags.rosbag1 import Writer as Writer1
-from rosbags.rosbag2 import StoragePlugin
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin
 from rosbags.rosbag2 import Writer as Writer2
 from rosbags.typesys import Stores, get_typestore
 
@@ -39,8 +40,9 @@ Entry = tuple[str, str, int, Any]
 class Messages:
     """Makes messages of ROS 1 or ROS 2, and writes them into a bag."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, compression: CompressionMode | None = None) -> None:
         self.kind = kind
+        self.compression = compression
         self.store = get_typestore(Stores.ROS1_NOETIC if kind == "ros1" else Stores.ROS2_JAZZY)
 
     def new(self, name: str, **fields: Any) -> Any:
@@ -101,6 +103,8 @@ class Messages:
         else:
             writer = Writer2(path, version=9, storage_plugin=StoragePlugin[self.kind.upper()])
             serialize = self.store.serialize_cdr
+            if self.compression is not None:
+                writer.set_compression(self.compression, CompressionFormat.ZSTD)
         with writer:
             connections = {
                 topic: writer.add_connection(topic, kind, typestore=self.store)
@@ -157,8 +161,10 @@ def test_a_bag_with_poses(tmp_path: Path, messages: Messages, pictures: Pictures
     assert same_images(bag.queries, [pictures[0], pictures[2], pictures[3]])
     assert bag.stamps.tolist() == [TIMES[0], TIMES[2], TIMES[3]]
     np.testing.assert_allclose(bag.positions, [(1.0004, 2, 3), (1.3996, 2, 3), (1.6, 2, 3)])
-    assert bag.same_place.tolist() == [[1, 1, 0], [1, 1, 0], [0, 0, 1]]
-    assert bag.truth.tolist() == [[0, 0, 0], [1, 0, 0], [0, 0, 0]]
+    assert bag.truth.rows(0, 3).tolist() == [[0, 0, 0], [1, 0, 0], [0, 0, 0]]
+    assert bag.left_out == {"without a pose": 1}
+    assert not bag.optical
+    assert bag.camera is None
 
 
 def test_two_loops_over_one_bag_at_a_time(tmp_path: Path, messages: Messages, pictures: Pictures) -> None:
@@ -189,7 +195,7 @@ def read_one(messages: Messages, folder: Path, kind: str, message: Any) -> Any:
 
 
 @pytest.mark.parametrize("padded", [False, True])
-@pytest.mark.parametrize("encoding", ["rgb8", "bgr8", "8UC3", "rgba8", "bgra8", "mono8", "8UC1", "mono16"])
+@pytest.mark.parametrize("encoding", ["rgb8", "bgr8", "8UC3", "rgba8", "bgra8", "mono8", "8UC1"])
 def test_raw_encodings(tmp_path: Path, ros2: Messages, pictures: Pictures, encoding: str, padded: bool) -> None:
     picture = pictures[0]
     alpha = np.full((6, 8, 1), 255, np.uint8)
@@ -197,7 +203,7 @@ def test_raw_encodings(tmp_path: Path, ros2: Messages, pictures: Pictures, encod
     rows: Any = {
         "rgb8": picture, "bgr8": bgr, "8UC3": bgr,
         "rgba8": np.dstack([picture, alpha]), "bgra8": np.dstack([bgr, alpha]),
-        "mono8": grey, "8UC1": grey, "mono16": grey.astype(np.uint16) * 257,
+        "mono8": grey, "8UC1": grey,
     }[encoding]  # fmt: skip
     rows = np.ascontiguousarray(rows).reshape(6, -1).view(np.uint8)
     if padded:
@@ -205,7 +211,15 @@ def test_raw_encodings(tmp_path: Path, ros2: Messages, pictures: Pictures, encod
     image = read_one(ros2, tmp_path, *encoded(ros2, encoding, rows))
     expected = grey if rows.shape[1] < 24 else picture
     assert image.dtype == np.uint8
-    np.testing.assert_allclose(image.astype(int), expected.astype(int), atol=1 if encoding == "mono16" else 0)
+    np.testing.assert_array_equal(image, expected)
+
+
+def test_a_thermal_camera_uses_the_8_bits(tmp_path: Path, ros2: Messages) -> None:
+    values = np.linspace(7000, 9000, 48).astype(np.uint16).reshape(6, 8)
+    image = read_one(ros2, tmp_path, *encoded(ros2, "16UC1", values))
+    assert image.dtype == np.uint8
+    assert image.min() < 10
+    assert image.max() > 245
 
 
 def test_bayer_is_made_colour(tmp_path: Path, ros2: Messages) -> None:
@@ -229,12 +243,10 @@ def test_images_that_cannot_be_decoded(tmp_path: Path, ros2: Messages, pictures:
     wrong = {
         "depth": encoded(ros2, "32FC1", grey.astype(np.float32)),
         "unknown": encoded(ros2, "octarine", grey),
-        "planar": encoded(ros2, "nv12", np.zeros((9, 8), np.uint8)),
         "short": ("sensor_msgs/msg/Image", ros2.image(0, grey[:, :5], "mono8", 8)),
         "empty": ("sensor_msgs/msg/Image", ros2.image(0, grey, "mono8", 0, step=0)),
         "rubbish": ("sensor_msgs/msg/CompressedImage", ros2.compressed(0, np.arange(9, dtype=np.uint8))),
     }
-    wrong["planar"][1].height = 6
     for name, (kind, message) in wrong.items():
         (tmp_path / name).mkdir()
         with pytest.raises(DatasetError, match=r"an image on /image of .* cannot be decoded") as refused:
@@ -254,7 +266,9 @@ def test_one_of_several_topics_is_named(tmp_path: Path, messages: Messages, pict
         PosedBag.read(path, Options(image_topic="/image"))
     bag = PosedBag.read(path, Options(image_topic="/image2", pose_topic="/pose2"))
     assert same_images(bag.queries, [pictures[0], pictures[2], pictures[3]])
-    with pytest.raises(DatasetError, match="does not hold the image topic /image3; list its topics"):
+    with pytest.raises(
+        DatasetError, match="does not hold the image topic /image3; its topics are: /image, /image2, /p"
+    ):
         PosedBag.read(path, Options(image_topic="/image3"))
 
 
@@ -267,36 +281,187 @@ def test_bags_without_images_or_poses(tmp_path: Path, ros2: Messages, pictures: 
     bare = ros2.write(tmp_path / "c", entries[4:], [("/image", "sensor_msgs/msg/Image")])
     with pytest.raises(DatasetError, match="holds no images on /image"):
         PosedBag.read(bare, Options())
-    zeros = [(topic, kind, time, ros2.pose("PoseStamped", time, (0, 0, 0), (0, 0, 0, 0)))
-             for topic, kind, time, _ in entries[4:]]  # fmt: skip
-    with pytest.raises(DatasetError, match="image 0 of d has a pose that is no position and rotation"):
-        PosedBag.read(ros2.write(tmp_path / "d", entries[:4] + zeros), Options())
+    empty = ros2.write(tmp_path / "d", [], [])
+    with pytest.raises(DatasetError, match="does not hold an image topic; its topics are: none, so record it again"):
+        PosedBag.read(empty, Options())
+
+
+def test_a_topic_without_messages_is_no_choice(tmp_path: Path, messages: Messages, pictures: Pictures) -> None:
+    path = messages.write(
+        tmp_path / "drive", drive(messages, pictures), [("/image/compressed", "sensor_msgs/msg/CompressedImage")]
+    )  # fmt: skip
+    assert same_images(PosedBag.read(path, Options()).queries, [pictures[0], pictures[2], pictures[3]])
+
+
+def test_what_is_no_pose_costs_itself_only(tmp_path: Path, messages: Messages, pictures: Pictures) -> None:
+    entries: list[Entry] = []
+    poses = [((0, 0, 0), UPRIGHT), ((0, 0, 0), (0, 0, 0, 0)), ((np.nan, 0, 0), UPRIGHT), ((1, 0, 0), UPRIGHT)]
+    for time, picture, (position, turn) in zip(TIMES, pictures, poses, strict=True):
+        entries.append(("/image", "sensor_msgs/msg/Image", time, messages.image(time, picture, "rgb8", 8)))
+        pose = messages.pose("PoseStamped", time, tuple(map(float, position)), turn)
+        entries.append(("/pose", POSE_TYPES["PoseStamped"], time, pose))
+    # A repeated stamp, and one that goes back.
+    for time, stamp in ((TIMES[3] + 1, TIMES[3]), (TIMES[3] + 2, TIMES[0] - 10_000_000)):
+        entries.append(("/image", "sensor_msgs/msg/Image", time, messages.image(stamp, pictures[1], "rgb8", 8)))
+    bag = PosedBag.read(messages.write(tmp_path / "drive", entries), Options())
+    assert bag.stamps.tolist() == [TIMES[0], TIMES[3]]
+    assert len(list(bag.queries)) == 2
+    assert bag.left_out == {"without a pose": 2, "with a stamp that does not advance": 2}
+
+
+def damage(path: Path, pattern: bytes, instead: bytes) -> None:
+    """Replace what occurs once in the file of a bag."""
+    file = path if path.is_file() else next(file for file in path.iterdir() if file.suffix != ".yaml")
+    data = file.read_bytes()
+    assert data.count(pattern) == 1
+    assert len(pattern) == len(instead)
+    file.write_bytes(data.replace(pattern, instead))
+
+
+def test_a_damaged_image_costs_itself_only(tmp_path: Path, messages: Messages, pictures: Pictures) -> None:
+    entries: list[Entry] = []
+    for number, (time, picture) in enumerate(zip(TIMES, pictures, strict=True)):
+        image = messages.image(time, picture, "octarine" if number == 1 else "rgb8", 8)
+        if number == 2:
+            image.encoding = "damaged"
+        entries.append(("/image", "sensor_msgs/msg/Image", time, image))
+        pose = messages.pose("PoseStamped", time, (0.0, 0.0, 0.0), UPRIGHT)
+        entries.append(("/pose", POSE_TYPES["PoseStamped"], time, pose))
+    path = messages.write(tmp_path / "drive", entries)
+    damage(path, b"damaged", b"damage\xff")  # which is no UTF-8
+    bag = PosedBag.read(path, Options())
+    assert bag.left_out == {"unreadable": 1}
+    (wrong,) = bag.queries.unreadable().items()
+    assert wrong[0] == 1
+    assert "an image on /image of " in wrong[1]
+    assert "its encoding 'octarine' is not one of" in wrong[1]
+    readable = bag.readable()
+    assert readable.stamps.tolist() == [TIMES[0], TIMES[3]]
+    assert same_images(readable.queries, [pictures[0], pictures[3]])
+    with pytest.raises(DatasetError, match="octarine"):
+        list(bag.queries)
+
+
+def test_images_are_taken_in_any_order(tmp_path: Path, messages: Messages, pictures: Pictures) -> None:
+    images = PosedBag.read(messages.write(tmp_path / "drive", drive(messages, pictures)), Options()).queries
+    assert same_images(images.take([2, 0, 0]), [pictures[3], pictures[0], pictures[0]])
+    assert same_images(images.take(np.array([1, 2])).take([1]), [pictures[3]])
+    assert same_images(images.take([]), [])
+
+
+@pytest.mark.parametrize("topic", ["/front/image_raw", "/front/image_rect"])
+def test_the_calibration_beside_the_images(tmp_path: Path, messages: Messages, pictures: Pictures, topic: str) -> None:
+    entries: list[Entry] = [
+        (topic, *entry[1:]) if entry[0] == "/image" else entry for entry in drive(messages, pictures)
+    ]
+    case = str.upper if messages.kind == "ros1" else str.lower
+    region = messages.new(
+        "sensor_msgs/msg/RegionOfInterest", x_offset=2, y_offset=1, width=8, height=6, do_rectify=False
+    )
+    focal = {"d": np.array([0.1, 0.0, 0.0, 0.0]), "k": np.array([9.0, 0, 5, 0, 8, 4, 0, 0, 1]),
+             "r": np.eye(3).reshape(-1), "p": np.array([7.0, 0, 6, 0, 0, 7, 5, 0, 0, 0, 1, 0])}  # fmt: skip
+    info = messages.new(
+        "sensor_msgs/msg/CameraInfo", header=messages.header(0), width=12, height=10, distortion_model="equidistant",
+        binning_x=0, binning_y=0, roi=region, **{case(name): values for name, values in focal.items()},
+    )  # fmt: skip
+    for name, first in (("no_calibration", np.zeros(9)), ("calibration", focal["k"])):
+        setattr(info, case("k"), first)
+        if topic.endswith("rect"):
+            setattr(info, case("p"), focal["p"] if first.any() else np.zeros(12))
+        calibration = ("/front/camera_info", "sensor_msgs/msg/CameraInfo", TIMES[0], info)
+        camera = PosedBag.read(messages.write(tmp_path / name, [*entries, calibration]), Options()).camera
+        if not first.any():
+            assert camera is None
+            continue
+        assert camera is not None
+        assert camera.size == (8, 6)
+        if topic.endswith("rect"):
+            assert camera.matrix.tolist() == [[7, 0, 4], [0, 7, 4], [0, 0, 1]]
+            assert not camera.coefficients.size
+        else:
+            assert camera.matrix.tolist() == [[9, 0, 3], [0, 8, 3], [0, 0, 1]]
+            assert camera.fisheye
 
 
 @pytest.mark.skipif(version("rosbags") < "0.11", reason="rosbags before 0.11 reads whole folders alone")
 @pytest.mark.parametrize(
-    ("defined", "instead"),
-    [(b"Point position", b"Point puzition"), (b"int32 sec\n", b"int32 set\n"), (b"Pose pose", b"Pose pore")],
+    ("defined", "instead", "sentence"),
+    [
+        (b"Point position", b"Point puzition", "no pose on /pose of .* can be read"),
+        (b"int32 sec\n", b"int32 set\n", "cannot be read as a bag"),
+        (b"Pose pose", b"Pose pore", "no pose on /pose of .* can be read"),
+    ],
 )
 def test_a_bag_whose_messages_have_other_fields_than_their_names_say(
-    tmp_path: Path, ros2: Messages, pictures: Pictures, defined: bytes, instead: bytes
+    tmp_path: Path, ros2: Messages, pictures: Pictures, defined: bytes, instead: bytes, sentence: str
 ) -> None:
     (file,) = ros2.write(tmp_path / "drive", drive(ros2, pictures)).glob("*.mcap")
     data = file.read_bytes()
     assert defined in data
     file.write_bytes(data.replace(defined, instead))
-    with pytest.raises(DatasetError, match="cannot be read as a bag") as refused:
+    with pytest.raises(DatasetError, match=sentence) as refused:
         PosedBag.read(file, Options())
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("name", ["b.bag", "b.mcap", "b.db3", "folder", "away.bag"])
-def test_what_is_no_bag(tmp_path: Path, name: str) -> None:
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "folder" / "metadata.yaml").write_text("{ : rubbish")
+REPAIRS = {
+    "ros1": "repair {name} with `rosbag reindex {file}`",
+    "sqlite3": "repair {name} with `sqlite3 {file} .recover | sqlite3 {folder}/drive_repaired.db3`",
+    "mcap": "repair {name} with `mcap recover {file} -o {folder}/drive_repaired.mcap`",
+}
+
+
+@pytest.mark.parametrize("share", [0.99, 0.5, 0.0])
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_bag_that_was_cut_names_its_repair(
+    tmp_path: Path, messages: Messages, pictures: Pictures, whole: bool, share: float
+) -> None:
+    path = messages.write(tmp_path / "drive", drive(messages, pictures))
+    file = path if path.is_file() else next(file for file in path.iterdir() if file.suffix != ".yaml")
+    data = file.read_bytes()
+    file.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(DatasetError, match="cannot be read as a bag") as refused:
+        PosedBag.read(path if whole else file, Options())
+    remedy = REPAIRS[messages.kind] if share else "{name} is empty, so record it again"
+    assert f"; {remedy.format(name=file.name, file=file, folder=file.parent)}" in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_bag_whose_description_is_damaged_is_indexed_anew(tmp_path: Path, ros2: Messages, pictures: Pictures) -> None:
+    path = ros2.write(tmp_path / "drive", drive(ros2, pictures))
+    for text in ("{ : rubbish", ""):
+        (path / "metadata.yaml").write_text(text)
+        with pytest.raises(DatasetError, match="cannot be read as a bag") as refused:
+            PosedBag.read(path, Options())
+        assert str(refused.value).endswith(f"; renew its metadata.yaml with `ros2 bag reindex {path}`")
+        assert "\n" not in str(refused.value)
+
+
+def test_compressed_bags(tmp_path: Path, pictures: Pictures) -> None:
+    for mode in (CompressionMode.FILE, CompressionMode.MESSAGE):
+        ros2 = Messages("sqlite3", mode)
+        path = ros2.write(tmp_path / mode.name, drive(ros2, pictures))
+        assert same_images(PosedBag.read(path, Options()).queries, [pictures[0], pictures[2], pictures[3]])
+        (file,) = (file for file in path.iterdir() if file.suffix != ".yaml")
+        assert is_bag(file)
+        with pytest.raises(DatasetError, match=r"is a compressed part of a bag; name its folder|name its folder inst"):
+            PosedBag.read(file, Options())
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("b.bag", "b.bag is no .bag file, so restore it from a copy"),
+        ("b.mcap", "b.mcap is no .mcap file, so restore it from a copy"),
+        ("b.db3", "b.db3 is no .db3 file, so restore it from a copy"),
+        ("b.txt", "b.txt is no bag, so name one (.bag, .db3, .mcap)"),
+        ("away.bag", "away.bag does not exist; name a bag"),
+    ],
+)
+def test_what_is_no_bag(tmp_path: Path, name: str, sentence: str) -> None:
     if name.startswith("b."):
         (tmp_path / name).write_text("rubbish")
-    with pytest.raises(DatasetError, match="cannot be read as a bag") as refused:
+    with pytest.raises(DatasetError, match=re.escape(sentence)) as refused:
         PosedBag.read(tmp_path / name, Options())
     assert "\n" not in str(refused.value)
 

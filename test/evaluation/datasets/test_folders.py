@@ -21,9 +21,8 @@ def test_a_pair_of_folders(tmp_path: Path, write_images: WriteImages) -> None:
     assert pair.name == tmp_path.name
     assert same_images(pair.queries, queries)
     assert same_images(pair.references, references)  # in plain file-name order
-    assert pair.truth.tolist() == [[0, 1], [0, 0], [1, 1], [0, 0]]
-    assert pair.candidates.all()
-    assert pair.candidates.shape == (4, 2)
+    assert pair.truth.dense().tolist() == [[0, 1], [0, 0], [1, 1], [0, 0]]
+    assert pair.candidates.tolist() == [2] * 4
 
 
 def test_a_pair_named_in_parts(tmp_path: Path, write_images: WriteImages) -> None:
@@ -32,7 +31,7 @@ def test_a_pair_named_in_parts(tmp_path: Path, write_images: WriteImages) -> Non
     table = tmp_path / "truth.csv"
     table.write_text("references,query\n1,0\n")
     pair = FolderPair.from_parts(tmp_path / "a", tmp_path / "b", table, "home")
-    assert (pair.name, pair.truth.tolist()) == ("home", [[False, True]])
+    assert (pair.name, pair.truth.dense().tolist()) == ("home", [[False, True]])
     assert FolderPair.from_parts(tmp_path / "a", tmp_path / "b", table).name == tmp_path.name
 
 
@@ -80,6 +79,6 @@ def test_a_folder_without_images(tmp_path: Path, write_images: WriteImages) -> N
 def test_real_images(shared_data: Path, name: str, queries: int, references: int, true_pairs: int) -> None:
     pair = FolderPair.read(shared_data / "eval" / name, Options())
     assert pair.truth.shape == (len(pair.queries), len(pair.references)) == (queries, references)
-    assert pair.truth.sum() == true_pairs
-    assert pair.truth.any(axis=1).all()
+    assert pair.truth.dense().sum() == true_pairs
+    assert pair.truth.answerable.all()
     assert pair.queries[0].ndim in (2, 3)

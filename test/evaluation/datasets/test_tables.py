@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from binvpr_ros.evaluation.datasets.dataset import DatasetError
-from binvpr_ros.evaluation.datasets.tables import Row, read_columns, read_rows
+from binvpr_ros.evaluation.datasets.tables import Row, parse_rows, read_columns, read_rows
 
 
 def row(*fields: str) -> Row:
@@ -74,3 +74,11 @@ def test_a_stamp_is_64_bits_or_refused(text: str) -> None:
         assert abs(row(text).stamp(0, 10**9)) < 2**63
     except DatasetError as error:
         assert "is no time" in str(error)  # noqa: PT017 - either is right
+
+
+def test_rows_that_cannot_be_read_are_none_unless_all_are() -> None:
+    rows = [row("1"), row("nan"), row("2")]
+    assert parse_rows(rows, lambda found: found.numbers([0])) == [[1.0], None, [2.0]]
+    assert parse_rows([], lambda found: found.numbers([0])) == []
+    with pytest.raises(DatasetError, match="line 7: 'x' is no number"):
+        parse_rows([row("x"), row("nan")], lambda found: found.numbers([0]))

@@ -37,14 +37,14 @@ def test_traverses(
     traverses = Traverses.read(tmp_path, options)
     assert same_images(traverses.queries, pictures[queries])
     assert same_images(traverses.references, pictures[references])
-    assert traverses.truth.tolist() == [[1, 1, 1, 0], [1, 1, 1, 1], [1, 1, 1, 1], [0, 1, 1, 1]]
+    assert traverses.truth.dense().tolist() == [[1, 1, 1, 0], [1, 1, 1, 1], [1, 1, 1, 1], [0, 1, 1, 1]]
 
 
 def test_tolerance(tmp_path: Path, write_images: WriteImages) -> None:
     for folder in "ab":
         write_images(tmp_path / folder, NAMES)
-    assert Traverses.read(tmp_path, Options(tolerance=0)).truth.sum() == 4
-    assert Traverses.read(tmp_path, Options(tolerance=1)).truth.sum() == 10
+    assert Traverses.read(tmp_path, Options(tolerance=0)).truth.dense().sum() == 4
+    assert Traverses.read(tmp_path, Options(tolerance=1)).truth.dense().sum() == 10
 
 
 @pytest.mark.parametrize(
@@ -72,3 +72,11 @@ def test_what_is_no_set_of_traverses(tmp_path: Path, write_images: WriteImages) 
     assert Traverses.fits(tmp_path)
     (tmp_path / "times.txt").touch()
     assert not Traverses.fits(tmp_path)
+
+
+def test_the_frames_of_a_traverse_are_in_the_order_of_their_numbers(tmp_path: Path, write_images: WriteImages) -> None:
+    names = [f"frame{number}.png" for number in range(12)]
+    pictures = {folder: write_images(tmp_path / folder, names) for folder in ("summer", "winter")}
+    traverses = Traverses.read(tmp_path, Options(tolerance=0))
+    assert same_images(traverses.queries, pictures["winter"])
+    assert same_images(traverses.references, pictures["summer"])
