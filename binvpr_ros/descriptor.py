@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from binvpr_ros import lce_delegate
-from binvpr_ros.images import Image, as_rgb
-from binvpr_ros.images import resize as resize  # noqa: PLC0414 - until node_benchmark imports it from there
+from binvpr_ros.images import Image, as_rgb, resize
 from binvpr_ros.model_card import ModelCard
 
 Descriptor = NDArray[np.uint64]

@@ -158,17 +158,21 @@ class Evaluation:
         if choices.all and not paths:
             raise DatasetError(f"{choices.all} holds no data set; name a folder that does")
         if len(paths) == 1:
-            yield open_dataset(paths[0], options).readable()
+            yield self._usable(open_dataset(paths[0], options))
         elif paths:
             for path, name in zip(paths, distinct([path.name for path in paths], paths), strict=True):
                 with self._leaving_out(str(path)):
-                    dataset = open_dataset(path, options).readable()
+                    dataset = self._usable(open_dataset(path, options))
                     yield dataset if name == path.name else dataclasses.replace(dataset, name=name)
         elif choices.ground_truth:
             parts = Path(choices.queries), Path(choices.references), choices.ground_truth
-            yield FolderPair.from_parts(*parts).readable()
+            yield self._usable(FolderPair.from_parts(*parts))
         else:
             yield RenderedBuilding.make(options)
+
+    def _usable(self, dataset: Dataset) -> Dataset:
+        """Return a data set as it is measured: without what cannot be read; raises DatasetError."""
+        return (dataset.stretched() if self._choices.stretch_16_bit else dataset).readable()
 
     def _methods(self) -> tuple[list[Method], list[type[LoopDetector]]]:
         """Return models and baselines, by distinct names, and detectors; without any choice the packaged model.
@@ -287,6 +291,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "--exclude-seconds", type=float, default=Options.exclude_seconds, metavar="S",
         help="in a drive, match nothing that is younger (default %(default)s)",
     )  # fmt: skip
+    data.add_argument(
+        "--stretch-16-bit", action="store_true", help="stretch 16-bit images, as the node's parameter of this name does"
+    )
     data.add_argument("--image-topic", default="", metavar="TOPIC", help="of a bag with several")
     data.add_argument("--pose-topic", default="", metavar="TOPIC", help="of a bag with several")
     methods = parser.add_argument_group("methods (default: the packaged model)")

@@ -102,13 +102,21 @@ def run(images: Path | None, topic: str = "") -> int:
         total, rate = len(messages), RATE
     else:
         source = open_source(images, topic)
-        messages, total, rate = in_time(source.read()), len(source), math.inf
+        messages, total, rate = in_time(source.read(stretch=Stretch())), len(source), math.inf
     isolate_ros()
     make_room_for_large_images()
     rclpy.init()
     album = Album()
-    remappings = ("-r", f"image:={TOPIC}", "-r", f"camera_info:={camera_info_topic(TOPIC)}")
-    with NodeProcess(*remappings) as node, Listener() as listener:
+    # The user's images may be a thermal camera's, which would look black without.
+    arguments = (
+        "-r",
+        f"image:={TOPIC}",
+        "-r",
+        f"camera_info:={camera_info_topic(TOPIC)}",
+        "-p",
+        "stretch_16_bit:=true",
+    )
+    with NodeProcess(*arguments) as node, Listener() as listener:
         progress = tqdm(messages, total=total, desc="publish", unit="image", file=sys.stderr)
         published = publish(
             listener.node,

@@ -17,9 +17,10 @@ from std_msgs.msg import Header
 
 from binvpr_ros.config import Config, model_path
 from binvpr_ros.database import KeyframeDatabase
-from binvpr_ros.descriptor import WORD_BITS, DescriptorNetwork, resize
+from binvpr_ros.descriptor import WORD_BITS, DescriptorNetwork
 from binvpr_ros.evaluation.world import World, drive
 from binvpr_ros.features import extract, verify
+from binvpr_ros.images import resize
 from binvpr_ros.loop_closure import LoopClosure
 from binvpr_ros.messages import decode, from_nanoseconds, message_from_array, message_from_closures, to_nanoseconds
 from binvpr_ros.node import EVERY_RESULT

@@ -21,7 +21,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from tqdm import tqdm
 
 from binvpr_ros.evaluation.datasets.bag import camera_info_topic
-from binvpr_ros.images import ImageError
+from binvpr_ros.images import ImageError, Stretch
 from binvpr_ros.tools.dds import make_room_for_large_images
 from binvpr_ros.tools.sources import (
     DEFAULT_RATE,
@@ -117,6 +117,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--compressed", action="store_true", help="publish CompressedImage on TOPIC/compressed")
     parser.add_argument("--keep-stamps", action="store_true", help="keep the stamps of the recording")
     parser.add_argument("--backwards", action="store_true", help="from the last image to the first (folders)")
+    parser.add_argument(
+        "--stretch-16-bit",
+        action="store_true",
+        help="stretch 16-bit images that become 8 bits, as the node's parameter",
+    )
     parser.add_argument("--frame-id", default="", help="frame_id of the images (default: as recorded)")
     parser.add_argument("--source-topic", default="", help="which image topic of a bag")
     parser.add_argument(
@@ -139,7 +144,9 @@ def main() -> int:
             source = source.backwards()
         if choices.keep_stamps and not source.has_stamps:
             raise SourceError("--keep-stamps works only for bags and videos: a folder of images has no stamps")
-        paced = source.read(choices.compressed, ascending=choices.keep_stamps)
+        paced = source.read(
+            choices.compressed, ascending=choices.keep_stamps, stretch=Stretch() if choices.stretch_16_bit else None
+        )
         messages = (message for _, message in paced) if choices.rate else in_time(paced)
         make_room_for_large_images()
         rclpy.init()

@@ -72,14 +72,18 @@ class Source(ABC):
     def _read(self) -> Iterator[tuple[str, float, ImageMessage]]:
         """Yield each image's name for people, the seconds since the one before, and its message."""
 
-    def read(self, compressed: bool = False, ascending: bool = False) -> Iterator[Paced]:
+    def read(
+        self, compressed: bool = False, ascending: bool = False, stretch: Stretch | None = None
+    ) -> Iterator[Paced]:
         """Yield the messages in order, as Image or as CompressedImage, with the seconds between them.
+
+        Of 16-bit images that have to be converted to 8 bits `stretch` makes what it does in the node.
 
         Images that cannot be used are named on standard error, and counted in `left_out`; with `ascending` also those
         whose stamp repeats, or comes late. Raises SourceError where a bag cannot be read at all.
         """
         self.left_out.clear()
-        pause, last, stretch = 0.0, None, Stretch()
+        pause, last = 0.0, None
         for name, interval, original in self._read():
             pause += interval
             try:

@@ -203,6 +203,24 @@ def test_a_bad_image_costs_only_itself(
     assert "images of hall left out: 2 unreadable" in error
 
 
+def test_images_of_twelve_bits_are_stretched_on_request(
+    traverses: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "hall"
+    shutil.copytree(traverses, data)
+    for file in data.rglob("*.png"):
+        grey = cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2GRAY)
+        cv2.imwrite(str(file), grey.astype(np.uint16) * 4)  # 10 bits of 16
+    contrasts = []
+    for options in ([], ["--stretch-16-bit"]):
+        choices = evaluate.parse(["--dataset", str(data), *options])
+        (dataset,) = evaluate.Evaluation(choices)._datasets()
+        contrasts.append(np.mean([image.std() for image in dataset.queries]))
+        assert run(monkeypatch, "--dataset", data, *options, "--json", tmp_path / "out.json") == 0
+    assert contrasts[1] > 10 * contrasts[0]
+    assert json.loads((tmp_path / "out.json").read_text())["recall_at_1"] > 0.9
+
+
 @pytest.fixture(scope="module")
 def drives(world_images: list[NDArray[np.uint8]], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A drive that comes back after 40 images, one that does not, and one of loops that are listed."""

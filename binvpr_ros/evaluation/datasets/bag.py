@@ -9,7 +9,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from binvpr_ros.evaluation.datasets.cameras import camera_of
-from binvpr_ros.evaluation.datasets.dataset import DatasetError, Images, Options, with_more
+from binvpr_ros.evaluation.datasets.dataset import DatasetError, Images, Options, own_stretch, with_more
 from binvpr_ros.evaluation.datasets.sequences import PosedSequence, poses_of_images
 from binvpr_ros.features import Camera
-from binvpr_ros.images import Image, ImageError, Stretch, decode_file, decode_pixels
+from binvpr_ros.images import Image, ImageError, decode_file, decode_pixels
 from binvpr_ros.keyframes import NANOSECONDS
 
 TOPIC_TYPES = {
@@ -336,6 +336,7 @@ class BagImages(Images):
     path: Path
     topic: str
     entries: list[_Entry]
+    stretch: bool = False
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -351,7 +352,11 @@ class BagImages(Images):
 
     def take(self, indices: Sequence[int] | NDArray[np.integer]) -> BagImages:
         """Return some of the images, in that order."""
-        return BagImages(self.path, self.topic, [self.entries[index] for index in indices])
+        return replace(self, entries=[self.entries[index] for index in indices])
+
+    def stretched(self) -> BagImages:
+        """Return these images, those of 16 bits stretched."""
+        return replace(self, stretch=True)
 
     def unreadable(self) -> dict[int, str]:
         """Return for each image that cannot be read its index and why."""
@@ -386,11 +391,10 @@ class BagImages(Images):
             if message is None:
                 raise ImageError("its message is damaged")
             if hasattr(message, "format"):
-                return decode_file(message.data, Stretch())
+                return decode_file(message.data, own_stretch(self.stretch))
             return decode_pixels(
-                message.height, message.width, message.encoding, message.step, message.data, bool(message.is_bigendian),
-                # Each image by itself: they are read in any order.
-                Stretch(),
+                message.height, message.width, message.encoding, message.step, message.data,
+                bool(message.is_bigendian), own_stretch(self.stretch),
             )  # fmt: skip
         except ImageError as error:
             return DatasetError(f"an image on {self.topic} of {self.path} cannot be decoded: {error}")

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from binvpr_ros.config import Config
 from binvpr_ros.evaluation.datasets.truth import Truth
-from binvpr_ros.images import IMAGE_SUFFIXES, Image, ImageError, decode_file, image_paths, in_order
+from binvpr_ros.images import IMAGE_SUFFIXES, Image, ImageError, Stretch, decode_file, image_paths, in_order
 
 CAMERA_AXES = ("z", "-z", "x")
 """Axes along which a camera looks: as in OpenCV and ROS optical frames, in OpenGL, in the frame of a ROS body."""
@@ -43,6 +43,13 @@ class Images(Protocol):
     def take(self, indices: Sequence[int] | NDArray[np.integer]) -> Images:
         """Return some of the images, in that order."""
         return ChosenImages(self, [int(index) for index in indices])
+
+    def stretched(self) -> Images:
+        """Return these images, those of 16 bits stretched as by the node's parameter `stretch_16_bit`.
+
+        Each by itself, since they are read in any order.
+        """
+        return self
 
     def unreadable(self) -> dict[int, str]:
         """Return for each image that cannot be read its index and why."""
@@ -70,12 +77,17 @@ class ChosenImages(Images):
         """Return one image, uint8, [H,W,3] RGB or [H,W] grey; raises DatasetError."""
         return self.images[self.indices[index]]
 
+    def stretched(self) -> ChosenImages:
+        """Return these images, those of 16 bits stretched."""
+        return dataclasses.replace(self, images=self.images.stretched())
+
 
 @dataclass(frozen=True)
 class ImageFiles(Images):
-    """Image files, in the order given."""
+    """Image files, in the order given; with `stretch` those of 16 bits are stretched."""
 
     paths: list[Path]
+    stretch: bool = False
 
     @classmethod
     def of_folder(cls, folder: Path, by_name: bool = False) -> ImageFiles:
@@ -94,17 +106,26 @@ class ImageFiles(Images):
 
     def __getitem__(self, index: int, /) -> Image:
         """Return one image, uint8, [H,W,3] RGB or [H,W] grey; raises DatasetError where it cannot be decoded."""
-        return read_image(self.paths[index])
+        return read_image(self.paths[index], self.stretch)
 
     def take(self, indices: Sequence[int] | NDArray[np.integer]) -> ImageFiles:
         """Return some of the files, in that order."""
-        return ImageFiles([self.paths[index] for index in indices])
+        return dataclasses.replace(self, paths=[self.paths[index] for index in indices])
+
+    def stretched(self) -> ImageFiles:
+        """Return these images, those of 16 bits stretched."""
+        return dataclasses.replace(self, stretch=True)
 
 
-def read_image(path: Path) -> Image:
+def own_stretch(wanted: bool) -> Stretch | None:
+    """Return what stretches one image by itself, where that is wanted."""
+    return Stretch() if wanted else None
+
+
+def read_image(path: Path, stretch: bool = False) -> Image:
     """Return an image file, uint8, [H,W,3] RGB or [H,W] grey; raises DatasetError."""
     try:
-        return decode_file(path.read_bytes())
+        return decode_file(path.read_bytes(), own_stretch(stretch))
     except OSError as error:
         raise DatasetError(f"{path} cannot be read ({error.strerror}); restore the file") from None
     except ImageError as error:
@@ -148,6 +169,12 @@ class Dataset:
     def candidates(self) -> NDArray[np.int64]:
         """How many references [Q], from the first on, each query may match: all."""
         return np.full(len(self.queries), len(self.references), np.int64)
+
+    def stretched(self: DatasetKind) -> DatasetKind:
+        """Return this data set with the images of 16 bits stretched."""
+        queries = self.queries.stretched()
+        references = queries if self.references is self.queries else self.references.stretched()
+        return dataclasses.replace(self, queries=queries, references=references)
 
     def readable(self: DatasetKind) -> DatasetKind:
         """Return this data set without the images that cannot be read; raises DatasetError where none is left."""

@@ -184,14 +184,15 @@ def encoded(messages: Messages, encoding: str, rows: Any, width: int = 8) -> Any
     return "sensor_msgs/msg/Image", messages.image(TIMES[0], np.ascontiguousarray(rows), encoding, width)
 
 
-def read_one(messages: Messages, folder: Path, kind: str, message: Any) -> Any:
+def read_one(messages: Messages, folder: Path, kind: str, message: Any, stretched: bool = False) -> Any:
     entries: list[Entry] = []
     for time in TIMES[:2]:
         copy = type(message)(**{**vars(message), "header": messages.header(time)})
         entries.append(("/image", kind, time, copy))
         entries.append(("/pose", POSE_TYPES["PoseStamped"], time,
                         messages.pose("PoseStamped", time, (0.0, 0.0, 0.0), UPRIGHT)))  # fmt: skip
-    return PosedBag.read(messages.write(folder / "bag", entries), Options()).queries[1]
+    drive = PosedBag.read(messages.write(folder / "bag", entries), Options())
+    return (drive.stretched() if stretched else drive).queries[1]
 
 
 @pytest.mark.parametrize("padded", [False, True])
@@ -214,9 +215,11 @@ def test_raw_encodings(tmp_path: Path, ros2: Messages, pictures: Pictures, encod
     np.testing.assert_array_equal(image, expected)
 
 
-def test_a_thermal_camera_uses_the_8_bits(tmp_path: Path, ros2: Messages) -> None:
+def test_a_thermal_camera_uses_the_8_bits_on_request(tmp_path: Path, ros2: Messages) -> None:
     values = np.linspace(7000, 9000, 48).astype(np.uint16).reshape(6, 8)
-    image = read_one(ros2, tmp_path, *encoded(ros2, "16UC1", values))
+    plain = read_one(ros2, tmp_path / "plain", *encoded(ros2, "16UC1", values))
+    np.testing.assert_array_equal(plain, values >> 8)  # as in the node
+    image = read_one(ros2, tmp_path / "stretched", *encoded(ros2, "16UC1", values), stretched=True)
     assert image.dtype == np.uint8
     assert image.min() < 10
     assert image.max() > 245
