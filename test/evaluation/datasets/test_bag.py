@@ -217,9 +217,10 @@ def test_raw_encodings(tmp_path: Path, ros2: Messages, pictures: Pictures, encod
 
 def test_a_thermal_camera_uses_the_8_bits_on_request(tmp_path: Path, ros2: Messages) -> None:
     values = np.linspace(7000, 9000, 48).astype(np.uint16).reshape(6, 8)
-    plain = read_one(ros2, tmp_path / "plain", *encoded(ros2, "16UC1", values))
+    kind, message = encoded(ros2, "16UC1", values)
+    plain = read_one(ros2, tmp_path / "plain", kind, message)
     np.testing.assert_array_equal(plain, values >> 8)  # as in the node
-    image = read_one(ros2, tmp_path / "stretched", *encoded(ros2, "16UC1", values), stretched=True)
+    image = read_one(ros2, tmp_path / "stretched", kind, message, stretched=True)
     assert image.dtype == np.uint8
     assert image.min() < 10
     assert image.max() > 245
