@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Thresholds from drives instead of from a guess: the highest recall at which no closure joins places apart.
 
-A setting is never scored on what it was chosen on: each place is left out in turn, a setting chosen on all others, and
-scored on that one. Of one place alone each half of the revisits is left out in turn.
+Closures in maps of other places are false too. A setting is never scored on what it was chosen on: each place is left
+out in turn, a setting chosen on all others, and scored on that one. Of one place alone each half of the revisits is
+left out in turn.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -32,7 +34,7 @@ MATCHED_WITH = ("exclusion_time", "shift_cells", "sequence_keyframes")
 
 
 class Setting(NamedTuple):
-    """Values of the parameters of the node that are chosen, in the order in which the stricter one of two is taken."""
+    """Values of the parameters that are chosen, ordered so that the larger tuple is the stricter setting."""
 
     min_inliers: int
     min_score: float
@@ -45,6 +47,7 @@ class Part(NamedTuple):
     """A drive, or a stretch of one, with what each setting gives there."""
 
     name: str
+    drive: str
     fold: str  # parts of one fold are left out together
     stages: dict[Setting, ClosureStage]
 
@@ -114,31 +117,41 @@ def calibrate(drives: Sequence[Drive]) -> Calibration | None:
             for setting in settings:
                 stages[setting] = drive.through(drive.config.replace(**setting._asdict()))
                 bar.update()
-            parts.append(Part(drive.sequence.name, drive.sequence.place, stages))
+            parts.append(Part(drive.sequence.name, drive.sequence.name, drive.sequence.place, stages))
     if len({part.fold for part in parts}) == 1:
         parts = [half for part in parts for half in _halves(part)]
-    chosen = choose(parts)
+    by_name = {drive.sequence.name: drive for drive in drives}
+
+    @functools.cache
+    def closes_other_places(setting: Setting, names: frozenset[str]) -> bool:
+        config = setting._asdict()
+        return any(
+            by_name[one].against(by_name[other], by_name[one].config.replace(**config)).closures
+            for one, other in itertools.permutations(sorted(names), 2)
+            if by_name[one].sequence.place != by_name[other].sequence.place
+        )
+
+    chosen = choose(parts, closes_other_places)
     if chosen is None:
         return None
-    held_out = [choose([other for other in parts if other.fold != part.fold]) for part in parts]
+    held_out = [choose([other for other in parts if other.fold != part.fold], closes_other_places) for part in parts]
     return Calibration(chosen, parts, held_out, drives[0].config)
 
 
-def choose(parts: Sequence[Part]) -> Setting | None:
+def choose(parts: Sequence[Part], closes_other_places: Callable[[Setting, frozenset[str]], bool]) -> Setting | None:
     """Return the setting of the highest mean recall at which no closure of any part joins places apart.
 
-    Of two that are equally good the stricter one; None where there is none with any recall.
+    Nor may it close any drive in the map of another place, which is asked of the best ones only: that takes longer. Of
+    two that are equally good the stricter one is taken; None where there is none with any recall.
     """
-    best: tuple[float, Setting] | None = None
+    ranked: list[tuple[float, Setting]] = []
     for setting in parts[0].stages if parts else ():
         stages = [part.stages[setting] for part in parts]
         recalls = [stage.recall for stage in stages if stage.recall is not None]
-        if any(stage.apart.any() for stage in stages) or not any(recalls):
-            continue
-        rank = float(np.mean(recalls)), setting
-        if best is None or rank > best:
-            best = rank
-    return best[1] if best else None
+        if any(recalls) and not any(stage.apart.any() for stage in stages):
+            ranked.append((float(np.mean(recalls)), setting))
+    names = frozenset(part.drive for part in parts)
+    return next((one for _, one in sorted(ranked, reverse=True) if not closes_other_places(one, names)), None)
 
 
 def _halves(part: Part) -> list[Part]:
@@ -148,7 +161,9 @@ def _halves(part: Part) -> list[Part]:
     border = int(revisits[len(revisits) // 2]) if len(revisits) else 0
     end = sys.maxsize
     return [
-        Part(f"{part.name}, {name}", name, {key: stage.between(*span) for key, stage in part.stages.items()})
+        Part(
+            f"{part.name}, {name}", part.drive, name, {key: stage.between(*span) for key, stage in part.stages.items()}
+        )
         for name, span in (("first half", (0, border)), ("second half", (border, end)))
     ]
 

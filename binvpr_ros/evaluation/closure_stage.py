@@ -14,7 +14,7 @@ import functools
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -50,7 +50,11 @@ OUTCOMES = (
     ),
     CLOSED,
 )  # fmt: skip
-"""What may become of a revisit, in the order of the stage: of its true candidates the one that came farthest counts."""
+"""What may become of a revisit, in the order of the stage: of its true candidates the one that came farthest counts.
+
+`low_score` is one that was the best of all and below `min_score`; the stage looks at no others below it, so that they
+are `not_retrieved`.
+"""
 BEFORE = 86_400 * NANOSECONDS
 """By how much an earlier map is older than the drive that is held against it."""
 
@@ -137,7 +141,7 @@ class ClosureStage:
 
 
 @dataclass
-class Judged:
+class Run:
     """What a way to close loops did on a drive, before it is held against the truth."""
 
     keyframes: list[int] = field(default_factory=list)
@@ -148,40 +152,40 @@ class Judged:
     images_refused: int = 0
 
 
-def hold_against_truth(sequence: ImageSequence, judged: Judged, near: NDArray[np.bool_] | None = None) -> ClosureStage:
-    """Return the stage of what was `judged` on a drive; `near` [C] says which closures obey the true poses."""
-    closures = np.array(judged.closures, np.int64).reshape(-1, 2)
+def hold_against_truth(sequence: ImageSequence, run: Run, obeying: NDArray[np.bool_] | None = None) -> ClosureStage:
+    """Return the stage of a run over a drive; `obeying` [C] says which closures obey the true poses."""
+    closures = np.array(run.closures, np.int64).reshape(-1, 2)
     relations = sequence.relations(closures[:, 0], closures[:, 1])
-    if near is not None:
-        relations = np.where((relations == Relation.NEAR) & ~near, np.int8(Relation.APART), relations)
+    if obeying is not None:
+        relations = np.where((relations == Relation.NEAR) & ~obeying, np.int8(Relation.APART), relations)
     revisits = np.flatnonzero(sequence.truth.answerable)
-    outcomes, best_true = _outcomes(sequence, judged, closures[relations == Relation.SAME], revisits)
+    outcomes, best_true = _outcomes(sequence, run, closures[relations == Relation.SAME], revisits)
     return ClosureStage(
-        keyframes=np.array(judged.keyframes, np.int64),
+        keyframes=np.array(run.keyframes, np.int64),
         closures=closures,
         relations=relations,
-        inliers=np.array(judged.inliers, np.int64),
+        inliers=np.array(run.inliers, np.int64),
         revisits=revisits,
         outcomes=outcomes,
         best_true=best_true,
-        keyframe_revisits=_seen_before(sequence, judged.keyframes),
-        refusals=dict(judged.refusals),
-        images_refused=judged.images_refused,
+        keyframe_revisits=_seen_before(sequence, run.keyframes),
+        refusals=dict(run.refusals),
+        images_refused=run.images_refused,
         rolls=sequence.rolls(closures[:, 0], closures[:, 1]),
     )
 
 
 def _outcomes(
-    sequence: ImageSequence, judged: Judged, same: NDArray[np.int64], revisits: NDArray[np.int64]
+    sequence: ImageSequence, run: Run, same: NDArray[np.int64], revisits: NDArray[np.int64]
 ) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
-    """Return what became of each revisit [V], as its place in OUTCOMES, and of which pair [V,2] that is said.
+    """Return what became of each revisit [V], as an index into OUTCOMES, and the pair [V,2] it refers to.
 
     It is the true candidate that came farthest, of all that were judged within a second of the revisit.
     """
-    refused = [(query, match) for query, match, _ in judged.refused]
+    refused = [(query, match) for query, match, _ in run.refused]
     pairs = np.array(refused, np.int64).reshape(-1, 2)
     of_place = sequence.relations(pairs[:, 0], pairs[:, 1]) == Relation.SAME
-    fates = np.array([OUTCOMES.index(reason) for _, _, reason in judged.refused], np.int8)
+    fates = np.array([OUTCOMES.index(reason) for _, _, reason in run.refused], np.int8)
     pairs = np.concatenate([pairs[of_place], same])
     fates = np.concatenate([fates[of_place], np.full(len(same), OUTCOMES.index(CLOSED), np.int8)])
     order = np.argsort(pairs[:, 0], kind="stable")
@@ -208,11 +212,32 @@ def _seen_before(sequence: ImageSequence, keyframes: Sequence[int]) -> NDArray[n
     return np.concatenate(found)
 
 
+def obeying_poses(
+    sequence: ImageSequence, closures: Sequence[tuple[int, int]], features: Callable[[int], Features]
+) -> NDArray[np.bool_]:
+    """Return which closures [C] obey the true poses, by the `features` of images; only near ones are looked at."""
+    obeying = np.ones(len(closures), bool)
+    camera = sequence.camera
+    if camera is None or not closures:
+        return obeying
+    pairs = np.array(closures, np.int64)
+    for place in np.flatnonzero(sequence.relations(pairs[:, 0], pairs[:, 1]) == Relation.NEAR):
+        query, match = pairs[place].tolist()
+        ours, theirs = inliers(features(query), features(match), camera)
+        rays = [
+            camera.rays(features(index).points(chosen, camera.size))
+            for index, chosen in ((query, ours), (match, theirs))
+        ]
+        obeying[place] = sequence.obeys_poses(query, match, *rays)
+    return obeying
+
+
 class Drive:
     """A sequence whose images `network` has described, to be driven through with the recognizer as often as wanted.
 
-    Local features, and what verification finds of a pair, are computed when first wanted and kept, and so is the time
-    that it took: where the parameter `verification_time` limits that, it does so here as on this machine's robot.
+    Local features, which drives of one sequence may share, and what verification finds of a pair, are computed when
+    first wanted and kept, and so is the time that it took: where the parameter `verification_time` limits that, it does
+    so here as on a robot with this machine.
     """
 
     def __init__(
@@ -221,6 +246,7 @@ class Drive:
         sequence: ImageSequence,
         descriptions: Sequence[Description],
         shift_cells: int = Config.shift_cells,
+        features: dict[int, Features] | None = None,
     ) -> None:
         self.sequence = sequence
         self.config = Config(exclusion_time=sequence.exclude_seconds, shift_cells=shift_cells)
@@ -228,7 +254,7 @@ class Drive:
         self._descriptions = descriptions
         self._similarities: Similarities | None = None
         self._scale = (0.0, 1.0)
-        self._features: dict[int, Features] = {}
+        self._features = {} if features is None else features
         self._verified: dict[tuple[int, int], tuple[int, float]] = {}
         self._now = 0.0  # seconds spent on verification
 
@@ -255,23 +281,23 @@ class Drive:
             recognizer.database = _SimilarityDatabase(
                 self._similarities, self._scale, sequence.stamps, self.network.words
             )
-        judged = Judged()
+        run = Run()
         for index, stamp in enumerate(sequence.stamps.tolist()):
             try:
                 verdict, new_keyframe = self._recognize(recognizer, index, stamp)
             except StampError:
-                judged.images_refused += 1
+                run.images_refused += 1
                 continue
             if new_keyframe:
-                judged.keyframes.append(index)
+                run.keyframes.append(index)
             for closure in verdict.closures:
-                judged.closures.append((index, index_at[closure.match.stamp]))
-                judged.inliers.append(closure.inliers)
+                run.closures.append((index, index_at[closure.match.stamp]))
+                run.inliers.append(closure.inliers)
             for refused in verdict.refused:
-                judged.refusals[refused.reason.value] += 1
+                run.refusals[refused.reason.value] += 1
                 if refused.match is not None:
-                    judged.refused.append((index, index_at[refused.match.stamp], refused.reason.value))
-        return hold_against_truth(sequence, judged, self._obeying(judged.closures))
+                    run.refused.append((index, index_at[refused.match.stamp], refused.reason.value))
+        return hold_against_truth(sequence, run, obeying_poses(sequence, run.closures, self.features))
 
     def against(self, other: Drive, config: Config) -> Trials:
         """Hold this drive against a map of `other`, which is of another place: every closure into that map is false."""
@@ -338,23 +364,6 @@ class Drive:
         found, seconds = self._verified[pair]
         self._now += seconds
         return found
-
-    def _obeying(self, closures: Sequence[tuple[int, int]]) -> NDArray[np.bool_]:
-        """Return which closures [C] obey the true poses; those that are not near are not looked at."""
-        obeying = np.ones(len(closures), bool)
-        camera = self.sequence.camera
-        if camera is None or not closures:
-            return obeying
-        pairs = np.array(closures, np.int64)
-        for place in np.flatnonzero(self.sequence.relations(pairs[:, 0], pairs[:, 1]) == Relation.NEAR):
-            query, match = pairs[place].tolist()
-            ours, theirs = inliers(self.features(query), self.features(match), camera)
-            rays = [
-                camera.rays(self.features(index).points(chosen, camera.size))
-                for index, chosen in ((query, ours), (match, theirs))
-            ]
-            obeying[place] = self.sequence.obeys_poses(query, match, *rays)
-        return obeying
 
 
 MOST_SAMPLED = 2000

@@ -91,8 +91,18 @@ class Evaluation:
             comparison.finish()
             self.results += comparison.results
             self._write()
-        self.negatives = [run_negatives(name, some) for name, some in drives.items() if len(some) > 1]
+        for name, some in drives.items():
+            self._hold_against_each_other(name, some)
         self._write()
+
+    def _hold_against_each_other(self, method: str, drives: list[Drive]) -> None:
+        """Hold the drives of a method against maps of each other, where there are different places."""
+        found = run_negatives(method, drives)
+        if found.trials:
+            self.negatives.append(found)
+            if self._choices.plots:
+                sequences = {drive.sequence.name: drive.sequence for drive in drives}
+                plots.false_closures(self._choices.plots, found, sequences)
 
     def _say_what_is_missing(self, dataset: Dataset) -> None:
         """Say what of a data set was left out, and what of it cannot be measured."""
@@ -103,7 +113,7 @@ class Evaluation:
             return
         if isinstance(dataset, ImageSequence) and dataset.candidates.any():
             tqdm.write(
-                f"evaluate: {dataset.name} comes back to no place: it is a negative test, and every closure is false",
+                f"evaluate: {dataset.name} never revisits a place, so it serves as a negative test",
                 file=sys.stderr,
             )
             return
@@ -121,7 +131,7 @@ class Evaluation:
         sequences = [dataset for dataset in self._datasets() if isinstance(dataset, ImageSequence)]
         if not any(sequence.truth.answerable.any() for sequence in sequences):
             names = ", ".join(sequence.name for sequence in sequences) or "what is named"
-            raise DatasetError(f"{names} is no drive that comes back to a place; name one to calibrate on")
+            raise DatasetError(f"no drive in {names} revisits a place; name a drive that does")
         methods, _ = self._methods()
         if not methods or not isinstance(methods[0], BinaryNetwork):
             raise MethodError("--calibrate needs a model with its card before any baseline; name one")
@@ -158,21 +168,25 @@ class Evaluation:
         if choices.all and not paths:
             raise DatasetError(f"{choices.all} holds no data set; name a folder that does")
         if len(paths) == 1:
-            yield self._usable(open_dataset(paths[0], options))
+            yield self._usable(open_dataset(paths[0], options), paths[0])
         elif paths:
             for path, name in zip(paths, distinct([path.name for path in paths], paths), strict=True):
                 with self._leaving_out(str(path)):
-                    dataset = self._usable(open_dataset(path, options))
+                    dataset = self._usable(open_dataset(path, options), path)
                     yield dataset if name == path.name else dataclasses.replace(dataset, name=name)
         elif choices.ground_truth:
             parts = Path(choices.queries), Path(choices.references), choices.ground_truth
             yield self._usable(FolderPair.from_parts(*parts))
         else:
-            yield RenderedBuilding.make(options)
+            yield self._usable(RenderedBuilding.make(options))
 
-    def _usable(self, dataset: Dataset) -> Dataset:
-        """Return a data set as it is measured: without what cannot be read; raises DatasetError."""
-        return (dataset.stretched() if self._choices.stretch_16_bit else dataset).readable()
+    def _usable(self, dataset: Dataset, path: Path | None = None) -> Dataset:
+        """Return a data set as it is measured: without what cannot be read, and with a place; raises DatasetError."""
+        dataset = (dataset.stretched() if self._choices.stretch_16_bit else dataset).readable()
+        if isinstance(dataset, ImageSequence) and not dataset.place:
+            place = "one place" if self._choices.one_place else str(path or dataset.name)
+            dataset = dataclasses.replace(dataset, place=place)
+        return dataset
 
     def _methods(self) -> tuple[list[Method], list[type[LoopDetector]]]:
         """Return models and baselines, by distinct names, and detectors; without any choice the packaged model.
@@ -255,6 +269,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "--dataset", "--sequence", type=Path, action="append", default=[], metavar="PATH",
         help="folder or bag, of any known layout; may be given again",
     )  # fmt: skip
+    data.add_argument(
+        "--one-place", action="store_true", help="the drives are of one place; default: of different ones, if not known"
+    )
     data.add_argument("--queries", default="", metavar="DIR", help="folder of queries (of --dataset: its name)")
     data.add_argument("--references", default="", metavar="DIR", help="folder of references (likewise)")
     data.add_argument("--ground-truth", type=Path, metavar="CSV", help="for --queries and --references")

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import time
 from pathlib import Path
@@ -16,7 +15,7 @@ from tqdm import tqdm
 from binvpr_ros.descriptor import Description
 from binvpr_ros.evaluation import plots
 from binvpr_ros.evaluation.baselines.loop_detector import LoopDetector, detect
-from binvpr_ros.evaluation.closure_stage import ClosureStage, Drive, Judged, hold_against_truth
+from binvpr_ros.evaluation.closure_stage import ClosureStage, Drive, Run, hold_against_truth, obeying_poses
 from binvpr_ros.evaluation.datasets import Dataset, ImageSequence, PosedSequence
 from binvpr_ros.evaluation.datasets.dataset import Images
 from binvpr_ros.evaluation.datasets.sequences import Relation
@@ -26,6 +25,7 @@ from binvpr_ros.evaluation.metrics import PrecisionRecall, Retrieval
 from binvpr_ros.evaluation.report import Result
 from binvpr_ros.evaluation.sequence_matching import FollowedSimilarities, match_sequences
 from binvpr_ros.evaluation.similarities import ComputedSimilarities, Similarities, kept
+from binvpr_ros.features import Features, extract
 
 MOST_DESCRIPTION_BYTES = 3 << 29
 """1.5 GiB, which the descriptions of all images of a data set may take."""
@@ -48,6 +48,7 @@ class Comparison:
         self._sequence_keyframes = sequence_keyframes
         self._pictures = pictures
         self.drives: dict[str, Drive] = {}  # by the method's name; the first is a network's
+        self._features: dict[int, Features] = {}  # local ones, by image of a drive
         self._curves: dict[str, PrecisionRecall] = {}
         self._closure_curves: dict[str, PrecisionRecall] = {}
 
@@ -69,7 +70,7 @@ class Comparison:
         drive, above = None, None
         if isinstance(method, BinaryNetwork):
             if isinstance(dataset, ImageSequence):
-                drive = Drive(method.network, dataset, described, method.shift_cells)
+                drive = Drive(method.network, dataset, described, method.shift_cells, self._features)
             else:
                 above = verified_above_apart(dataset, similarities)
         self.add(method.name, similarities, method.descriptor_bits, float(np.median(times)), drive, above)
@@ -109,21 +110,24 @@ class Comparison:
         if not isinstance(dataset, ImageSequence):
             return
         found = detect(dataset.queries, dataset.stamps.tolist(), dataset.exclude_seconds)
-        judged = Judged(
-            list(range(len(dataset.queries))), [(query, match) for query, match in found.pairs.tolist()],
-            found.inliers.tolist(),
-        )  # fmt: skip
+        closures = [(query, match) for query, match in found.pairs.tolist()]
+        run = Run(list(range(len(dataset.queries))), closures, found.inliers.tolist())
         self.results.append(
             self._result(
                 detector.name, detector.descriptor_bits, float(np.median(found.milliseconds)),
-                stage=hold_against_truth(dataset, judged),
+                stage=hold_against_truth(dataset, run, obeying_poses(dataset, closures, self._features_of)),
             )
         )  # fmt: skip
+
+    def _features_of(self, image: int) -> Features:
+        if image not in self._features:
+            self._features[image] = extract(self.dataset.queries[image])
+        return self._features[image]
 
     def finish(self) -> None:
         """Draw what holds all methods."""
         if self._pictures:
-            start = self._pictures / _file_name(self.dataset.name)
+            start = self._pictures / plots.file_name(self.dataset.name)
             plots.precision_recall(
                 start.with_name(f"{start.name}_precision_recall.png"), self.dataset.name, self._curves,
                 self._closure_curves,
@@ -175,7 +179,7 @@ class Comparison:
         stage: ClosureStage | None,
     ) -> None:
         dataset, title = self.dataset, f"{name} on {self.dataset.name}"
-        start = f"{_file_name(dataset.name)}_{_file_name(name)}"
+        start = f"{plots.file_name(dataset.name)}_{plots.file_name(name)}"
         with tqdm(total=4, desc=f"{title}: pictures", leave=False, file=sys.stderr) as bar:
             plots.similarity_matrix(folder / f"{start}_similarity.png", title, similarities, dataset, retrieval)
             bar.update()
@@ -210,7 +214,7 @@ def describe(method: Method, images: Images, what: str) -> tuple[NDArray[Any], l
                 raise MethodError(f"its descriptions of {len(images)} images do not fit; take {most} images at most")
             rows = np.empty((len(images), *row.shape), row.dtype)
         if row.dtype.kind == "f" and not np.isfinite(row).all():
-            raise MethodError(f"{method.name} gives what is no number for image {index}; leave it out")
+            raise MethodError(f"{method.name} returns NaN or infinity for image {index}; leave out this method")
         rows[index] = row
     return rows, times, described
 
@@ -224,7 +228,3 @@ def _closures(stage: ClosureStage | None, retrieval: Retrieval) -> tuple[NDArray
     pairs = np.stack([retrieval.queries, retrieval.matches], axis=1)[accepted]
     relations = np.where(retrieval.correct[accepted], Relation.SAME, Relation.APART).astype(np.int8)
     return pairs, relations, "best matches above the threshold of the best F1, without the stage"
-
-
-def _file_name(name: str) -> str:
-    return re.sub(r"[^\w.-]+", "_", name)

@@ -58,7 +58,7 @@ class Negatives:
 def run_negatives(method: str, drives: Sequence[Drive]) -> Negatives:
     """Hold each of the drives of a method against a map of each other, if that is of another place.
 
-    A drive that comes back to no place is held against itself too.
+    A drive that never revisits a place is held against itself too: there closures of places apart are false.
     """
     trials = []
     pairs = [
@@ -67,9 +67,8 @@ def run_negatives(method: str, drives: Sequence[Drive]) -> Negatives:
     ]  # fmt: skip
     for one, other in tqdm(pairs, desc=f"{method}: maps of other places", leave=False, file=sys.stderr):
         if one is other:
-            stage = one.through(one.config)
-            closures = np.column_stack([stage.closures, stage.inliers]).tolist()
-            name = one.sequence.name
+            stage, name = one.through(one.config), one.sequence.name
+            closures = np.column_stack([stage.closures, stage.inliers])[stage.apart].tolist()
             trials.append(Trials(name, name, len(stage.keyframes), [(a, b, c) for a, b, c in closures]))
         else:
             trials.append(one.against(other, one.config))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from binvpr_ros.evaluation.datasets.dataset import Dataset
 from binvpr_ros.evaluation.datasets.sequences import ImageSequence, PosedSequence, Relation
 from binvpr_ros.evaluation.datasets.truth import Truth
 from binvpr_ros.evaluation.metrics import PrecisionRecall, Retrieval
+from binvpr_ros.evaluation.negatives import Negatives
 from binvpr_ros.evaluation.similarities import Similarities
 
 TRUE, NOT_QUITE, FALSE, TRUTH = "tab:green", "tab:orange", "tab:red", "tab:blue"
@@ -244,6 +246,33 @@ def closure_pairs(file: Path, title: str, sequence: ImageSequence, stage: Closur
             _show(row[0], sequence.queries[query], f"query {query}")
             _show(row[1], sequence.queries[match], f"{match}: {what}" if what else f"{match}")
     figure.savefig(file, dpi=100)
+
+
+def false_closures(folder: Path, negatives: Negatives, drives: Mapping[str, ImageSequence]) -> None:
+    """Draw the worst closures of `drives`, by name, in maps of other places, into a file of the method's name.
+
+    They are those with most inliers, at most one for each pair of drives; without any there is no file.
+    """
+    worst = [
+        (*max(trial.closures, key=lambda closure: closure[2]), trial) for trial in negatives.trials if trial.closures
+    ]
+    if not worst:
+        return
+    worst = sorted(worst, key=lambda closure: -closure[2])[:PAIRS]
+    figure = Figure(figsize=(6, 2.3 * len(worst)), layout="constrained")
+    figure.suptitle(f"{negatives.method}: false closures in maps of other places")
+    grid = figure.subplots(len(worst), 2, squeeze=False)
+    for row, (query, match, count, trial) in zip(grid, worst, strict=True):
+        for axes, name, image in ((row[0], trial.drive, query), (row[1], trial.map, match)):
+            axes.set_axis_off()
+            _show(axes, drives[name].queries[image], f"{name} {image}")
+        row[1].set_title(f"{row[1].get_title()}: {count} inliers", fontsize=8)
+    figure.savefig(folder / f"{file_name(negatives.method)}_false_closures.png", dpi=100)
+
+
+def file_name(name: str) -> str:
+    """Return a name of a data set or method as a part of a file's name."""
+    return re.sub(r"[^\w.-]+", "_", name)
 
 
 def _spread(queries: NDArray[np.int64], places: NDArray[np.intp], stage: ClosureStage) -> list[int]:

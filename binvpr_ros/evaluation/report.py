@@ -153,7 +153,7 @@ def _stage_table(results: Sequence[Result]) -> Table:
     title = f"{escape(first.dataset)}: loop closures, {revisits} revisits"
     caption = f"{escape(first.conditions)}; recall: revisits with a closure of the same place within 1 s"
     if not revisits:
-        caption = f"nothing comes back: every closure is false; {escape(first.conditions)}"
+        caption = f"never revisits a place: a negative test; {escape(first.conditions)}"
     names = ("keyframes", "same", "near", "apart", "precision", "recall", "ms")
     table = _table(title, caption, names)
     for result in results:

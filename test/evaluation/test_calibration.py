@@ -12,7 +12,7 @@ from rich.console import Console
 from binvpr_ros.config import Config
 from binvpr_ros.evaluation import calibration, evaluate
 from binvpr_ros.evaluation.calibration import Setting
-from binvpr_ros.evaluation.closure_stage import ClosureStage
+from binvpr_ros.evaluation.closure_stage import ClosureStage, Trials
 from binvpr_ros.evaluation.datasets.sequences import Relation
 
 from .stages import stage
@@ -25,9 +25,15 @@ class Settings:
 
     config = Config()
 
-    def __init__(self, name: str, place: str, false_up_to: int = 0, scores: tuple[float, ...] = (0.3, 0.6)) -> None:
+    def __init__(
+        self, name: str, place: str, false_up_to: int = 0, scores: tuple[float, ...] = (0.3, 0.6), elsewhere: int = 0
+    ) -> None:
         self.sequence = SimpleNamespace(name=name, place=place)
-        self._false_up_to, self._scores = false_up_to, scores
+        self._false_up_to, self._scores, self._elsewhere = false_up_to, scores, elsewhere
+
+    def against(self, other: Settings, config: Config) -> Trials:
+        closures = [(4, 1, 50)] * (config.min_inliers <= self._elsewhere)
+        return Trials(self.sequence.name, other.sequence.name, 8, closures)
 
     def through(self, config: Config) -> ClosureStage:
         false = [(4, 1, APART)] * (config.min_inliers <= self._false_up_to)
@@ -59,6 +65,15 @@ def test_what_a_place_is_scored_with_was_chosen_on_the_others() -> None:
         part.stages[setting].recall for part, setting in zip(found.parts, found.held_out, strict=True) if setting
     ]
     assert held_out == [0.5, 0.5, 0.25]
+
+
+def test_a_setting_that_closes_a_drive_in_the_map_of_another_place_is_not_taken() -> None:
+    found = calibrate(Settings("a", "a", elsewhere=45), Settings("b", "b"), Settings("c", "c"))
+    assert found is not None
+    assert found.setting.min_inliers == 50
+    assert calibrate(Settings("a", "a", elsewhere=50), Settings("b", "b")) is None
+    # Drives of one place may close loops in each other's maps.
+    assert calibrate(Settings("a", "hall", elsewhere=50), Settings("b", "hall")) is not None
 
 
 def test_of_one_place_each_half_is_scored_with_what_the_other_gave() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from binvpr_ros.descriptor import DescriptorNetwork
-from binvpr_ros.evaluation.closure_stage import OUTCOMES, Drive, Judged, _SimilarityDatabase
+from binvpr_ros.evaluation.closure_stage import OUTCOMES, Drive, Run, _SimilarityDatabase
 from binvpr_ros.evaluation.closure_stage import hold_against_truth as hold
 from binvpr_ros.evaluation.datasets import Options
 from binvpr_ros.evaluation.datasets.rendered import RenderedBuilding
@@ -63,7 +63,7 @@ def views(drive: PosedSequence) -> ViewTruth:
 def test_what_is_near_counts_neither_way() -> None:
     drive = line([0, 9, 20, 30, 0.5, 2, 8, 20], headings=[0] * 7 + [90])
     pairs = [(4, 0), (5, 0), (6, 0), (6, 1), (7, 2)]
-    stage = hold(drive, Judged(list(range(8)), pairs, [50] * 5))
+    stage = hold(drive, Run(list(range(8)), pairs, [50] * 5))
     assert stage.relations.tolist() == [SAME, NEAR, APART, SAME, APART]
     assert stage.precision == 0.5
     figures = stage.figures()
@@ -72,15 +72,15 @@ def test_what_is_near_counts_neither_way() -> None:
 
 def test_a_near_closure_that_does_not_obey_the_poses_is_apart() -> None:
     drive = line([0, 9, 20, 2, 0.5])
-    judged = Judged(list(range(5)), [(3, 0), (4, 0)], [50, 50])
-    assert hold(drive, judged, np.array([False, False])).relations.tolist() == [APART, SAME]
-    assert hold(drive, judged, np.array([True, True])).relations.tolist() == [NEAR, SAME]
+    run = Run(list(range(5)), [(3, 0), (4, 0)], [50, 50])
+    assert hold(drive, run, np.array([False, False])).relations.tolist() == [APART, SAME]
+    assert hold(drive, run, np.array([True, True])).relations.tolist() == [NEAR, SAME]
 
 
 def test_revisits_are_all_images_and_a_closure_within_a_second_finds_them() -> None:
     drive = line([0, 9, 20, 30] + [0] * 6, step=0.6)
     drive = dataclasses.replace(drive, truth=dataclasses.replace(views(drive), candidates=np.full(10, 4)))
-    stage = hold(drive, Judged([0, 3, 7], [(7, 0)], [50]))
+    stage = hold(drive, Run([0, 3, 7], [(7, 0)], [50]))
     assert stage.revisits.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
     assert stage.found.tolist() == [False] * 6 + [True] * 3 + [False]  # 0.6 s before and after, not 1.2
     assert stage.recall == 0.3
@@ -94,7 +94,7 @@ def test_the_fate_of_the_true_candidate_that_came_farthest_counts() -> None:
         (4, 0, "ambiguous"), (4, 0, "not_confirmed"), (4, 1, "few_inliers"),  # the last one is of another place
         (5, 1, "low_score"), (6, 3, "few_inliers"),
     ]  # fmt: skip
-    stage = hold(drive, Judged(list(range(9)), [(7, 3)], [50], refused, Counter(low_score=2)))
+    stage = hold(drive, Run(list(range(9)), [(7, 3)], [50], refused, Counter(low_score=2)))
     fates = dict(zip(stage.revisits.tolist(), [OUTCOMES[outcome] for outcome in stage.outcomes], strict=True))
     assert fates == {4: "ambiguous", 5: "low_score", 6: "not_retrieved", 7: "closed"}
     assert stage.best_true.tolist() == [[4, 0], [5, 1], [-1, -1], [7, 3]]
@@ -108,15 +108,15 @@ def test_the_fate_of_the_true_candidate_that_came_farthest_counts() -> None:
 
 
 def test_a_drive_without_revisits_has_no_recall_and_shows_its_closures() -> None:
-    stage = hold(line([0, 9, 20, 30]), Judged([0, 1, 2, 3], [(3, 0)], [50]))
+    stage = hold(line([0, 9, 20, 30]), Run([0, 1, 2, 3], [(3, 0)], [50]))
     assert (stage.recall, stage.keyframe_recall, stage.precision) == (None, None, 0.0)
     assert stage.figures()["closures_apart"] == 1
-    none = hold(line([0, 9]), Judged())
+    none = hold(line([0, 9]), Run())
     assert (none.precision, none.recall) == (None, None)
 
 
 def test_a_stretch_of_a_drive_has_its_own_closures_and_revisits() -> None:
-    stage = hold(line([0, 9, 20, 30, 0, 9]), Judged(list(range(6)), [(3, 1), (4, 0), (5, 1)], [50, 50, 50]))
+    stage = hold(line([0, 9, 20, 30, 0, 9]), Run(list(range(6)), [(3, 1), (4, 0), (5, 1)], [50, 50, 50]))
     some = stage.between(4, 5)
     assert (some.closures.tolist(), some.revisits.tolist(), some.recall) == ([[4, 0]], [4], 1.0)
 
@@ -124,7 +124,7 @@ def test_a_stretch_of_a_drive_has_its_own_closures_and_revisits() -> None:
 def test_a_list_of_loops_takes_the_place_of_poses() -> None:
     stamps = (np.arange(100) * 1e9).astype(np.int64)
     loops = ListedSequence.from_pairs("listed", NoImages(100), stamps, np.array([(80, 10), (20, 81)]), Options())
-    stage = hold(loops, Judged(list(range(100)), [(80, 10), (85, 12), (80, 50)], [9, 9, 9]))
+    stage = hold(loops, Run(list(range(100)), [(80, 10), (81, 11), (80, 50)], [9, 9, 9]))
     assert stage.revisits.tolist() == [80, 81]
     assert stage.relations.tolist() == [SAME, NEAR, APART]
     assert stage.recall == 1.0

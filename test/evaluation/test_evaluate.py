@@ -248,7 +248,7 @@ def test_a_drive_without_revisits_is_a_negative_test(
     assert (figures["revisits"], figures["closure_recall"], figures["recall_at_1"]) == (0, None, None)
     assert figures["closures"] == figures["closures_apart"] == 0
     out, error = capsys.readouterr()
-    assert "street comes back to no place: it is a negative test" in error
+    assert "street never revisits a place, so it serves as a negative test" in error
     assert "street: loop closures, 0 revisits" in out
     assert run(monkeypatch, "--sequence", drives / "street", *options, "--exclude-seconds", 100) == 1
     assert "the drive is shorter than --exclude-seconds" in capsys.readouterr().err
@@ -257,7 +257,7 @@ def test_a_drive_without_revisits_is_a_negative_test(
 def test_drives_are_held_against_maps_of_each_other(
     drives: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = ["--radius", 2, "--json", tmp_path / "out.json", "--baseline", "dbow2", "--seqslam", 0]
+    options = ["--radius", 2, "--json", tmp_path / "out.json", "--baseline", "dbow2", "--plots", tmp_path / "plots"]
     paths = ["--sequence", drives / "lap", "--sequence", drives / "street", "--model", model]
     assert run(monkeypatch, *paths, *options) == 0
     content = json.loads((tmp_path / "out.json").read_text())
@@ -270,6 +270,11 @@ def test_drives_are_held_against_maps_of_each_other(
     # The two show the same images, so that the map of the other is recognised, and it counts as false.
     assert pairs["street", "lap"]["closures"] > 0
     assert negatives["false_keyframes"] > 0
+    assert (tmp_path / "plots" / "binvpr20r_false_closures.png").is_file()
+    # Said to be of one place, neither is a test of the other.
+    assert run(monkeypatch, *paths, *options, "--one-place") == 0
+    (negatives,) = json.loads((tmp_path / "out.json").read_text())["negatives"]
+    assert [(trial["drive"], trial["map"]) for trial in negatives["trials"]] == [("street", "street")]
 
 
 def test_what_has_one_name_is_told_apart(

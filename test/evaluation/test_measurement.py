@@ -79,5 +79,5 @@ def test_too_many_images_for_the_memory_are_a_sentence(monkeypatch: pytest.Monke
 
 
 def test_a_method_that_gives_no_numbers_is_named_with_the_image() -> None:
-    with pytest.raises(MethodError, match=r"tiny gives what is no number for image 0; leave it out"):
+    with pytest.raises(MethodError, match=r"tiny returns NaN or infinity for image 0; leave out this method"):
         describe(Nothing(), NoImages(3), "tiny")

@@ -15,7 +15,7 @@ from .stages import stage
 
 
 class Drive:
-    """A drive of four keyframes, the last of which closes a loop by itself, and into every map two keyframes do."""
+    """A drive of four keyframes, the last of which closes a false loop, and into every map two keyframes do."""
 
     config = None
 
@@ -24,7 +24,7 @@ class Drive:
         self.sequence = SimpleNamespace(name=name, place=place, truth=truth)
 
     def through(self, _config: Any) -> ClosureStage:
-        return stage([(3, 0, Relation.SAME)], keyframes=4)
+        return stage([(3, 0, Relation.APART), (2, 1, Relation.NEAR)], keyframes=4)
 
     def against(self, other: Drive, _config: Any) -> Trials:
         return Trials(self.sequence.name, other.sequence.name, 4, [(1, 0, 50), (1, 2, 50), (2, 0, 50)])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Drives: images with stamps, each of which may match its own past alone.
+"""Drives: stamped images, each matched only against earlier ones.
 
 Two images of a drive show the *same* place, or places *apart*, or are *near*: between the two. Where the poses of the
 camera are known, same is within a radius and an angle between the optical axes, and apart beyond 2.5 radii or 60
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from binvpr_ros.evaluation.datasets.cameras import read_camera
 from binvpr_ros.evaluation.datasets.dataset import Dataset, DatasetError, Images, Options, with_more
+from binvpr_ros.evaluation.datasets.files import WITHOUT_POSE
 from binvpr_ros.evaluation.datasets.published import Published
 from binvpr_ros.evaluation.datasets.truth import PairTruth, Truth, Views, ViewTruth
 from binvpr_ros.features import Camera
@@ -33,8 +34,8 @@ POSE_TOLERANCE = 0.02
 """Seconds by which the stamps of an image and of its pose may differ."""
 EPIPOLAR_SHARE = 10 / 640
 """Of the image's width, within which a match obeys the true poses: they, and the clocks, are not exact."""
-NEIGHBOURS = 10
-"""Images around those of a listed pair, which may show the same place though the list does not say so."""
+BESIDE = 1.0
+"""Seconds around a listed pair of images, in which others may show its place though the list does not say so."""
 OPTICAL = {
     "z": np.eye(3),
     "-z": np.diag([1.0, -1.0, -1.0]),
@@ -58,7 +59,7 @@ class ImageSequence(Dataset):
     stamps: NDArray[np.int64]  # [N], nanoseconds, ascending
     exclude_seconds: float
     camera: Camera | None = field(default=None, kw_only=True)
-    place: str = field(default="", kw_only=True)  # drives of one place are not held against each other
+    place: str = field(default="", kw_only=True)  # drives of one place have the same; "": not known
 
     @cached_property
     def candidates(self) -> NDArray[np.int64]:
@@ -73,7 +74,7 @@ class ImageSequence(Dataset):
         """Tell whether half of the matches of two images, or more, obey the true poses.
 
         `rays` [M,2] are where those of the query meet the plane one ahead of the camera, `theirs` [M,2] those of the
-        match. Where the poses of the camera are not known it is taken to be so.
+        match. Returns True if the poses of the camera are unknown.
         """
         del query, match, rays, theirs
         return True
@@ -131,16 +132,18 @@ class PosedSequence(ImageSequence):
                 "give each image one of each"
             )
         # What is not a number compares as False, so it is no pose either; a quaternion of zeros comes here as that.
-        orthogonal = np.abs(rotations @ rotations.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2)) < ORTHOGONALITY
-        posed = np.flatnonzero(orthogonal & np.isfinite(positions).all(axis=1))
-        counts = with_more(left_out or {}, "without a pose", len(stamps) - len(posed))
+        with np.errstate(invalid="ignore"):
+            orthogonal = np.abs(rotations @ rotations.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2)) < ORTHOGONALITY
+            right_handed = np.linalg.det(rotations) > 0
+        posed = np.flatnonzero(orthogonal & right_handed & np.isfinite(positions).all(axis=1))
+        counts = with_more(left_out or {}, WITHOUT_POSE, len(stamps) - len(posed))
         kept = posed[longest_ascent(stamps[posed])]
         counts = with_more(counts, "with a stamp that does not advance", len(posed) - len(kept))
         if len(kept) < 2:
             reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items())
             raise DatasetError(
                 f"{name} has {len(kept)} images with a pose and a stamp of their own"
-                f"{f' (left out: {reasons})' if reasons else ''}; a drive needs two at least"
+                f"{f' (left out: {reasons})' if reasons else ''}; a drive needs at least two"
             )
         images, stamps, positions, rotations = images.take(kept), stamps[kept], positions[kept], rotations[kept]
         published = Published.of(name)
@@ -151,7 +154,7 @@ class PosedSequence(ImageSequence):
         conditions = (
             f"same place: within {radius:g} m and {angle:g} degrees between "
             f"{'the optical axes' if optical else 'the poses, roll included, since the camera axis is not known'}; "
-            f"only what is {options.exclude_seconds:g} s older"
+            f"matches must be at least {options.exclude_seconds:g} s older"
         )
         views = Views(positions, rotations[:, :, 2]) if optical else Views(positions, None, rotations)
         candidates = in_the_past(stamps, options.exclude_seconds)
@@ -161,22 +164,19 @@ class PosedSequence(ImageSequence):
             ViewTruth(views, views, radius, angle, apart_radius, max(options.apart_angle, angle), candidates), stamps,
             options.exclude_seconds, positions, rotations, optical, conditions=conditions, left_out=counts,
             camera=read_camera(options.camera) if options.camera else camera or published.camera,
-            place=published.place or name,
+            place=published.place,
         )  # fmt: skip
 
     def relations(self, queries: NDArray[np.integer], matches: NDArray[np.integer]) -> NDArray[np.int8]:
         """Return the Relation of each of the pairs [C] of images, whichever came first."""
-        truth = self._truth
-        distances, angles = truth.queries.between(queries, matches)
-        apart = (distances > truth.apart_radius) | (angles > truth.apart_angle)
-        same = (distances <= truth.radius + 1e-6) & (angles <= truth.angle + 1e-4)
+        same, apart = self._truth.of_pairs(queries, matches)
         return np.where(same, Relation.SAME, np.where(apart, Relation.APART, Relation.NEAR)).astype(np.int8)
 
     def obeys_poses(self, query: int, match: int, rays: NDArray[np.floating], theirs: NDArray[np.floating]) -> bool:
         """Tell whether half of the matches of two images, or more, obey the epipolar geometry of the true poses.
 
         `rays` [M,2] are where those of the query meet the plane one ahead of the camera, `theirs` [M,2] those of the
-        match. Where the camera, or its axis, is not known it is taken to be so.
+        match. Returns True if the camera, or its axis, is unknown.
         """
         if not self.optical or self.camera is None or not len(rays):
             return True
@@ -192,8 +192,7 @@ class PosedSequence(ImageSequence):
             return None
         turns = self.rotations[matches].transpose(0, 2, 1) @ self.rotations[queries]
         # The twist about the axis z, of the decomposition of a rotation into a swing and a twist.
-        sines = turns[:, 1, 0] - turns[:, 0, 1]
-        return np.abs(np.rad2deg(2 * np.arctan2(sines, 1 + np.trace(turns, axis1=1, axis2=2))))
+        return np.abs(np.rad2deg(np.arctan2(turns[:, 1, 0] - turns[:, 0, 1], turns[:, 0, 0] + turns[:, 1, 1])))
 
     @property
     def _truth(self) -> ViewTruth:
@@ -236,7 +235,7 @@ class ListedSequence(ImageSequence):
         kept = longest_ascent(stamps)
         counts = with_more(left_out or {}, "with a stamp that does not advance", len(stamps) - len(kept))
         if len(kept) < 2:
-            raise DatasetError(f"{name} has {len(kept)} images whose stamps advance; a drive needs two at least")
+            raise DatasetError(f"{name} has {len(kept)} images whose stamps advance; a drive needs at least two")
         at = np.full(len(stamps), -1)
         at[kept] = np.arange(len(kept))
         pairs = at[pairs]
@@ -248,23 +247,32 @@ class ListedSequence(ImageSequence):
         published = Published.of(name)
         return cls(
             name, images, images, PairTruth.of_pairs(both[both[:, 1] < past[both[:, 0]]], shape), stamps,
-            options.exclude_seconds, PairTruth.of_pairs(both, shape), left_out=counts, place=published.place or name,
-            conditions=f"same place: the pairs that are listed; only what is {options.exclude_seconds:g} s older",
+            options.exclude_seconds, PairTruth.of_pairs(both, shape), left_out=counts, place=published.place,
+            conditions="same place: the pairs that are listed; matches must be at least "
+            f"{options.exclude_seconds:g} s older",
             camera=read_camera(options.camera) if options.camera else published.camera,
         )  # fmt: skip
 
     def relations(self, queries: NDArray[np.integer], matches: NDArray[np.integer]) -> NDArray[np.int8]:
-        """Return the Relation of each of the pairs [C]: near, of what is not listed, is what lies beside a listed pair.
+        """Return the Relation of each of the pairs [C]; an unlisted pair next to a listed one is near.
 
-        Beside is within NEIGHBOURS images of both.
+        Next is within BESIDE of both images, or the image before or after.
         """
         found = []
         for query, match in zip(queries.tolist(), matches.tolist(), strict=True):
-            around = self.listed.rows(max(query - NEIGHBOURS, 0), min(query + NEIGHBOURS + 1, len(self.stamps)))
-            beside = around[:, max(match - NEIGHBOURS, 0) : match + NEIGHBOURS + 1].any()
-            same = bool(around[min(query, NEIGHBOURS), match])
+            first, last = self._around(query)
+            start, stop = self._around(match)
+            around = self.listed.rows(first, last)
+            same = bool(around[query - first, match])
+            beside = around[:, start:stop].any()
             found.append(Relation.SAME if same else Relation.NEAR if beside else Relation.APART)
         return np.array(found, np.int8)
+
+    def _around(self, image: int) -> tuple[int, int]:
+        """Return the first image beside another one, and the one after the last."""
+        reach = round(BESIDE * NANOSECONDS)
+        first, last = np.searchsorted(self.stamps, (self.stamps[image] - reach, self.stamps[image] + reach))
+        return max(min(int(first), image - 1), 0), min(max(int(last), image + 1) + 1, len(self.stamps))
 
     def _take(self, queries: Sequence[int], references: Sequence[int], left_out: Mapping[str, int]) -> ListedSequence:
         taken = super()._take(queries, references, left_out)

@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 
 BLOCK_CELLS = 4_000_000
 """Pairs that are looked at together: 32 MB where each is a float64."""
-ROUNDING = 1e-9
+ROUNDING = 1e-6  # metres
+COSINE_ROUNDING = 1e-9
+"""By which the bounds of a place may be missed: files round, and so do sums."""
 
 
 def blocks(queries: int, references: int) -> Iterator[tuple[int, int]]:
@@ -139,8 +141,10 @@ class Views:
         flat, theirs = (some.reshape(len(some), 9) for some in (self.rotations, others.rotations))
         return np.clip((flat @ theirs.T - 1) / 2, -1, 1)
 
-    def between(self, ours: NDArray[np.integer], theirs: NDArray[np.integer]) -> tuple[NDArray[np.float64], ...]:
-        """Return distances [C] (metres) and angles [C] (degrees, 0 where unknown) of pairs of these cameras."""
+    def between(
+        self, ours: NDArray[np.integer], theirs: NDArray[np.integer]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the distances [C] (metres) of pairs of these cameras, and the cosines [C] between their views."""
         distances = np.linalg.norm(self.positions[ours] - self.positions[theirs], axis=1)
         if self.axes is not None:
             cosines = (self.axes[ours] * self.axes[theirs]).sum(axis=1)
@@ -148,7 +152,7 @@ class Views:
             cosines = ((self.rotations[ours] * self.rotations[theirs]).sum(axis=(1, 2)) - 1) / 2
         else:
             cosines = np.ones(len(ours))
-        return distances, np.rad2deg(np.arccos(np.clip(cosines, -1, 1)))
+        return distances, np.clip(cosines, -1, 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,14 +183,26 @@ class ViewTruth(Truth):
         if not last:
             return rows
         some, others = self.queries.take(slice(start, stop)), self.references.take(slice(last))
-        same = some.squares(others) <= (self.radius + ROUNDING) ** 2 + ROUNDING
+        same = some.squares(others) <= (self.radius + ROUNDING) ** 2
         cosines = some.cosines(others)
         if cosines is not None:
-            same &= cosines >= np.cos(np.deg2rad(min(self.angle, 180))) - ROUNDING
+            same &= cosines >= self._least_cosine
         if self.candidates is not None:
             same &= np.arange(last) < self.candidates[start:stop, None]
         rows[:, :last] = same
         return rows
+
+    def of_pairs(
+        self, ours: NDArray[np.integer], theirs: NDArray[np.integer]
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Return which pairs [C] of queries show one place, and which [C] surely show different ones."""
+        distances, cosines = self.queries.between(ours, theirs)
+        same = (distances <= self.radius + ROUNDING) & (cosines >= self._least_cosine)
+        return same, (distances > self.apart_radius) | (cosines < np.cos(np.deg2rad(min(self.apart_angle, 180))))
+
+    @property
+    def _least_cosine(self) -> float:
+        return float(np.cos(np.deg2rad(min(self.angle, 180)))) - COSINE_ROUNDING
 
     def apart(self, query: int) -> NDArray[np.bool_]:
         """Return which references [R] lie beyond `apart_radius`, or look another way by more than `apart_angle`."""

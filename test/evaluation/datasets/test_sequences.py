@@ -55,7 +55,7 @@ def test_a_drive_matches_its_own_past_alone() -> None:
     assert drive.candidates.tolist() == [0, 0, 1]
     assert drive.truth.dense().tolist() == [[0, 0, 0], [0, 0, 0], [1, 0, 0]]
     assert drive.queries is drive.references
-    assert (drive.left_out, drive.place, drive.camera) == ({}, "drive", CAMERA)
+    assert (drive.left_out, drive.place, drive.camera) == ({}, "", CAMERA)
     assert drive.conditions.startswith("same place: within 0.6 m and 40 degrees between the optical axes;")
 
 
@@ -117,6 +117,9 @@ def test_one_bad_item_costs_itself_alone() -> None:
     positions[1, 2] = NAN
     rotations = np.tile(np.eye(3), (8, 1, 1))
     rotations[2], rotations[3] = NAN, 2 * np.eye(3)
+    mirrored = np.diag([1.0, 1.0, -1.0])
+    with pytest.raises(DatasetError, match=r"left out: 2 without a pose"):
+        straight([0, 1], rotations=np.stack([mirrored, mirrored]))
     drive = straight(
         [0, 1, 2, 3, 1e8, 5, 5, 6], positions=positions, rotations=rotations, left_out={"without a file": 2}
     )
@@ -128,8 +131,8 @@ def test_one_bad_item_costs_itself_alone() -> None:
 @pytest.mark.parametrize(
     ("stamps", "changes", "sentence"),
     [
-        ([], {}, "drive has 0 images with a pose and a stamp of their own; a drive needs two at least"),
-        ([1], {}, "drive has 1 images with a pose and a stamp of their own; a drive needs two at least"),
+        ([], {}, "drive has 0 images with a pose and a stamp of their own; a drive needs at least two"),
+        ([1], {}, "drive has 1 images with a pose and a stamp of their own; a drive needs at least two"),
         ([2, 1], {}, r"drive has 1 images .* \(left out: 1 with a stamp that does not advance\)"),
         ([1, 2], {"images": 3}, "drive has 3 images, 2 stamps and 2 poses"),
         ([1, 2], {"rotations": np.full((2, 3, 3), np.nan)}, r"drive has 0 images .* \(left out: 2 without a pose\)"),
@@ -195,6 +198,8 @@ def test_rolls_are_those_about_the_optical_axis() -> None:
     rolls = drive.rolls(np.array([1, 2, 3, 0]), np.array([0, 0, 0, 1]))
     assert rolls is not None
     np.testing.assert_allclose(rolls, [30, 100, 0, 30], atol=1e-6)
+    upside_down = straight([0, 100], rotations=np.stack([np.eye(3), np.diag([-1.0, -1.0, 1.0])]))
+    np.testing.assert_allclose(upside_down.rolls(np.array([1]), np.array([0])), [180], atol=1e-6)
     assert straight([0, 1], optical=False).rolls(np.array([1]), np.array([0])) is None
 
 
@@ -259,11 +264,19 @@ def test_listed_pairs_count_both_ways_and_beside_them_is_near() -> None:
     stamps = np.arange(60) * SECOND
     drive = ListedSequence.from_pairs("drive", files(60), stamps, np.array([(5, 40), (41, 5), (50, 49)]), Options())
     assert np.argwhere(drive.truth.dense()).tolist() == [[40, 5], [41, 5]]
-    queries, matches = np.array([40, 5, 50, 49, 40, 45, 58]), np.array([5, 40, 49, 50, 6, 14, 20])
+    queries, matches = np.array([40, 5, 50, 49, 40, 42, 43]), np.array([5, 40, 49, 50, 6, 4, 5])
     same, near, apart = Relation.SAME, Relation.NEAR, Relation.APART
     assert drive.relations(queries, matches).tolist() == [same, same, same, same, near, near, apart]
     assert drive.rolls(queries, matches) is None
     assert drive.obeys_poses(40, 5, np.zeros((4, 2)), np.ones((4, 2)))
+
+
+@pytest.mark.parametrize(("rate", "images"), [(30, 30), (1, 1), (0.2, 1)])
+def test_what_is_near_a_listed_pair_is_a_matter_of_time(rate: float, images: int) -> None:
+    stamps = (np.arange(200) / rate * SECOND).astype(np.int64)
+    drive = ListedSequence.from_pairs("drive", files(200), stamps, np.array([(150, 60)]), Options())
+    queries, matches = np.array([150 + images, 150, 151 + images]), np.array([60, 60 - images, 60])
+    assert drive.relations(queries, matches).tolist() == [Relation.NEAR, Relation.NEAR, Relation.APART]
 
 
 def test_a_listed_image_whose_stamp_does_not_advance_takes_its_pairs_along() -> None:

@@ -54,10 +54,12 @@ def test_rows_are_what_comparing_each_with_each_gives(
             if abs(distance - radius) > 1e-4 and abs(turn - angle) > 1e-4:
                 assert same[a - 2, b] == (distance < radius and turn < angle)
             assert rows[a - 2, b] == (same[a - 2, b] and b < candidates[a])
-    distances, angles = views.between(np.arange(6), np.arange(6, 12))
+    distances, cosines = views.between(np.arange(6), np.arange(6, 12))
     np.testing.assert_allclose(distances, np.linalg.norm(positions[:6] - positions[6:], axis=1), atol=1e-6)
     if not optical:
-        np.testing.assert_allclose(angles, [angle_of(rotations[a].T @ rotations[a + 6]) for a in range(6)], atol=1e-4)
+        np.testing.assert_allclose(
+            np.rad2deg(np.arccos(cosines)), [angle_of(rotations[a].T @ rotations[a + 6]) for a in range(6)], atol=1e-4
+        )
 
 
 def test_truth_holds_on_its_bounds() -> None:
