@@ -25,7 +25,8 @@ MOST_WAITING = 256
 LONGEST_GAP = 2 * NANOSECONDS
 """Between two odometry messages, over which a keyframe's position is interpolated."""
 SHORTEST_RESTART = 1 * NANOSECONDS
-"""Time for which odometry must go on from an earlier stamp before it is taken for a bag that starts again."""
+FEWEST_RESTART = 4
+"""Time and number of messages for which odometry must continue from an earlier stamp to count as a restarted bag."""
 
 
 class Drawing(NamedTuple):
@@ -48,8 +49,8 @@ class _Node(NamedTuple):
 class Graph:
     """Places keyframes by odometry, and remembers the latest MOST_KEYFRAMES. Its methods may be called from any thread.
 
-    A keyframe waits until there is odometry of its time or later; one for which there is none is left out. Odometry of
-    another frame begins anew, since the two cannot be drawn together. Odometry that is late or repeated is left out.
+    A keyframe waits for odometry of its time or later, and is ignored if there is none around its time. Odometry in
+    another frame starts a new graph, since the two cannot be drawn together. Late or repeated odometry is ignored.
     """
 
     def __init__(self) -> None:
@@ -63,11 +64,13 @@ class Graph:
         self._changed = False
 
     def add_odometry(self, stamp: int, frame: str, position: Position, orientation: Orientation) -> None:
-        """Take where the robot was at `stamp` (nanoseconds), in the coordinates of `frame`.
+        """Add the position of the robot at `stamp` (nanoseconds), in the coordinates of `frame`.
 
-        A pose that is not finite, or whose quaternion is zero, is left out: it says that the position is not known.
+        Ignore a pose that is not finite or all zeros, quaternion included: it means that the position is unknown. A
+        zero quaternion by itself is common, for example from GPS, which measures positions only.
         """
-        if not all(map(math.isfinite, (*position, *orientation))) or not any(orientation):
+        pose = (*position, *orientation)
+        if not all(map(math.isfinite, pose)) or not any(pose):
             return
         with self._lock:
             if frame != self._frame:
@@ -83,12 +86,12 @@ class Graph:
             self._place()
 
     def _add_late(self, stamp: int, position: Position) -> None:
-        """Take odometry that is late, and begin anew where it goes on from there: the bag has started again."""
-        if self._late and not 0 <= stamp - self._late[-1][0] <= LONGEST_GAP:
+        """Add late odometry; once it continues from there, the bag has restarted, and it replaces the earlier run."""
+        if self._late and stamp < self._late[-1][0]:
             self._late.clear()
         if not self._late or stamp > self._late[-1][0]:
             self._late.append((stamp, position))
-        if stamp - self._late[0][0] >= SHORTEST_RESTART:
+        if len(self._late) >= FEWEST_RESTART and stamp - self._late[0][0] >= SHORTEST_RESTART:
             before = self._odometry[-1][0]
             # Keyframes that have come since belong to the new run, those that waited at its start do not.
             new = [node for node in self._waiting if abs(node.stamp - stamp) < abs(node.stamp - before)]

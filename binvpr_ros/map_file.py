@@ -224,22 +224,33 @@ def _require_map(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _inspected(path: Path) -> Facts | None:
-    """Return what a file says of itself, None where it may become a new map; nothing is written.
+    """Return the facts of a map, or None if the file may become a new map, without writing anything.
 
-    Raises DatabaseError, or one of SQLITE_ERRORS, where it is neither.
+    Raises DatabaseError, or one of SQLITE_ERRORS, if the file is neither.
     """
     if not _size(path):
         return None
     with _untouched(path) as connection:
-        # A node that was killed as it began a map leaves a file without tables, beside a log or that first journal.
-        if not _tables(connection, path) and (log_of(path).exists() or _is_first(_beside(path, JOURNAL))):
+        # A node that is killed while it creates a map leaves a file without tables, and its log or first journal.
+        if (
+            not _tables(connection, path)
+            and not _is_marked(connection)
+            and (log_of(path).exists() or _is_first(_beside(path, JOURNAL)))
+        ):
             return None
         _require_map(connection, path)
         return Facts.of(connection, path)
 
 
+def _is_marked(connection: sqlite3.Connection) -> bool:
+    """Return whether another program has set one of the two numbers that SQLite reserves for applications."""
+    return any(
+        connection.execute(f"PRAGMA {number}").fetchone() != (0,) for number in ("application_id", "user_version")
+    )
+
+
 def _is_first(journal: Path) -> bool:
-    """Say whether a journal is that of a file's first transaction: to undo it loses nothing."""
+    """Return whether a journal is that of a file's first transaction, so that undoing it loses nothing."""
     try:
         with journal.open("rb") as file:
             return file.read(JOURNAL_PAGES.stop)[JOURNAL_PAGES] == bytes(4)

@@ -9,6 +9,8 @@ import os
 import re
 import shutil
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -319,6 +321,35 @@ def test_nothing_is_written_to_a_folder_or_a_database_without_tables(path: Path,
     with pytest.raises(DatabaseError, match=r"cannot be opened as a map \(Is a directory\)"):
         KeyframeDatabase(path, MODEL, WORDS)
     assert (snapshot(tmp_path), list(path.iterdir())) == (before, [])
+
+
+@pytest.mark.parametrize("number", ["application_id", "user_version"])
+@pytest.mark.parametrize("in_log", [False, True])
+def test_nothing_is_written_to_an_open_database_that_another_program_has_marked(
+    path: Path, number: str, in_log: bool
+) -> None:
+    statements = ["PRAGMA journal_mode=WAL", f"PRAGMA {number}=7", "SELECT * FROM sqlite_master"]
+    if not in_log:
+        statements[:2] = statements[1::-1]
+    program = (
+        "import sqlite3, sys\n"
+        "connection = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+        "for statement in sys.argv[2:]: connection.execute(statement).fetchall()\n"
+        "print('ready', flush=True)\n"
+        "sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, path, *statements], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "ready\n"
+        before = snapshot(path.parent)
+        assert set(before[1]) == {path.name, f"{path.name}-wal", f"{path.name}-shm"}
+        assert bool(before[1][f"{path.name}-wal"][0]) == in_log
+        with pytest.raises(DatabaseError, match="has no tables"):
+            KeyframeDatabase(path, MODEL, WORDS)
+        assert snapshot(path.parent) == before
+        other.communicate(timeout=30)
 
 
 @pytest.mark.parametrize(("mode", "ending"), [("DELETE", "-journal"), ("WAL", "-wal")])

@@ -16,9 +16,9 @@ def keyframe(number: int, second: float, session: int = 0) -> Keyframe:
     return Keyframe(number, session, round(second * NANOSECONDS), BITS)
 
 
-def drive(graph: Graph, start: float, stop: float, y: float = 0.0, frame: str = "odom") -> None:
-    """Drive along x at one metre a second, with odometry twice a second."""
-    for second in np.arange(start, stop + 0.25, 0.5):
+def drive(graph: Graph, start: float, stop: float, y: float = 0.0, frame: str = "odom", interval: float = 0.5) -> None:
+    """Drive along x at one metre a second, with odometry every `interval` seconds."""
+    for second in np.arange(start, stop + interval / 2, interval):
         graph.add_odometry(round(second * NANOSECONDS), frame, (float(second), y, 0.0), AHEAD)
 
 
@@ -104,6 +104,7 @@ def test_another_frame_begins_anew() -> None:
         ((NAN, 0.0, 0.0), AHEAD),
         ((0.0, 0.0, float("inf")), AHEAD),
         ((0.0, 0.0, 0.0), (0.0, 0.0, NAN, 1.0)),
+        ((0.0, NAN, 0.0), (0.0, 0.0, 0.0, 0.0)),
         ((0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 0.0)),
     ],
 )
@@ -124,6 +125,14 @@ def test_the_origin_is_a_pose() -> None:
     graph.add_odometry(NANOSECONDS, "odom", (0.0, 0.0, 0.0), AHEAD)
     graph.add(keyframe(0, 1), [])
     assert drawn(graph).routes == {0: [(0, 0, 0)]}
+
+
+def test_positions_without_an_orientation_are_used() -> None:
+    graph = Graph()
+    for second in (1, 2):
+        graph.add_odometry(second * NANOSECONDS, "odom", (0.0, float(second), 0.0), (0.0, 0.0, 0.0, 0.0))
+    graph.add(keyframe(0, 1.5), [])
+    assert drawn(graph).routes == {0: [(0, 1.5, 0)]}
 
 
 @pytest.mark.parametrize("late", [[9.9], [0.0], [9.2, 9.4, 9.6], [3.0, 1.0, 5.0, 5.5], [10.0], [10.0, 10.0]])
@@ -167,6 +176,16 @@ def test_a_bag_that_starts_again_twice() -> None:
     drive(graph, 0, 5, y=2.0)
     graph.add(keyframe(0, 2), [])
     assert drawn(graph).routes == {0: [(2, 2, 0)]}
+
+
+@pytest.mark.parametrize("stop", [0.0, 100.0])
+@pytest.mark.parametrize("interval", [0.005, 1.0, 2.5])
+def test_a_bag_that_starts_again_is_noticed_at_any_rate_of_odometry(stop: float, interval: float) -> None:
+    graph = Graph()
+    drive(graph, 50, 50 + stop, interval=2.5)
+    drive(graph, 0, 10, y=1.0, interval=interval)
+    graph.add(keyframe(0, 5), [])
+    assert drawn(graph).routes == {0: [pytest.approx((5, 1, 0))]}
 
 
 def test_of_a_long_drive_the_latest_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from tqdm import tqdm
 
@@ -44,6 +45,10 @@ from binvpr_ros.model_card import ModelCardError
 
 DETECTORS = {LoopDetector.name: LoopDetector}
 """Programs that close loops of a drive by themselves, by name: `--baseline` takes them too."""
+LOOKED_AT = 10
+"""Images of a data set whose brightness is looked at."""
+BRIGHT = 64
+"""Of 255, which 14 of 16 bits do not reach."""
 SEQUENCE_LENGTH = 10
 """Images in a row that `--all` matches, as SeqSLAM does."""
 
@@ -183,6 +188,14 @@ class Evaluation:
     def _usable(self, dataset: Dataset, path: Path | None = None) -> Dataset:
         """Return a data set as it is measured: without what cannot be read, and with a place; raises DatasetError."""
         dataset = (dataset.stretched() if self._choices.stretch_16_bit else dataset).readable()
+        sample = np.linspace(0, len(dataset.queries) - 1, LOOKED_AT).astype(int)
+        brightest = max(int(dataset.queries[index].max()) for index in np.unique(sample))
+        if brightest < BRIGHT:
+            tqdm.write(
+                f"evaluate: {dataset.name} is dark, its values reach {brightest} of 255; for 16-bit images that use 10 "
+                "to 14 bits add --stretch-16-bit",
+                file=sys.stderr,
+            )
         if isinstance(dataset, ImageSequence) and not dataset.place:
             place = "one place" if self._choices.one_place else str(path or dataset.name)
             dataset = dataclasses.replace(dataset, place=place)

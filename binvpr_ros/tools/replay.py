@@ -120,7 +120,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--stretch-16-bit",
         action="store_true",
-        help="stretch 16-bit images that become 8 bits, as the node's parameter",
+        help="publish 16-bit grey images as 8 bits, as the node's stretch_16_bit does",
     )
     parser.add_argument("--frame-id", default="", help="frame_id of the images (default: as recorded)")
     parser.add_argument("--source-topic", default="", help="which image topic of a bag")

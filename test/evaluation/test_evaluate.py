@@ -203,8 +203,8 @@ def test_a_bad_image_costs_only_itself(
     assert "images of hall left out: 2 unreadable" in error
 
 
-def test_images_of_twelve_bits_are_stretched_on_request(
-    traverses: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_images_of_ten_bits_are_stretched_on_request(
+    traverses: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = tmp_path / "hall"
     shutil.copytree(traverses, data)
@@ -217,6 +217,7 @@ def test_images_of_twelve_bits_are_stretched_on_request(
         (dataset,) = evaluate.Evaluation(choices)._datasets()
         contrasts.append(np.mean([image.std() for image in dataset.queries]))
         assert run(monkeypatch, "--dataset", data, *options, "--json", tmp_path / "out.json") == 0
+        assert ("hall is dark, its values reach 2 of 255" in capsys.readouterr().err) == (not options)
     assert contrasts[1] > 10 * contrasts[0]
     assert json.loads((tmp_path / "out.json").read_text())["recall_at_1"] > 0.9
 
