@@ -116,6 +116,7 @@ setup(
     },
     entry_points={
         "console_scripts": [
+            "binvpr = binvpr_ros.programs:binvpr",
             "binvpr_node = binvpr_ros.programs:binvpr_node",
             "replay = binvpr_ros.programs:replay",
             "benchmark = binvpr_ros.programs:benchmark",

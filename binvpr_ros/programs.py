@@ -48,6 +48,34 @@ def _load(program: str, module: str) -> Any:
         signal.signal(signal.SIGINT, before)
 
 
+PROGRAMS = {
+    "replay": ("publish recorded images", "binvpr_ros.tools.replay", "tools"),
+    "evaluate": ("measure place recognition", "binvpr_ros.evaluation.evaluate", "tools"),
+    "map": ("look after map files", "binvpr_ros.tools.maps", "tools"),
+    "benchmark": ("time the network, the search, or the node", "binvpr_ros.tools.benchmark", "tools"),
+    "train": ("train a network, and write its model file", "binvpr_ros.training.train", "training"),
+    "demo": ("run the node end to end on a rendered building, or on your images", "binvpr_ros.tools.demo", "tools"),
+}
+"""What each command of `binvpr` does, the module whose `main` does it, and the extra that holds what it needs."""
+
+
+def binvpr() -> int:
+    """Run the program that the first argument names."""
+    command = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if command in PROGRAMS:
+        del sys.argv[1]
+        return _program(command)
+    usage = "\n".join(
+        ["usage: binvpr COMMAND ...", "", *(f"  {name:<10} {what}" for name, (what, _, _) in PROGRAMS.items()), "",
+         "`binvpr COMMAND --help` describes its options."]
+    )  # fmt: skip
+    if command in ("-h", "--help"):
+        print(usage)
+        return 0
+    print(f"binvpr: there is no command {command!r}; use one of {', '.join(PROGRAMS)}", file=sys.stderr)
+    return 2
+
+
 def binvpr_node() -> int:
     """Run the node."""
     return _run("binvpr_node", "binvpr_ros.node", "ros")
@@ -55,24 +83,29 @@ def binvpr_node() -> int:
 
 def replay() -> int:
     """Publish recorded images."""
-    return _run("replay", "binvpr_ros.tools.replay", "tools")
+    return _program("replay")
 
 
 def benchmark() -> int:
     """Time the network, the search, or the node."""
-    return _run("benchmark", "binvpr_ros.tools.benchmark", "tools")
+    return _program("benchmark")
 
 
 def evaluate() -> int:
     """Measure place recognition."""
-    return _run("evaluate", "binvpr_ros.evaluation.evaluate", "tools")
+    return _program("evaluate")
 
 
 def map_() -> int:
     """Look after map files."""
-    return _run("map", "binvpr_ros.tools.maps", "tools")
+    return _program("map")
 
 
 def train_offline() -> int:
     """Train a network."""
-    return _run("train_offline", "binvpr_ros.training.train", "training")
+    return _program("train", "train_offline")
+
+
+def _program(command: str, name: str = "") -> int:
+    _, module, extra = PROGRAMS[command]
+    return _run(name or command, module, extra)

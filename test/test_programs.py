@@ -5,8 +5,11 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
+
+from binvpr_ros.programs import PROGRAMS
 
 
 @pytest.mark.parametrize(
@@ -45,3 +48,32 @@ def test_ctrl_c_ends_a_program_while_it_loads_and_while_it_works(seconds: float)
     assert process.returncode == 1
     assert "benchmark: interrupted" in said
     assert "Traceback" not in said
+
+
+def run_binvpr(*arguments: str) -> subprocess.CompletedProcess[str]:
+    code = "import sys; from binvpr_ros import programs; sys.exit(programs.binvpr())"
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_one_command_names_all_programs() -> None:
+    for arguments in ((), ("--help",)):
+        shown = run_binvpr(*arguments)
+        assert shown.returncode == 0
+        assert [line.split()[0] for line in shown.stdout.splitlines() if line.startswith("  ")] == list(PROGRAMS)
+    refused = run_binvpr("evalute")
+    assert refused.returncode == 2
+    assert refused.stderr == f"binvpr: there is no command 'evalute'; use one of {', '.join(PROGRAMS)}\n"
+
+
+@pytest.mark.parametrize("command", PROGRAMS)
+def test_each_program_is_a_command(command: str) -> None:
+    shown = run_binvpr(command, "--help")
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.startswith(f"usage: {'train_offline' if command == 'train' else command} ")
+
+
+def test_a_command_takes_the_arguments_behind_it(tmp_path: Path) -> None:
+    refused = run_binvpr("map", "info", str(tmp_path / "none.db"))
+    assert refused.returncode == 1
+    assert "none.db" in refused.stderr
