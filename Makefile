@@ -11,7 +11,7 @@ ORACLE := .venv-lce
 PACKAGING := setup.py setup.cfg pyproject.toml $(wildcard binvpr_ros/lce_delegate/src/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test load kill fuzz soak aarch64 oracle wheels lint format clean
+.PHONY: help demo test load kill fuzz soak aarch64 oracle wheels lint format parameters clean
 
 help:  ## show this list
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -46,6 +46,9 @@ lint: $(VENV)/.installed-test  ## ruff and mypy alone
 	$(RUN)/ruff check .
 	$(RUN)/ruff format --check .
 	$(RUN)/mypy
+
+parameters: $(VENV)/.installed  ## write config/binvpr.yaml and docs/parameters.md from binvpr_ros/config.py
+	$(RUN)/python .ci/parameters.py
 
 format: $(VENV)/.installed-test  ## put the code into its standard format
 	$(RUN)/ruff check --fix .

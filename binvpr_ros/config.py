@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every parameter once: name, default, range, unit and one sentence.
 
-The ROS node declares its parameters from here; config/binvpr.yaml repeats them for people (a test keeps both equal).
+The ROS node declares its parameters from here; config/binvpr.yaml and docs/parameters.md are made from it by
+`make parameters`, and a test keeps them equal.
 """
 
 from __future__ import annotations
@@ -33,34 +34,36 @@ def _parameter(
     unit: str = "",
     choices: tuple[str, ...] = (),
     live: bool = False,
+    basic: bool = False,
 ) -> Any:
-    """Describe one parameter; `live` ones can be changed while the node runs."""
-    return field(
-        default=default,
-        metadata={"sentence": sentence, "low": low, "high": high, "unit": unit, "choices": choices, "live": live},
-    )
+    """Describe one parameter; `live` ones can be changed while the node runs, `basic` ones are for everybody."""
+    facts = {"low": low, "high": high, "unit": unit, "choices": choices, "live": live, "basic": basic}
+    return field(default=default, metadata={"sentence": sentence, **facts})
 
 
 @dataclass(frozen=True)
 class Config:
     """The parameters of the recognizer and its node; raises ConfigError when one is out of its range."""
 
-    model: str = _parameter("", "Model file (.tflite, with its .json beside it); empty: the packaged one.")
-    database: str = _parameter("", "SQLite file that keeps the keyframes; empty: memory only.")
-    maps: tuple[str, ...] = _parameter(("",), "Map files of earlier drives to match against; they are read alone.")
+    model: str = _parameter("", "Model file (.tflite, with its .json beside it); empty: the packaged one.", basic=True)
+    database: str = _parameter("", "SQLite file that keeps the keyframes; empty: memory only.", basic=True)
+    maps: tuple[str, ...] = _parameter(
+        ("",), "Map files of earlier drives to match against, opened read-only.", basic=True
+    )
     max_keyframes: int = _parameter(
         0,
-        "Most keyframes of the map: for one more the most redundant goes, never the only view of a place; 0: no limit.",
+        "Most keyframes in the map (0: no limit); in a full one the most redundant is replaced, never a place's only view.",
         low=0,
         high=1_000_000_000,
         live=True,
+        basic=True,
     )
     thumbnails: bool = _parameter(
         False, "Keep a small picture of each keyframe in the map, for people to look at.", live=True
     )
     backend: str = _parameter("auto", "What runs the model.", choices=BACKENDS)
     threads: int = _parameter(1, "Threads for inference.", low=1, high=64)
-    compressed: bool = _parameter(False, "Subscribe to sensor_msgs/CompressedImage instead of Image.")
+    compressed: bool = _parameter(False, "Subscribe to sensor_msgs/CompressedImage instead of Image.", basic=True)
     stretch_16_bit: bool = _parameter(
         False, "Stretch 16-bit grey and Bayer images to their own range; for cameras of 10 to 14 bits."
     )
@@ -69,6 +72,7 @@ class Config:
         "images",
         "What becomes a keyframe: images that differ, or those whose stamps a back end names on keyframe_stamps.",
         choices=KEYFRAME_SOURCES,
+        basic=True,
     )
     recent_images: int = _parameter(
         60, "Latest images that are kept until keyframe_stamps names them.", low=1, high=10_000
@@ -93,10 +97,10 @@ class Config:
     )  # fmt: skip
 
     exclusion_time: float = _parameter(
-        10.0, "Keyframes younger than this are no candidates.", low=0.0, high=86400.0, unit="s", live=True
+        10.0, "Keyframes younger than this are not matched.", low=0.0, high=86400.0, unit="s", live=True, basic=True
     )
     exclusion_keyframes: int = _parameter(
-        10, "This many latest keyframes of a session are no candidates.", low=0, high=1_000_000, live=True
+        10, "This many latest keyframes of a session are not matched.", low=0, high=1_000_000, live=True
     )
     min_score: float = _parameter(
         0.05,
@@ -130,13 +134,13 @@ class Config:
     confirmation_window: int = _parameter(
         5, "How many keyframes apart two matches are still near the same place.", low=0, high=1000, live=True
     )
-    verify: bool = _parameter(True, "Publish what local features verify by geometry, and nothing else.", live=True)
+    verify: bool = _parameter(True, "Publish only what local features verify by geometry.", live=True)
     min_inliers: int = _parameter(
-        45, "Matches of local features that must obey one motion of the camera.", low=8, high=500, live=True
+        45, "Matches of local features that must obey one motion of the camera.", low=8, high=500, live=True, basic=True
     )
     verification_time: float = _parameter(
         0.02,
-        "Time in which verifications of one keyframe may begin; what is left over is refused.",
+        "Verification budget per keyframe; candidates not reached in time are refused.",
         low=0.0,
         high=60.0,
         unit="s",

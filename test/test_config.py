@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import re
+import runpy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ import yaml
 
 from binvpr_ros.config import Config, ConfigError, model_path, share_directory
 
+GENERATOR = Path(__file__).resolve().parents[1] / ".ci" / "parameters.py"
 YAML = share_directory() / "config" / "binvpr.yaml"
 
 
@@ -18,15 +21,17 @@ def test_yaml_lists_every_parameter_with_its_default() -> None:
     assert listed == {"/**": {"ros__parameters": defaults}}
 
 
-@pytest.mark.parametrize("parameter", Config.parameters(), ids=lambda p: p.name)
-def test_yaml_says_what_each_parameter_is(parameter: Any) -> None:
-    facts = parameter.metadata
-    notes = [", ".join(facts["choices"])] if facts["choices"] else []
-    if facts["low"] is not None:
-        notes.append(f"{facts['low']} to {facts['high']} {facts['unit']}".rstrip())
-    notes += ["live"] if facts["live"] else []
-    comment = f"# {facts['sentence']}" + (f" ({'; '.join(notes)})" if notes else "")
-    assert f"    {comment}\n    {parameter.name}: " in YAML.read_text(encoding="utf-8")
+def test_the_params_file_and_the_page_are_made_from_the_parameters() -> None:
+    made = runpy.run_path(str(GENERATOR))
+    assert {file.name for file in made["FILES"]} == {"binvpr.yaml", "parameters.md"}
+    for file, text in made["FILES"].items():
+        assert file.read_text(encoding="utf-8") == text(), "run: make parameters"
+        for parameter in Config.parameters():
+            assert parameter.metadata["sentence"] in text()
+
+
+def test_few_parameters_are_basic() -> None:
+    assert 6 <= sum(parameter.metadata["basic"] for parameter in Config.parameters()) <= 10
 
 
 def test_every_sentence_ends_and_every_range_is_a_range() -> None:

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Write config/binvpr.yaml and docs/parameters.md from the parameters in binvpr_ros/config.py."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from binvpr_ros.config import Config
+
+ROOT = Path(__file__).resolve().parents[1]
+SECTIONS = (
+    ("Basic", True, "What most robots set."),
+    ("Advanced", False, "Rarely needed: the defaults suit most robots."),
+)
+HEAD = """\
+# The parameters of binvpr_ros with their defaults. Copy this file, change what you need, and start with
+#     ros2 launch binvpr_ros binvpr.launch.py params_file:=/path/to/your.yaml
+# (live) can be changed while the node runs: ros2 param set /binvpr/binvpr <name> <value>
+/**:
+  ros__parameters:
+"""
+PAGE = """\
+# Parameters
+
+`make parameters` writes this page, and [config/binvpr.yaml](../config/binvpr.yaml), from
+[config.py](../binvpr_ros/config.py). Every parameter is a launch argument too. *Live* ones can be changed while the
+node runs: `ros2 param set /binvpr/binvpr <name> <value>`.
+"""
+
+
+def yaml() -> str:
+    """Return the params file with all defaults."""
+    lines = []
+    for title, basic, sentence in SECTIONS:
+        lines += [f"    # {title}: {sentence[0].lower()}{sentence[1:]}", ""]
+        for parameter in _of(basic):
+            facts = parameter.metadata
+            notes = f" ({'; '.join(_notes(facts))})" if _notes(facts) else ""
+            lines += [f"    # {facts['sentence']}{notes}", f"    {parameter.name}: {_value(parameter)}"]
+        lines.append("")
+    return HEAD + "\n".join(lines).rstrip() + "\n"
+
+
+def page() -> str:
+    """Return the page of the documentation, in Markdown."""
+    lines = [PAGE]
+    for title, basic, sentence in SECTIONS:
+        lines += [f"## {title}", "", sentence, "", "| parameter | default | |", "| --- | --- | --- |"]
+        for parameter in _of(basic):
+            facts = parameter.metadata
+            notes = f" ({'; '.join(_notes(facts))})" if _notes(facts) else ""
+            lines.append(f"| `{parameter.name}` | `{_value(parameter)}` | {facts['sentence']}{notes} |")
+        lines.append("")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _of(basic: bool) -> list[dataclasses.Field[Any]]:
+    return [parameter for parameter in Config.parameters() if parameter.metadata["basic"] == basic]
+
+
+def _notes(facts: Any) -> list[str]:
+    notes = [", ".join(facts["choices"])] if facts["choices"] else []
+    if facts["low"] is not None:
+        notes.append(f"{facts['low']} to {facts['high']} {facts['unit']}".rstrip())
+    return [*notes, "live"] if facts["live"] else notes
+
+
+def _value(parameter: dataclasses.Field[Any]) -> str:
+    default = parameter.default
+    return json.dumps(list(default) if isinstance(default, tuple) else default)
+
+
+FILES = {ROOT / "config" / "binvpr.yaml": yaml, ROOT / "docs" / "parameters.md": page}
+
+if __name__ == "__main__":
+    for file, text in FILES.items():
+        file.write_text(text(), encoding="utf-8")
