@@ -52,7 +52,7 @@ class Config:
     )
     max_keyframes: int = _parameter(
         0,
-        "Most keyframes in the map (0: no limit); in a full one the most redundant is replaced, never a place's only view.",
+        "Most keyframes in the map, 0: no limit; the most redundant one gives way, never a place's only view.",
         low=0,
         high=1_000_000_000,
         live=True,

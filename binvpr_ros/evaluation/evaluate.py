@@ -113,7 +113,7 @@ class Evaluation:
         """Say what of a data set was left out, and what of it cannot be measured."""
         if dataset.left_out:
             reasons = ", ".join(f"{count} {reason}" for reason, count in dataset.left_out.items())
-            tqdm.write(f"evaluate: images of {dataset.name} left out: {reasons}", file=sys.stderr)
+            tqdm.write(f"evaluate: left out of {dataset.name}: {reasons}", file=sys.stderr)
         if dataset.truth.answerable.any():
             return
         if isinstance(dataset, ImageSequence) and dataset.candidates.any():

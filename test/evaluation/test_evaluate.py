@@ -181,7 +181,7 @@ def test_what_cannot_be_measured_does_not_keep_the_rest_from_it(
     assert [(entry["dataset"], entry["method"]) for entry in results] == [("whole", "binvpr20r"), ("whole", "hog")]
     error = capsys.readouterr().err
     assert "broken: no image of broken can be read: " in error
-    assert "it has 3 fields, the head 2; correct the line" in error
+    assert "it has 3 fields, the first line has 2" in error
     assert "rubbish.tflite: " in error
 
 
@@ -200,7 +200,7 @@ def test_a_bad_image_costs_only_itself(
     assert figures["recall_at_1"] > 0.9
     error = capsys.readouterr().err
     assert "003.png cannot be used" in error
-    assert "images of hall left out: 2 unreadable" in error
+    assert "left out of hall: 2 unreadable" in error
 
 
 def test_images_of_ten_bits_are_stretched_on_request(
@@ -303,11 +303,11 @@ def test_names_are_distinct() -> None:
     ("arguments", "sentence"),
     [
         (["--dataset", "{tmp}/none"], "none does not exist"),
-        (["--dataset", "{tmp}/empty"], "is none of the data sets that can be read: "),
+        (["--dataset", "{tmp}/empty"], "is not a data set of a known layout: "),
         (["--all", "{tmp}/empty"], "holds no data set; name a folder that does"),
         (["--model", "{tmp}/none.tflite"], "none.tflite; name another"),
         (["--dataset", "{data}", "--similarities", "{tmp}/small.npy"], "name the matrix of this data set"),
-        (["--dataset", "{tmp}/several"], "is no data set but holds some; name one of them: one, two"),
+        (["--dataset", "{tmp}/several"], "is not a data set but contains several; name one: one, two"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_measured_is_said_in_a_sentence(

@@ -199,7 +199,9 @@ def test_rolls_are_those_about_the_optical_axis() -> None:
     assert rolls is not None
     np.testing.assert_allclose(rolls, [30, 100, 0, 30], atol=1e-6)
     upside_down = straight([0, 100], rotations=np.stack([np.eye(3), np.diag([-1.0, -1.0, 1.0])]))
-    np.testing.assert_allclose(upside_down.rolls(np.array([1]), np.array([0])), [180], atol=1e-6)
+    half_a_turn = upside_down.rolls(np.array([1]), np.array([0]))
+    assert half_a_turn is not None
+    np.testing.assert_allclose(half_a_turn, [180], atol=1e-6)
     assert straight([0, 1], optical=False).rolls(np.array([1]), np.array([0])) is None
 
 
