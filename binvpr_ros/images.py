@@ -119,6 +119,26 @@ def decode_file(data: Buffer, stretch: Stretch | None = None) -> Image:
     return image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
+def decode_compressed(data: Buffer, kind: str, stretch: Stretch | None = None) -> Image:
+    """Return the fields of a sensor_msgs/CompressedImage as uint8, [H,W,3] RGB or [H,W] grey; raises ImageError.
+
+    `kind` is its format. Where that says that a Bayer mosaic was compressed as it is, its colours are made.
+    """
+    if "compressedDepth" in kind:
+        raise ImageError("it holds depth (compressedDepth); use the colour or grey image")
+    try:
+        image = decode_file(data, stretch)
+    except ImageError as error:
+        raise ImageError(f"{error} (its format is {kind[:40]!r})") from None
+    # image_transport writes "bayer_rggb8; jpeg compressed ", then the encoding that was compressed if it converted.
+    encoding, _, compression = kind.partition(";")
+    compressed = compression.partition("compressed")[2].strip()
+    mosaic = ENCODINGS.get(encoding) if encoding.startswith("bayer_") and image.ndim == 2 else None
+    if mosaic is None or mosaic.to_rgb is None or not (compressed == "" or compressed.startswith("bayer_")):
+        return image
+    return cv2.cvtColor(image, mosaic.to_rgb)
+
+
 def decode_pixels(
     height: int,
     width: int,
@@ -214,9 +234,9 @@ def image_paths(folder: Path) -> list[Path]:
 
 
 def in_order(paths: Sequence[Path]) -> list[Path]:
-    """Return the image files of a folder in their order, which is numeric where only the numbers in the names differ.
+    """Return the image files of a folder in order: numeric if only the numbers in their names differ, else by name.
 
-    Otherwise it is that of the file names. Where the two orders differ, a line on standard error says which one it is.
+    If the two orders differ, print to standard error which of them was used.
     """
     by_name = sorted(paths, key=lambda path: path.name)
     by_number = sorted(paths, key=lambda path: (_parts(path), path.name))
@@ -227,14 +247,18 @@ def in_order(paths: Sequence[Path]) -> list[Path]:
     first, other = next((one, two) for one, two in zip(by_name, by_number, strict=True) if one != two)
     before, after = (other, first) if numeric else (first, other)
     print(
-        f"{first.parent}: images are taken in {kind} order, {before.name} before {after.name}; "
-        "fill up the numbers in the names with zeros to make both orders the same",
+        f"{first.parent}: images are read in {kind} order, {before.name} before {after.name}; "
+        "pad the numbers in the names with zeros to make both orders the same",
         file=sys.stderr,
     )
     return chosen
 
 
 def _parts(path: Path) -> list[str | Decimal]:
-    """Return a file's name as texts and the numbers between them, in turn; a stamp in seconds is one number."""
-    parts = re.split(r"([0-9]+(?:\.[0-9]+)?)", path.name)
+    """Split a file's name into texts and the numbers between them, in turn; a stamp in seconds is one number.
+
+    The case of the suffix does not count.
+    """
+    # Seconds since 1970 have nine or ten digits; in other names, such as cam1.10, the dot separates two numbers.
+    parts = re.split(r"((?<![0-9])[1-9][0-9]{8,9}\.[0-9]+|[0-9]+)", path.stem + path.suffix.lower())
     return [Decimal(part) if at % 2 else part for at, part in enumerate(parts)]

@@ -244,9 +244,9 @@ def _inspected(path: Path) -> Facts | None:
 
 def _is_marked(connection: sqlite3.Connection) -> bool:
     """Return whether another program has set one of the two numbers that SQLite reserves for applications."""
-    return any(
-        connection.execute(f"PRAGMA {number}").fetchone() != (0,) for number in ("application_id", "user_version")
-    )
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    return (application, version) != (0, 0)
 
 
 def _is_first(journal: Path) -> bool:

@@ -16,9 +16,9 @@ from sensor_msgs.msg import Image as ImageMessage
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
-from binvpr_ros.features import Camera
+from binvpr_ros.features import Camera, CameraError
 from binvpr_ros.graph import Drawing
-from binvpr_ros.images import Image, ImageError, Stretch, decode_file, decode_pixels
+from binvpr_ros.images import Image, Stretch, decode_compressed, decode_pixels
 from binvpr_ros.keyframes import NANOSECONDS
 from binvpr_ros.loop_closure import LoopClosure
 
@@ -43,12 +43,7 @@ def image_from_message(message: ImageMessage, stretch: Stretch | None = None) ->
 
 def image_from_compressed(message: CompressedImage, stretch: Stretch | None = None) -> Image:
     """Return a sensor_msgs/CompressedImage (jpeg, png) as uint8 [H,W,3] RGB or [H,W] grey; raises ImageError."""
-    if "compressedDepth" in message.format:
-        raise ImageError("it holds depth (compressedDepth); subscribe to the colour or grey image")
-    try:
-        return decode_file(message.data, stretch)
-    except ImageError as error:
-        raise ImageError(f"{error} (its format is {message.format[:40]!r})") from None
+    return decode_compressed(message.data, message.format, stretch)
 
 
 def message_from_array(image: Image, encoding: str = "") -> ImageMessage:
@@ -61,37 +56,19 @@ def message_from_array(image: Image, encoding: str = "") -> ImageMessage:
     )  # fmt: skip
 
 
-LENSES = {"plumb_bob": (0, 4, 5), "rational_polynomial": (0, 8, 12, 14), "equidistant": (4,), "fisheye": (4,)}
-"""Distortion model -> how many coefficients it may have."""
-
-
 def camera_from_info(message: CameraInfo, rectified: bool = False) -> Camera:
-    """Return the camera of a sensor_msgs/CameraInfo; raises CameraInfoError where it is not calibrated, or not known.
+    """Return the camera of a sensor_msgs/CameraInfo; raises CameraInfoError if it is not calibrated, or not known.
 
-    Of an image that is `rectified` (image_proc's image_rect) the lens distorts nothing, and its matrix is in `p`.
+    `rectified` says that the images are those of image_proc's image_rect.
     """
-    region = message.roi
-    width, height = (region.width, region.height) if region.width and region.height else (message.width, message.height)
-    matrix = np.array(message.p if rectified else message.k, np.float64).reshape(3, -1)[:, :3]
-    coefficients = np.array([] if rectified else message.d, np.float64)
-    if not (width and height and np.isfinite(matrix).all() and matrix[0, 0] > 0 and matrix[1, 1] > 0):
-        raise CameraInfoError("it holds no calibration; calibrate the camera, or go on without")
-    # A lens sees from some six degrees to nearly half a circle, and its axis goes through the sensor.
-    focal, centre = matrix[[0, 1], [0, 1]], matrix[:2, 2]
-    inside = (centre > 0).all() and (centre < (message.width or width, message.height or height)).all()
-    if not (inside and 0.1 * width < focal.min() <= focal.max() < 10 * width):
-        raise CameraInfoError(
-            f"it is of no camera of {width}x{height} pixels (focal length {focal[0]:.0f}, centre {centre[0]:.0f}, "
-            f"{centre[1]:.0f}); calibrate the camera at this size, or go on without"
+    roi = message.roi
+    k, d, model = Camera.of_rectified(message.p) if rectified else (message.k, message.d, message.distortion_model)
+    try:
+        return Camera.calibrated(
+            (message.width, message.height), k, d, model, (roi.x_offset, roi.y_offset, roi.width, roi.height)
         )
-    model = message.distortion_model or "plumb_bob"
-    if not rectified and (len(coefficients) not in LENSES.get(model, ()) or not np.isfinite(coefficients).all()):
-        raise CameraInfoError(
-            f"its {len(coefficients)} coefficients of the distortion model {model[:40]!r} are not known here; "
-            f"use one of {', '.join(LENSES)}, or rectified images"
-        )
-    matrix[:2, 2] -= (region.x_offset, region.y_offset)
-    return Camera((width, height), matrix, coefficients, fisheye=not rectified and LENSES[model] == (4,))
+    except CameraError as error:
+        raise CameraInfoError(str(error)) from None
 
 
 ROUTE_COLOURS = ((0.25, 0.6, 1.0), (1.0, 0.65, 0.15), (0.8, 0.5, 1.0), (0.2, 0.85, 0.85), (1.0, 0.45, 0.6))

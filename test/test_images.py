@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from encodings_of_cameras import assert_shows, encode, grey, scene
+from encodings_of_cameras import assert_shows, encode, grey, mosaic, scene
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from binvpr_ros.images import (
     Image,
     ImageError,
     Stretch,
+    decode_compressed,
     decode_file,
     decode_pixels,
     image_paths,
@@ -283,6 +284,26 @@ def test_a_file_in_any_buffer(kind: Any) -> None:
     assert decode_file(kind(JPEGS["baseline"])).shape == (96, 128, 3)
 
 
+@pytest.mark.parametrize("order", ["rggb", "bggr", "gbrg", "grbg"])
+@pytest.mark.parametrize(
+    "kind", ["bayer_{}8; jpeg compressed ", "bayer_{}8; jpeg compressed bayer_{}8", "bayer_{}16; png compressed "]
+)
+def test_a_mosaic_that_was_compressed_is_made_colour(order: str, kind: str) -> None:
+    seen = mosaic(scene(), order)
+    values, suffix = (seen.astype(np.uint16) * 256, ".png") if "png" in kind else (seen, ".jpg")
+    data = cv2.imencode(suffix, values, (cv2.IMWRITE_JPEG_QUALITY, 100))[1].tobytes()
+    image = decode_compressed(data, kind.format(order, order))
+    assert_shows(image, scene(), f"bayer_{order}8")
+
+
+def test_what_is_no_mosaic_stays_as_it_is() -> None:
+    data = file_of(grey(scene()), ".png")
+    for kind in ("bayer_rggb8; png compressed mono8", "mono8; png compressed ", "bayer_rgbw8; png compressed ", ""):
+        np.testing.assert_array_equal(decode_compressed(data, kind), grey(scene()))
+    colour = decode_compressed(file_of(scene()[..., ::-1], ".png"), "bayer_rggb8; png compressed ")
+    np.testing.assert_array_equal(colour, scene())
+
+
 # Cameras of 10 to 14 bits.
 
 
@@ -381,7 +402,9 @@ def test_the_images_of_a_folder(tmp_path: Path) -> None:
         ["frame01.jpg", "frame02.jpg", "frame10.jpg"],
         ["a.png", "b.png"],
         ["1403636579.763555584.png", "1403636579.813555456.png"],
-        ["12.25.png", "12.5.png", "13.0.png"],  # stamps in seconds, without the last zeros
+        # Stamps in seconds, without the last zeros.
+        ["1403636579.25.png", "1403636579.5.png", "1403636580.0.png"],
+        ["cam1.999999999.25.png", "cam1.999999999.5.png"],
     ],
 )
 def test_where_both_orders_are_one_nothing_is_said(names: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -397,6 +420,11 @@ def test_where_both_orders_are_one_nothing_is_said(names: list[str], capsys: pyt
         ["9.png", "10.png"],
         ["run1_9.png", "run1_10.png", "run2_1.png"],
         ["01.png", "1.png", "2.png", "10.png"],
+        ["cam1.1.png", "cam1.2.png", "cam1.9.png", "cam1.10.png"],
+        ["12345678.9.png", "12345678.10.png"],
+        ["000000001.9.png", "000000001.10.png"],  # padded, so not a stamp
+        ["1403636579763555584.9.png", "1403636579763555584.10.png"],  # a stamp, but in nanoseconds
+        ["frame0.jpg", "frame1.JPG", "frame2.jpg", "frame9.JPG", "frame10.jpg"],
     ],
 )
 def test_where_numbers_are_the_order_it_is_numeric(names: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -404,7 +432,7 @@ def test_where_numbers_are_the_order_it_is_numeric(names: list[str], capsys: pyt
     assert in_order(sorted(paths)) == in_order(paths[::-1]) == paths
     one, other = capsys.readouterr().err.splitlines()
     assert one == other
-    assert one.startswith("drive: images are taken in numeric order, ")
+    assert one.startswith("drive: images are read in numeric order, ")
     assert "with zeros" in one
 
 
@@ -413,6 +441,6 @@ def test_where_more_than_numbers_differs_it_is_that_of_the_names(capsys: pytest.
     assert in_order(paths[::-1]) == paths
     (line,) = capsys.readouterr().err.splitlines()
     assert line == (
-        "drive: images are taken in file-name order, hall10.jpg before hall9.jpg; "
-        "fill up the numbers in the names with zeros to make both orders the same"
+        "drive: images are read in file-name order, hall10.jpg before hall9.jpg; "
+        "pad the numbers in the names with zeros to make both orders the same"
     )

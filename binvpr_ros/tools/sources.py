@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import cv2
+import numpy as np
 from builtin_interfaces.msg import Time
 from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest
@@ -23,14 +24,14 @@ from binvpr_ros.evaluation.datasets.bag import (
     BAG_SUFFIXES,
     Calibration,
     choose_topic,
+    describe_bags,
     is_bag,
-    is_rectified,
     open_bag,
     read_calibration,
     read_messages,
 )
 from binvpr_ros.evaluation.datasets.dataset import DatasetError
-from binvpr_ros.images import IMAGE_SUFFIXES, ImageError, Stretch, decode_file, image_paths, in_order
+from binvpr_ros.images import ENCODINGS, IMAGE_SUFFIXES, ImageError, Stretch, image_paths, in_order
 from binvpr_ros.images import Image as Pixels
 from binvpr_ros.keyframes import NANOSECONDS
 from binvpr_ros.messages import decode, from_nanoseconds, message_from_array, to_nanoseconds
@@ -77,10 +78,10 @@ class Source(ABC):
     ) -> Iterator[Paced]:
         """Yield the messages in order, as Image or as CompressedImage, with the seconds between them.
 
-        Of 16-bit images that have to be converted to 8 bits `stretch` makes what it does in the node.
+        With `stretch`, 16-bit grey images become 8-bit ones, stretched as in the node.
 
-        Images that cannot be used are named on standard error, and counted in `left_out`; with `ascending` also those
-        whose stamp repeats, or comes late. Raises SourceError where a bag cannot be read at all.
+        Images that cannot be used are named on standard error and counted in `left_out`; with `ascending`, so are those
+        with a repeated or late stamp. Raises SourceError if a bag cannot be read at all.
         """
         self.left_out.clear()
         pause, last = 0.0, None
@@ -129,10 +130,7 @@ def open_source(path: Path, topic: str = "") -> Source:
         if len(bags) == 1:
             return Bag(bags[0], topic)
         if bags:
-            raise SourceError(
-                f"{path} holds {len(bags)} bags, or parts of one without its metadata.yaml; name one of them, or join "
-                f"parts with `ros2 bag reindex {path}`: {', '.join(bag.name for bag in bags)}"
-            )
+            raise SourceError(describe_bags(path, bags))
         raise SourceError(
             f"{path} holds no images ({', '.join(IMAGE_SUFFIXES)}) and no bag ({', '.join(BAG_SUFFIXES)}); name a "
             "folder that does"
@@ -177,12 +175,11 @@ class Folder(Source):
 
     @staticmethod
     def _message(file: Path) -> ImageMessage:
-        """Return a jpeg or png file as it is, another kind decoded; raises OSError and ImageError."""
-        data = file.read_bytes()
-        kind = JPEG_AND_PNG.get(file.suffix.lower())
-        if kind is not None:
-            return CompressedImage(format=kind, data=array.array("B", data))
-        return _message_from_pixels(decode_file(data))
+        """Return a JPEG or PNG file as it is, and any other file decoded; raises OSError and ImageError."""
+        suffix = file.suffix.lower()
+        kind = JPEG_AND_PNG.get(suffix)
+        message = CompressedImage(format=kind or suffix[1:], data=array.array("B", file.read_bytes()))
+        return as_type(message, compressed=False) if kind is None else message
 
 
 class Video(Source):
@@ -219,7 +216,10 @@ class Video(Source):
     def _open(self) -> cv2.VideoCapture:
         capture = cv2.VideoCapture(str(self._path))
         if not capture.isOpened():
-            raise SourceError(f"{self._path} cannot be opened as a video; convert it to mp4 (h264)")
+            raise SourceError(
+                f"{self._path} cannot be opened as a video; convert it to mp4 (h264) or, if it was cut, copy or record "
+                "it again"
+            )
         return capture
 
 
@@ -238,7 +238,7 @@ class Bag(Source):
         except DatasetError as error:
             raise SourceError(str(error)) from None
         if calibration is not None:
-            self.camera_info = _camera_info(calibration, is_rectified(self._topic))
+            self.camera_info = _camera_info(calibration)
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -293,38 +293,57 @@ def _from_rosbags(message: Any) -> ImageMessage:
     )  # fmt: skip
 
 
-def _camera_info(calibration: Calibration, rectified: bool) -> CameraInfo:
-    """Return a recorded calibration as a message; that of `rectified` images holds for every name of their topic."""
+def _camera_info(calibration: Calibration) -> CameraInfo:
+    """Return a recorded calibration as a message."""
     x, y, width, height = calibration.region
-    k, d, model = calibration.k, calibration.d, calibration.model
-    if rectified:
-        k, d, model = [value for at, value in enumerate(calibration.p) if at % 4 < 3], [], "plumb_bob"
     return CameraInfo(
-        width=calibration.size[0], height=calibration.size[1], distortion_model=model, d=d, k=k, r=calibration.r,
-        p=calibration.p, binning_x=calibration.binning[0], binning_y=calibration.binning[1],
+        width=calibration.size[0], height=calibration.size[1], distortion_model=calibration.model, d=calibration.d,
+        k=calibration.k, r=calibration.r, p=calibration.p, binning_x=calibration.binning[0],
+        binning_y=calibration.binning[1],
         roi=RegionOfInterest(x_offset=x, y_offset=y, width=width, height=height),
     )  # fmt: skip
 
 
 def as_type(message: ImageMessage, compressed: bool, stretch: Stretch | None = None) -> ImageMessage:
-    """Return the message as CompressedImage (jpeg) or as Image, its header kept; raises ImageError.
+    """Return the message as CompressedImage (JPEG) or as Image, with the same header; raises ImageError.
 
-    What is converted has 8 bits afterwards; of 16 it has what `stretch` makes of them.
+    With `stretch`, 16-bit grey and Bayer images become 8-bit ones, stretched. Otherwise 16-bit grey files become
+    mono16, and a JPEG gets the higher byte.
     """
-    if isinstance(message, CompressedImage) == compressed:
+    if isinstance(message, CompressedImage) == compressed and not (stretch is not None and _is_deep_grey(message)):
         return message
-    image = decode(message, stretch)
+    original = _Original()
+    image = decode(message, stretch or original)
     converted: ImageMessage
     if compressed:
         converted = CompressedImage(format="jpeg", data=array.array("B", encode_jpeg(image).tobytes()))
+    elif original.values is not None and image.ndim == 2:
+        converted = message_from_array(original.values, "mono16")
     else:
-        converted = _message_from_pixels(image)
+        converted = message_from_array(image, "mono8" if image.ndim == 2 else "rgb8")
     converted.header = message.header
     return converted
 
 
-def _message_from_pixels(image: Pixels) -> Image:
-    return message_from_array(image, "mono8" if image.ndim == 2 else "rgb8")
+class _Original(Stretch):
+    """Stretches nothing, and keeps the 16-bit values of an image."""
+
+    values: NDArray[Any] | None = None
+    """Little-endian uint16 [H,W]; None if the image is not 16-bit grey."""
+
+    def apply(self, values: NDArray[np.uint16]) -> Pixels:
+        self.values = values.astype("<u2")
+        return (values >> 8).astype(np.uint8)
+
+
+def _is_deep_grey(message: ImageMessage) -> bool:
+    """Return whether the message is a 16-bit grey or Bayer image."""
+    if isinstance(message, CompressedImage):
+        # A PNG file states its bit depth in byte 24 and its colour type, 0 for grey, in byte 25.
+        head = bytes(message.data[:26])
+        return head.startswith(b"\x89PNG") and head[24:] == bytes((16, 0))
+    layout = ENCODINGS.get(message.encoding)
+    return layout is not None and (layout.depth, layout.channels) == (2, 1)
 
 
 def encode_jpeg(image: Pixels) -> NDArray[Any]:

@@ -180,13 +180,13 @@ def map_file(data: bytes) -> None:
 def small_maps() -> list[bytes]:
     """Return a map of three keyframes, with pages as small as SQLite has them."""
     path = FOLDER / "example.db"
-    with contextlib.closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA page_size = 512")
-        connection.execute("VACUUM")
     database = KeyframeDatabase(path, MODEL, WORDS)
     for number in range(3):
         database.add(database.next_keyframe(number, np.full(WORDS, number, np.uint64), first_features(8)))
     database.close()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        for statement in ("PRAGMA journal_mode = DELETE", "PRAGMA page_size = 512", "VACUUM"):
+            connection.execute(statement)
     return [path.read_bytes()]
 
 

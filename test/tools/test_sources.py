@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 pytest.importorskip("rosbags.rosbag2", reason="rosbags is not installed")
 
+from encodings_of_cameras import assert_shows, mosaic, scene
 from recorder import KINDS, MATRIX, PROJECTION, SECOND, Recorder
 from sensor_msgs.msg import CompressedImage, Image
 
@@ -79,7 +80,7 @@ def test_a_folder_in_the_order_of_its_numbers(
     assert colours(source) == [0, 1, 2, 3]
     assert isinstance(source, Folder)
     assert colours(source.backwards()) == [3, 2, 1, 0]
-    assert capsys.readouterr().err.count("images are taken in numeric order, 2.png before 10.png") == 1
+    assert capsys.readouterr().err.count("images are read in numeric order, 2.png before 10.png") == 1
 
 
 def test_a_jpeg_file_is_published_as_it_is(tmp_path: Path, pictures: list[Picture]) -> None:
@@ -297,9 +298,12 @@ def test_a_bag_without_the_topic_that_was_asked_for(bag: Path) -> None:
     [
         ("nowhere", "does not exist; give a folder of images, a video, or a ROS bag"),
         ("empty", "holds no images"),
-        ("broken.mp4", "cannot be opened as a video"),
-        ("broken.bag", "broken.bag is no .bag file, so restore it from a copy"),
-        ("part.db3.zstd", "is a compressed part of a bag; name its folder, or decompress it with `zstd -d "),
+        (
+            "broken.mp4",
+            "cannot be opened as a video; convert it to mp4 (h264) or, if it was cut, copy or record it again",
+        ),
+        ("broken.bag", "broken.bag is not a .bag file, so restore it from a copy"),
+        ("part.db3.zstd", "is a compressed part of a bag; decompress it with `zstd -d "),
         ("text.txt", "is neither a folder of images nor a video"),
     ],
 )
@@ -334,6 +338,65 @@ def test_files_that_cannot_be_read_are_named_and_left_out(
         assert f"left out {tmp_path / name}: its " in errors
 
 
+def thermal() -> NDArray[np.uint16]:
+    """A picture [32,48] of a camera that uses a small part of its 16 bits."""
+    return np.tile(np.linspace(3000, 3500, 48), (32, 1)).astype(np.uint16)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".tiff", ".pgm"])
+def test_16_bit_grey_files_are_stretched_on_request(tmp_path: Path, suffix: str, compressed: bool) -> None:
+    cv2.imwrite(str(tmp_path / f"0{suffix}"), thermal())
+    ((_, message),) = open_source(tmp_path).read(compressed, stretch=Stretch())
+    assert isinstance(message, CompressedImage if compressed else Image)
+    wanted = Stretch().apply(thermal())
+    np.testing.assert_allclose(decode(message).astype(int), wanted, atol=4 if compressed else 0)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".tiff", ".pgm"])
+def test_16_bit_grey_files_keep_their_values_where_the_type_allows(tmp_path: Path, suffix: str) -> None:
+    cv2.imwrite(str(tmp_path / f"0{suffix}"), thermal())
+    source = open_source(tmp_path)
+    (raw,) = messages_of(source)
+    assert isinstance(raw, Image)
+    assert (raw.encoding, raw.step) == ("mono16", 96)
+    np.testing.assert_array_equal(np.frombuffer(raw.data, "<u2").reshape(32, 48), thermal())
+    (compressed,) = messages_of(source, compressed=True)
+    assert isinstance(compressed, CompressedImage)
+    if suffix == ".png":
+        assert bytes(compressed.data) == (tmp_path / "0.png").read_bytes()
+    else:
+        assert compressed.format == "jpeg"
+        np.testing.assert_allclose(decode(compressed).astype(int), thermal() >> 8, atol=2)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+@pytest.mark.parametrize("suffix", [".png", ".tiff", ".ppm"])
+def test_colour_files_are_not_stretched(
+    tmp_path: Path, pictures: list[Picture], suffix: str, depth: type[np.unsignedinteger[Any]], compressed: bool
+) -> None:
+    picture = pictures[1].astype(depth) * (1 if depth is np.uint8 else 256)
+    cv2.imwrite(str(tmp_path / f"0{suffix}"), picture[..., ::-1])
+    ((_, message),) = open_source(tmp_path).read(compressed, stretch=Stretch())
+    np.testing.assert_allclose(decode(message).astype(int), pictures[1], atol=4)
+    assert compressed or message.encoding == "rgb8"
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("kind", ["mono16", "png"])
+def test_16_bit_messages_of_a_bag_are_stretched_on_request(tmp_path: Path, kind: str, compressed: bool) -> None:
+    with Recorder("mcap", tmp_path / "drive") as recorder:
+        if kind == "png":
+            recorder.compressed("/image/compressed", 1, 1, cv2.imencode(".png", thermal())[1], "mono16; png compressed")
+        else:
+            recorder.image("/image", 1, 1, thermal(), "mono16")
+    ((_, message),) = open_source(recorder.path).read(compressed, stretch=Stretch())
+    assert message.header.frame_id == "front"
+    wanted = Stretch().apply(thermal())
+    np.testing.assert_allclose(decode(message).astype(int), wanted, atol=4 if compressed else 0)
+
+
 @pytest.mark.parametrize("grey", [False, True])
 def test_as_type_goes_both_ways(pictures: list[Picture], grey: bool) -> None:
     original = message_from_array(pictures[2][..., 0] if grey else pictures[2], "" if grey else "rgb8")
@@ -346,3 +409,24 @@ def test_as_type_goes_both_ways(pictures: list[Picture], grey: bool) -> None:
     assert back.header.frame_id == "front"
     difference = image_from_message(back).astype(int) - image_from_message(original)
     assert abs(difference).max() <= 4
+
+
+def test_compressed_parts_of_a_bag_are_decompressed_before_they_are_joined(tmp_path: Path) -> None:
+    for number in range(2):
+        (tmp_path / f"part_{number}.db3.zstd").touch()
+    with pytest.raises(SourceError, match=rf"parts with `zstd -d {tmp_path}/\*.zstd` and then `ros2 bag reindex "):
+        open_source(tmp_path)
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_compressed_mosaic_stays_a_mosaic_or_becomes_colour(tmp_path: Path, depth: int, compressed: bool) -> None:
+    seen = mosaic(scene(), "rggb").astype(f"u{depth // 8}") << (depth - 8)
+    kind = f"bayer_rggb{depth}; png compressed "
+    with Recorder("mcap", tmp_path / "drive") as recorder:
+        recorder.compressed("/image/compressed", 1, 1, cv2.imencode(".png", seen)[1].reshape(-1), kind)
+    (message,) = messages_of(open_source(recorder.path), compressed)
+    assert (message.format if isinstance(message, CompressedImage) else message.encoding) == (
+        kind if compressed else "rgb8"
+    )
+    assert_shows(decode(message), scene(), "bayer_rggb8")

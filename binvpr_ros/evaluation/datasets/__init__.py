@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Data sets of images of places: their layouts, one class each, and which of them a folder has."""
+"""Data sets of images of places: one class for each layout, and how to find the layout of a folder."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from binvpr_ros.evaluation.datasets.bag import PosedBag, is_bag
+from binvpr_ros.evaluation.datasets.bag import PosedBag, describe_bags, is_bag
 from binvpr_ros.evaluation.datasets.colmap import ColmapModel
 from binvpr_ros.evaluation.datasets.coordinate_names import CoordinateNames
 from binvpr_ros.evaluation.datasets.dataset import Dataset, DatasetError, Layout, Options
@@ -39,10 +39,10 @@ LAYOUTS: tuple[type[Layout], ...] = (
     CoordinateNames,
     PosedBag,
     ListedFolder,
-    # Last, because many a data set with a ground truth of its own is folders of equally many images too.
+    # Last, because many data sets with their own ground truth also have folders of equally many images.
     Traverses,
 )
-"""All layouts, in the order in which they are asked."""
+"""All layouts, in the order in which they are tried."""
 
 
 def open_dataset(path: Path, options: Options) -> Dataset:
@@ -58,17 +58,19 @@ def open_dataset(path: Path, options: Options) -> Dataset:
     inside = find_datasets(path)
     if len(inside) == 1:
         return open_dataset(inside[0], options)
+    if inside and all(found.is_file() and found.parent == path for found in inside):
+        raise DatasetError(describe_bags(path, inside))
     if inside:
         names = ", ".join(str(found.relative_to(path)) for found in inside)
-        raise DatasetError(f"{path} is no data set but holds some; name one of them: {names}")
+        raise DatasetError(f"{path} is not a data set but contains several; name one: {names}")
     known = "; ".join(layout.layout for layout in LAYOUTS)
-    raise DatasetError(f"{path} is none of the data sets that can be read: {known}")
+    raise DatasetError(f"{path} is not a data set of a known layout: {known}")
 
 
 def find_datasets(root: Path) -> list[Path]:
-    """Return `root`, or every folder or bag below it, that fits a layout, sorted; none below one of them.
+    """Return `root` if it fits a layout, else the topmost folders and bags below it that do, sorted.
 
-    Folders that may not be read are passed by.
+    Folders that cannot be read are skipped.
     """
     found, seen, waiting = [], set(), [root]
     while waiting:

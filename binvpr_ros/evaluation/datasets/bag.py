@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ROS 1 and ROS 2 bags, read without a ROS installation: opening them, and one with images and poses as a data set."""
+"""ROS 1 and ROS 2 bags, read without a ROS installation, and bags with images and poses as data sets."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from binvpr_ros.evaluation.datasets.cameras import camera_of
+from binvpr_ros.evaluation.datasets.cameras import own_camera
 from binvpr_ros.evaluation.datasets.dataset import DatasetError, Images, Options, own_stretch, with_more
+from binvpr_ros.evaluation.datasets.files import WITHOUT_POSE
 from binvpr_ros.evaluation.datasets.sequences import PosedSequence, poses_of_images
 from binvpr_ros.features import Camera
-from binvpr_ros.images import Image, ImageError, decode_file, decode_pixels
+from binvpr_ros.images import Image, ImageError, decode_compressed, decode_pixels
 from binvpr_ros.keyframes import NANOSECONDS
 
 TOPIC_TYPES = {
@@ -47,34 +49,82 @@ class Storage(NamedTuple):
     """A kind of file that holds messages."""
 
     start: bytes
+    identifier: str
+    """Its name in metadata.yaml."""
     repair: str
-    """What repairs a file, in terms of the `file`, and of the `repaired` one where that is another."""
+    """The command that repairs `{file}`, or writes `{repaired}` from it."""
 
 
 STORAGES = {
-    ".bag": Storage(b"#ROSBAG V2.0\n", "`rosbag reindex {file}`"),
+    ".bag": Storage(b"#ROSBAG V2.0\n", "", "`rosbag reindex {file}`"),
     ".db3": Storage(
         b"SQLite format 3\0",
+        "sqlite3",
         "`sqlite3 {file} .recover | sqlite3 {repaired}`, by the sqlite3 of sqlite.org where Debian's has no .recover",
     ),
-    ".mcap": Storage(b"\x89MCAP0\r\n", "`mcap recover {file} -o {repaired}`"),
+    ".mcap": Storage(b"\x89MCAP0\r\n", "mcap", "`mcap recover {file} -o {repaired}`"),
 }
 BAG_SUFFIXES = tuple(STORAGES)
 COMPRESSED_SUFFIX = ".zstd"
+UNFINISHED_SUFFIX = ".active"
+"""After .bag, while it is recorded, and for good if its recorder was killed."""
+LOG_ENDINGS = ("-wal", "-journal")
+"""Of the files in which SQLite keeps what is not in the .db3 yet, or not for good."""
+COMPRESSED_PART = """\
+rosbag2_bagfile_information:
+  version: 4
+  storage_identifier: {storage}
+  relative_file_paths: [part.zstd]
+  duration: {{nanoseconds: 0}}
+  starting_time: {{nanoseconds_since_epoch: 0}}
+  message_count: 0
+  topics_with_message_count: []
+  compression_format: zstd
+  compression_mode: FILE
+"""
+"""A metadata.yaml with which rosbags opens one compressed file."""
 
 T = TypeVar("T")
 
 
 def is_bag(path: Path) -> bool:
-    """Tell whether this is a bag, by its name or by the description in its folder."""
+    """Return whether this is a bag, by its name or by the description in its folder."""
     if path.is_dir():
         return (path / "metadata.yaml").is_file()
-    return Path(path.name.removesuffix(COMPRESSED_SUFFIX)).suffix in BAG_SUFFIXES and path.is_file()
+    return _plain_suffix(path) in BAG_SUFFIXES and path.is_file()
+
+
+def _plain_suffix(path: Path) -> str:
+    """Return the suffix of a file of a bag before that of its compression, or of an unfinished bag of ROS 1."""
+    name = path.name.removesuffix(COMPRESSED_SUFFIX)
+    return ".bag" if name.endswith(f".bag{UNFINISHED_SUFFIX}") else Path(name).suffix
+
+
+def describe_bags(folder: Path, bags: Sequence[Path]) -> str:
+    """Return the sentence that `folder` has several bags, which may be the parts of one, and what to do."""
+    names = ", ".join(bag.name for bag in bags)
+    parts = [bag for bag in bags if bag.is_file() and _plain_suffix(bag) != ".bag"]
+    if len(parts) < len(bags):
+        return f"{folder} holds {len(bags)} bags; name one of them: {names}"
+    return (
+        f"{folder} holds {len(bags)} bags, or parts of one without its metadata.yaml; name one of them, or join parts "
+        f"with {_reindex(folder, parts)}: {names}"
+    )
+
+
+def _reindex(folder: Path, parts: Sequence[Path]) -> str:
+    """Return the commands that write the metadata.yaml of a folder with these parts of a bag."""
+    command = f"`ros2 bag reindex {shlex.quote(str(folder))}`"
+    packed = [part for part in parts if part.suffix == COMPRESSED_SUFFIX]
+    if all(part.with_suffix("").is_file() for part in packed):
+        return command
+    # It takes only what is decompressed.
+    return f"`zstd -d {shlex.quote(str(folder))}/*{COMPRESSED_SUFFIX}` and then {command}"
 
 
 @contextmanager
 def open_bag(path: Path) -> Iterator[Any]:
-    """Open a bag as a rosbags AnyReader; raises DatasetError where it, or what is read from it later, is damaged."""
+    """Open a bag as a rosbags AnyReader; raises DatasetError if it is damaged, also while it is read."""
     try:
         from rosbags.highlevel import AnyReader
         from rosbags.typesys import Stores, get_typestore
@@ -84,11 +134,16 @@ def open_bag(path: Path) -> Iterator[Any]:
         raise DatasetError(f"{path} does not exist; name a bag")
     if path.suffix == COMPRESSED_SUFFIX:
         command = f"zstd -d {shlex.quote(str(path))} -o {shlex.quote(str(path.with_suffix('')))}"
-        raise DatasetError(f"{path} is a compressed part of a bag; name its folder, or decompress it with `{command}`")
+        folder = "name its folder, or " if (path.parent / "metadata.yaml").is_file() else ""
+        raise DatasetError(f"{path} is a compressed part of a bag; {folder}decompress it with `{command}`")
+    _refuse_unwritten(path)
     opened = False
     try:
-        # A ROS 2 bag before Iron does not say what its types are; those of Humble are then taken.
-        with AnyReader([path], default_typestore=get_typestore(Stores.ROS2_HUMBLE)) as reader:
+        # Before Iron, ROS 2 bags do not define their types; those of Humble are used then.
+        with (
+            _known_suffix(path) as named,
+            AnyReader([named], default_typestore=get_typestore(Stores.ROS2_HUMBLE)) as reader,
+        ):
             opened = True
             yield reader
     except DatasetError:
@@ -98,17 +153,52 @@ def open_bag(path: Path) -> Iterator[Any]:
         raise DatasetError(f"{path} cannot be read as a bag ({reason}); {_remedy(path, opened)}") from None
 
 
+def _refuse_unwritten(path: Path) -> None:
+    """Raise DatasetError if SQLite keeps some of a bag in a file beside it, which rosbags does not read."""
+    for file in sorted(path.glob("*.db3")) if path.is_dir() else [path]:
+        for ending in LOG_ENDINGS if file.suffix == ".db3" else ():
+            log = Path(f"{file.resolve()}{ending}")
+            try:
+                with log.open("rb") as stream:
+                    used = stream.read(1) not in (b"", b"\0")  # a log that was dealt with may stay, with zeros
+            except OSError:
+                continue
+            if used:
+                command = f'sqlite3 {shlex.quote(str(file))} "PRAGMA wal_checkpoint(TRUNCATE);"'
+                raise DatasetError(
+                    f"{file} is incomplete, because its recording was interrupted before {log.name} was merged into "
+                    f"it; merge it with `{command}`"
+                )
+
+
+@contextmanager
+def _known_suffix(path: Path) -> Iterator[Path]:
+    """Yield a path to the bag by whose suffix rosbags knows its kind."""
+    if path.suffix != UNFINISHED_SUFFIX or path.is_dir():
+        yield path
+        return
+    with TemporaryDirectory() as folder:
+        link = Path(folder, path.stem)
+        link.symlink_to(path.absolute())
+        yield link
+
+
 def _remedy(path: Path, opened: bool) -> str:
-    """Return what to do about a bag that cannot be read, or, where it `opened`, not to its end."""
+    """Return what to do about a bag that cannot be opened, or that `opened` but cannot be read to its end."""
     if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix in STORAGES)
-        damaged = [file for file in files if opened or not _opens(file)]
-        if not damaged:
-            return f"renew its metadata.yaml with `ros2 bag reindex {shlex.quote(str(path))}`"
-        path = damaged[0]
-    if path.suffix not in STORAGES:
-        return f"{path.name} is no bag, so name one ({', '.join(BAG_SUFFIXES)})"
-    storage = STORAGES[path.suffix]
+        files = sorted(file for file in path.iterdir() if file.is_file() and _plain_suffix(file) in STORAGES)
+        damaged = next((file for file in files if opened or not _opens(file)), None)
+        return _remedy_of_metadata(path, files) if damaged is None else _remedy_of_file(damaged)
+    return _remedy_of_file(path)
+
+
+def _remedy_of_file(path: Path) -> str:
+    """Return what to do about a file of a bag."""
+    if path.suffix == COMPRESSED_SUFFIX:
+        return f"{path.name} is cut or damaged, so copy it again"
+    if _plain_suffix(path) not in STORAGES:
+        return f"{path.name} is not a bag, so name one ({', '.join(BAG_SUFFIXES)})"
+    storage = STORAGES[_plain_suffix(path)]
     try:
         with path.open("rb") as stream:
             start = stream.read(len(storage.start))
@@ -117,16 +207,36 @@ def _remedy(path: Path, opened: bool) -> str:
     if not start:
         return f"{path.name} is empty, so record it again"
     if start != storage.start:
-        return f"{path.name} is no {path.suffix} file, so restore it from a copy"
+        return f"{path.name} is not a {_plain_suffix(path)} file, so restore it from a copy"
     file, repaired = (shlex.quote(str(name)) for name in (path, path.with_stem(f"{path.stem}_repaired")))
     return f"repair {path.name} with {storage.repair.format(file=file, repaired=repaired)}"
 
 
-def _opens(path: Path) -> bool:
-    """Tell whether a file of a bag can be opened without the bag's metadata.yaml."""
+def _remedy_of_metadata(path: Path, files: Sequence[Path]) -> str:
+    """Return what to do about a folder whose files can be opened, so that its metadata.yaml is wrong."""
     try:
-        with open_bag(path):
-            return True
+        text = (path / "metadata.yaml").read_text("utf-8", errors="replace")
+    except OSError as error:
+        return f"its metadata.yaml cannot be opened ({error.strerror}), so change its permissions"
+    named = re.search(r"^ *storage_identifier: *(\S*)", text, re.MULTILINE)
+    identifier = next((STORAGES[_plain_suffix(file)].identifier for file in files), "")
+    if named is not None and identifier and named[1].strip("'\"") != identifier:
+        return f"write `storage_identifier: {identifier}` into its metadata.yaml"
+    return f"renew its metadata.yaml with {_reindex(path, files)}"
+
+
+def _opens(path: Path) -> bool:
+    """Return whether a file of a bag can be opened without the bag's metadata.yaml."""
+    try:
+        if path.suffix != COMPRESSED_SUFFIX:
+            with open_bag(path):
+                return True
+        with TemporaryDirectory() as folder:
+            Path(folder, "part.zstd").symlink_to(path.absolute())
+            storage = STORAGES[_plain_suffix(path)].identifier
+            Path(folder, "metadata.yaml").write_text(COMPRESSED_PART.format(storage=storage))
+            with open_bag(Path(folder)):
+                return True
     except DatasetError:
         return False
 
@@ -145,7 +255,7 @@ def choose_topic(reader: Any, path: Path, kind: Literal["image", "pose"], topic:
     filled = [c for c in found if c.msgcount]
     if not filled:
         raise DatasetError(
-            f"{path} holds no {kind}s on {_topics(found)}; record the topic again, and check it with `ros2 topic hz`"
+            f"{path} has no {kind}s on {_topics(found)}; record the topic again, and check it with `ros2 topic hz`"
         )
     options = "evaluate --image-topic, replay --source-topic, make demo TOPIC=" if kind == "image" else "--pose-topic"
     if kind == "image" and not topic:
@@ -169,7 +279,7 @@ def _topics(connections: list[Any]) -> str:
 
 
 def _depth_doubts(reader: Any, connections: list[Any]) -> int:
-    """Return how much tells that a topic holds depth: 1 for its name, 2 for the encoding of its first image.
+    """Return the evidence that a topic holds depth: 1 for its name, 2 for the encoding of its first image, added up.
 
     Neither is proof: /depth_camera/image_raw is in colour, and thermal cameras have the encodings of depth.
     """
@@ -225,53 +335,47 @@ class Calibration(NamedTuple):
             (message.binning_x, message.binning_y), (roi.x_offset, roi.y_offset, roi.width, roi.height),
         )  # fmt: skip
 
-    def camera(self, rectified: bool) -> Camera | None:
-        """Return the camera of images as they come, or of `rectified` ones; None where it is not calibrated."""
-        x, y, *size = self.region
-        matrix = np.reshape(self.p if rectified else self.k, (3, -1))
-        intrinsics = matrix[0, 0], matrix[1, 1], matrix[0, 2] - x, matrix[1, 2] - y
-        width, height = size if all(size) else self.size
-        try:
-            return camera_of(
-                (width, height), intrinsics, "plumb_bob" if rectified else self.model or "plumb_bob",
-                [] if rectified else self.d,
-            )  # fmt: skip
-        except DatasetError:
-            return None
+    def rectified(self) -> Calibration:
+        """Return the calibration of the images that are rectified by this one."""
+        k, d, model = Camera.of_rectified(self.p)
+        return self._replace(k=k, d=d, model=model)
+
+    def camera(self) -> Camera:
+        """Return the camera; raises CameraError."""
+        return Camera.calibrated(self.size, self.k, self.d, self.model, self.region)
 
 
 def read_calibration(reader: Any, image_topic: str) -> Calibration | None:
-    """Return the first readable calibration beside an image topic; None where the bag has none."""
+    """Return the first readable calibration beside an image topic, for its images; None if the bag has none.
+
+    Images are rectified if their topic has a name that image_proc gives.
+    """
     topic = camera_info_topic(image_topic)
     connections = [c for c in reader.connections if c.topic == topic and c.msgtype == "sensor_msgs/msg/CameraInfo"]
     if not connections:  # for the reader that would be all of them
         return None
     found = (calibration for _, calibration in read_messages(reader, connections, Calibration.from_message))
-    return next((calibration for calibration in found if calibration is not None), None)
-
-
-def is_rectified(image_topic: str) -> bool:
-    """Tell whether images are rectified, by the name that image_proc gives them."""
-    return "image_rect" in image_topic
+    first = next((calibration for calibration in found if calibration is not None), None)
+    return first.rectified() if first is not None and "image_rect" in image_topic else first
 
 
 class PosedBag(PosedSequence):
     """A bag with a topic of images (raw or compressed) and a topic of poses (a pose, a transform, or odometry).
 
     An image takes the pose whose header stamp is nearest to its own, within 0.05 s; images without one are left out.
-    The pose is taken for the camera's: the one of a robot's body will do where the camera is fixed to it.
+    The pose is taken as the camera's; that of a robot's body will do if the camera is fixed to it.
     """
 
     layout = "a ROS bag with images and poses"
 
     @classmethod
     def fits(cls, path: Path) -> bool:
-        """Tell whether this is a bag; its topics are looked at when it is read."""
+        """Return whether this is a bag; its topics are looked at when it is read."""
         return is_bag(path)
 
     @classmethod
     def read(cls, path: Path, options: Options) -> PosedBag:
-        """Read the stamps and the poses of the bag; images follow when they are wanted. Raises DatasetError."""
+        """Read the stamps and the poses of the bag; images are read when they are needed. Raises DatasetError."""
         with open_bag(path) as reader:
             image_connections = choose_topic(reader, path, "image", options.image_topic)
             pose_connections = choose_topic(reader, path, "pose", options.pose_topic)
@@ -288,29 +392,35 @@ class PosedBag(PosedSequence):
                     stamps.append(stamp)
             poses = [pose for _, pose in read_messages(reader, pose_connections, _stamped_pose) if pose is not None]
             calibration = read_calibration(reader, topic)
-        for kind, count, connections in (
-            ("image", len(entries), image_connections),
-            ("pose", len(poses), pose_connections),
+        image_stamps = np.array(stamps, np.int64)
+        pose_stamps = np.array([stamp for stamp, _ in poses], np.int64)
+        for kind, found_stamps, connections in (
+            ("image", image_stamps, image_connections),
+            ("pose", pose_stamps, pose_connections),
         ):
-            if not count:
+            if not found_stamps.size:
                 raise DatasetError(
                     f"no {kind} on {connections[0].topic} of {path} can be read; if the bag is compressed, name its "
                     "folder instead of its file, else record it again"
                 )
+            if not found_stamps.any():
+                raise DatasetError(
+                    f"all {kind}s on {connections[0].topic} of {path} have the stamp 0; record them again with the "
+                    "time in their headers"
+                )
         name = path.absolute().stem if path.is_file() else path.absolute().name
-        image_stamps = np.array(stamps, np.int64)
-        pose_stamps = np.array([stamp for stamp, _ in poses], np.int64)
         found, positions, rotations = poses_of_images(
             name, image_stamps, pose_stamps, np.array([pose for _, pose in poses]), POSE_TOLERANCE
         )
         images = BagImages(path, topic, [entries[at] for at in found])
+        camera = calibration and own_camera(options, f"{camera_info_topic(topic)} of {path}", calibration.camera)
         left_out = with_more({}, "unreadable", unreadable)
         return cls.from_poses(
             name, images, image_stamps[found], positions, rotations, options,
             # The frame of the poses may be any.
             optical=False,
-            camera=calibration.camera(is_rectified(topic)) if calibration else None,
-            left_out=with_more(left_out, "without a pose", len(entries) - len(found)),
+            camera=camera,
+            left_out=with_more(left_out, WITHOUT_POSE, len(entries) - len(found)),
         )  # fmt: skip
 
 
@@ -331,7 +441,7 @@ def _numbered(messages: Iterator[tuple[Any, int, bytes]]) -> Iterator[tuple[_Ent
 
 @dataclass(frozen=True)
 class BagImages(Images):
-    """Images of one topic of a bag; none is kept in memory. In order they come in one pass through the bag."""
+    """Images of one topic of a bag, none of which is kept in memory; all in order take one pass through the bag."""
 
     path: Path
     topic: str
@@ -359,7 +469,7 @@ class BagImages(Images):
         return replace(self, stretch=True)
 
     def unreadable(self) -> dict[int, str]:
-        """Return for each image that cannot be read its index and why."""
+        """Return the index of each image that cannot be read, and why."""
         images = tqdm(
             self._read_all(), total=len(self), desc="check images", unit="image", leave=False, file=sys.stderr
         )  # fmt: skip
@@ -371,7 +481,10 @@ class BagImages(Images):
         return (image for entry in self.entries for image in self._read([entry]))
 
     def _read(self, entries: list[_Entry]) -> Iterator[Image | DatasetError]:
-        """Yield the images of ascending entries, or why one is none; raises DatasetError where the bag is damaged."""
+        """Yield each image of ascending entries, or the error if it cannot be decoded.
+
+        Raises DatasetError if the bag is damaged.
+        """
         if not entries:
             return
         wanted = set(entries)
@@ -391,7 +504,7 @@ class BagImages(Images):
             if message is None:
                 raise ImageError("its message is damaged")
             if hasattr(message, "format"):
-                return decode_file(message.data, own_stretch(self.stretch))
+                return decode_compressed(message.data, message.format, own_stretch(self.stretch))
             return decode_pixels(
                 message.height, message.width, message.encoding, message.step, message.data,
                 bool(message.is_bigendian), own_stretch(self.stretch),

@@ -3,36 +3,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
-import numpy as np
+from tqdm import tqdm
 
-from binvpr_ros.evaluation.datasets.dataset import DatasetError
-from binvpr_ros.features import Camera
+from binvpr_ros.evaluation.datasets.dataset import DatasetError, Options
+from binvpr_ros.features import Camera, CameraError
 
-FISHEYE = ("equidistant", "fisheye", "kannala_brandt")
-COEFFICIENTS = {"plumb_bob": (0, 4, 5), "rational_polynomial": (0, 8, 12, 14), **dict.fromkeys(FISHEYE, (4,))}
-"""Distortion model -> how many coefficients it may have."""
+WITHOUT_CAMERA = "without a camera, closures of near images stay near"
+
+Kind = TypeVar("Kind")
 
 
 def camera_of(size: tuple[int, int], intrinsics: Sequence[float], model: str, coefficients: Sequence[float]) -> Camera:
     """Return the camera of images of `size` (width, height), from fx, fy, cx, cy in pixels and its lens.
 
-    `model` is one of COEFFICIENTS; raises DatasetError where the numbers are not those of a camera.
+    `model` is one of features.LENSES; raises CameraError if the numbers are not those of a camera.
     """
     fx, fy, cx, cy = intrinsics
-    if not (min(size) > 0 and np.isfinite([*intrinsics, *coefficients]).all() and min(fx, fy) > 0):
-        raise DatasetError(f"a camera of {size[0]}x{size[1]} pixels cannot have fx {fx}, fy {fy}; correct its file")
-    if len(coefficients) not in COEFFICIENTS.get(model, ()):
-        raise DatasetError(
-            f"a camera of the model {model!r} with {len(coefficients)} coefficients is not known; use one of "
-            f"{', '.join(COEFFICIENTS)}, or rectified images"
-        )
-    matrix = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], np.float64)
-    return Camera(size, matrix, np.array(coefficients, np.float64), fisheye=model in FISHEYE)
+    return Camera.calibrated(size, [fx, 0, cx, 0, fy, cy, 0, 0, 1], coefficients, model)
+
+
+def usable(source: Path | str, read: Callable[[], Kind], cost: str) -> Kind | None:
+    """Return what `read` finds in the calibration `source`; None if that cannot be used.
+
+    A sentence on standard error then says why, and what it costs.
+    """
+    try:
+        return read()
+    except CameraError as error:
+        reason = f"{source}: {error}"
+    except DatasetError as error:  # which names its file
+        reason = str(error)
+    tqdm.write(f"calibration ignored ({cost}): {reason}", file=sys.stderr)
+    return None
+
+
+def own_camera(options: Options, source: Path | str, read: Callable[[], Camera | None]) -> Camera | None:
+    """Return the camera that `read` finds in the calibration `source` of a drive; None if that cannot be used.
+
+    Where `options` name a camera, the drive's own is not read.
+    """
+    return usable(source, read, WITHOUT_CAMERA) if options.camera is None else None
 
 
 def read_camera(path: Path) -> Camera:
@@ -40,20 +56,23 @@ def read_camera(path: Path) -> Camera:
     if not path.is_file():
         raise DatasetError(f"there is no calibration file {path}; name one that camera_calibration wrote")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text("utf-8", errors="replace")  # a comment may be in another encoding
         # OpenCV reads YAML that names its version in the first line, which ROS leaves out.
         storage = cv2.FileStorage(
             "%YAML:1.0\n---\n" + text.split("---")[-1], cv2.FILE_STORAGE_READ | cv2.FILE_STORAGE_MEMORY
         )
         size = int(storage.getNode("image_width").real()), int(storage.getNode("image_height").real())
         matrix = _numbers(storage.getNode("camera_matrix"))
-        model = storage.getNode("distortion_model").string() or "plumb_bob"
+        model = storage.getNode("distortion_model").string()
         coefficients = _numbers(storage.getNode("distortion_coefficients"))
-    except (cv2.error, UnicodeDecodeError, SystemError):
-        raise DatasetError(f"{path} is no calibration file; name one that camera_calibration wrote") from None
+    except (cv2.error, SystemError):
+        raise DatasetError(f"{path} is not a calibration file; name one that camera_calibration wrote") from None
     if len(matrix) != 9:
-        raise DatasetError(f"{path} holds no camera_matrix of nine numbers; name one that camera_calibration wrote")
-    return camera_of(size, [matrix[at] for at in (0, 4, 2, 5)], model, coefficients)
+        raise DatasetError(f"{path} has no camera_matrix of nine numbers; name a file that camera_calibration wrote")
+    try:
+        return Camera.calibrated(size, matrix, coefficients, model)
+    except CameraError as error:
+        raise DatasetError(f"{path}: {error}") from None
 
 
 def _numbers(node: Any) -> list[float]:

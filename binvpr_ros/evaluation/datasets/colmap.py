@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Models that COLMAP has written as text."""
+"""Text models of COLMAP."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from binvpr_ros.evaluation.datasets.cameras import camera_of
+from binvpr_ros.evaluation.datasets.cameras import camera_of, own_camera
 from binvpr_ros.evaluation.datasets.dataset import DatasetError, ImageFiles, Options
-from binvpr_ros.evaluation.datasets.files import by_file, files_there, stamps_at
+from binvpr_ros.evaluation.datasets.files import by_file, files_there, image_file, stamps_at
 from binvpr_ros.evaluation.datasets.sequences import PosedSequence, rotations_from_quaternions
 from binvpr_ros.evaluation.datasets.tables import Row, parse_rows, read_rows
-from binvpr_ros.features import Camera
+from binvpr_ros.features import Camera, CameraError
 from binvpr_ros.images import image_paths
 
 MODEL_FOLDERS = (".", "sparse", "sparse/0")
@@ -45,14 +45,14 @@ class ColmapModel(PosedSequence):
     """`images.txt` and `cameras.txt`, in the folder itself or in `sparse/` or `sparse/0/`, and `images/`.
 
     The images have no stamps: they are taken in the order of their files, `options.rate` a second. Lengths are in the
-    unit of the model, which is no metre unless somebody has scaled it.
+    unit of the model, which is a metre only if somebody has scaled it.
     """
 
     layout = "COLMAP as text (images.txt, cameras.txt, in the folder or in sparse/ or sparse/0/, and images/)"
 
     @classmethod
     def fits(cls, path: Path) -> bool:
-        """Tell whether there is a model, be it text or not."""
+        """Return whether there is a model, text or binary."""
         return _model(path, ".txt") is not None or _model(path, ".bin") is not None
 
     @classmethod
@@ -62,7 +62,7 @@ class ColmapModel(PosedSequence):
         if model is None:
             folder = _model(path, ".bin")
             raise DatasetError(
-                f"{folder} holds a binary model; convert it with: colmap model_converter --input_path {folder} "
+                f"{folder} contains a binary model; convert it with: colmap model_converter --input_path {folder} "
                 f"--output_path {folder} --output_type TXT"
             )
         root = path.absolute()
@@ -70,18 +70,17 @@ class ColmapModel(PosedSequence):
 
         def entry(row: Row) -> PosedImage:
             numbers = row.numbers(range(1, 8))
-            row.text(9)
-            name = " ".join(row.fields[9:])
-            return PosedImage(images / name, [*numbers[1:4], numbers[0]], numbers[4:], row.text(8))
+            return PosedImage(image_file(images, row.text(9)), [*numbers[1:4], numbers[0]], numbers[4:], row.text(8))
 
-        there, left_out = files_there(table, parse_rows(read_rows(table, wanted=_names_image), entry))
+        there, left_out = files_there(table, parse_rows(read_rows(table, wanted=_names_image, maxsplit=9), entry))
         entries = by_file(there)
         to_world = rotations_from_quaternions(np.array([entry.quaternion for entry in entries])).transpose(0, 2, 1)
         translations = np.array([entry.translation for entry in entries])
+        cameras, used = model / "cameras.txt", {entry.camera for entry in entries}
         drive = cls.from_poses(
             root.name, ImageFiles([entry.path for entry in entries]), stamps_at(options.rate, len(entries)),
             -(to_world @ translations[:, :, None])[:, :, 0], to_world, options, optical=True,
-            camera=_camera(model / "cameras.txt", {entry.camera for entry in entries}), left_out=left_out,
+            camera=own_camera(options, cameras, lambda: _camera(cameras, used)), left_out=left_out,
         )  # fmt: skip
         conditions = f"{drive.conditions}; lengths in the model's unit; {options.rate:g} images a second, by file name"
         return dataclasses.replace(drive, conditions=conditions)
@@ -110,15 +109,16 @@ def _names_image(line: str) -> bool:
     return False
 
 
-def _camera(table: Path, used: set[str]) -> Camera | None:
-    """Return the one camera of all images; None where there are several, or its lens is not known here."""
-    cameras = [row for row in read_rows(table) if row.text(0) in used]
-    if len(used) > 1 or not cameras:
-        return None
-    row = cameras[0]
+def _camera(table: Path, used: set[str]) -> Camera:
+    """Return the one camera of all images; raises CameraError and DatasetError."""
+    if len(used) > 1:
+        raise CameraError(f"the images are of {len(used)} cameras; use those of one camera")
+    row = next((row for row in read_rows(table) if row.text(0) in used), None)
+    if row is None:
+        raise CameraError("the camera of the images is missing; restore the file")
     lens = LENSES.get(row.text(1))
     if lens is None:
-        return None
+        raise row.wrong(f"the camera model {row.text(1)[:40]!r} is not known here (known: {', '.join(LENSES)})")
     focals, distortions, model, coefficients = lens
     width, height, *numbers = row.numbers(range(2, 4 + focals + 2 + distortions))
     intrinsics = (numbers[0], numbers[focals - 1], *numbers[focals : focals + 2])

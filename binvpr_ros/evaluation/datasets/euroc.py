@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from binvpr_ros.evaluation.datasets.cameras import camera_of
+from binvpr_ros.evaluation.datasets.cameras import camera_of, own_camera, usable
 from binvpr_ros.evaluation.datasets.dataset import DatasetError, ImageFiles, Options, with_more
-from binvpr_ros.evaluation.datasets.files import WITHOUT_POSE, StampedFile, files_there
+from binvpr_ros.evaluation.datasets.files import WITHOUT_POSE, StampedFile, files_there, image_file
 from binvpr_ros.evaluation.datasets.sequences import ORTHOGONALITY, PosedSequence, poses_of_images
 from binvpr_ros.evaluation.datasets.tables import parse_rows, read_rows
-from binvpr_ros.features import Camera
+from binvpr_ros.features import Camera, CameraError
 
 IMAGES = "cam0"
 TRACKS = ("state_groundtruth_estimate0", "vicon0", "mocap0")
@@ -27,12 +27,13 @@ MODELS = {
     "equidistant": "equidistant",
 }
 """The name of a distortion model in `sensor.yaml` -> its name in ROS."""
+WITHOUT_MOUNTING = "the poses stay those of the body, whose roll counts too"
 
 
 class EurocFolder(PosedSequence):
     """The left camera (cam0) of a drone or a hand-held rig, with the poses of its body or of a marker on it.
 
-    Where `sensor.yaml` says how the sensors are mounted, the poses become those of the camera's optical frame;
+    Where each `sensor.yaml` says how its sensor is mounted, the poses become those of the camera's optical frame;
     otherwise they stay those of the body. An image takes the pose nearest in time, within 0.02 s; images without one
     are left out.
     """
@@ -41,7 +42,7 @@ class EurocFolder(PosedSequence):
 
     @classmethod
     def fits(cls, path: Path) -> bool:
-        """Tell whether this is `mav0`, or the folder that holds it, with images and poses."""
+        """Return whether this is `mav0`, or the folder that holds it, with images and poses."""
         folder = _mav0(path)
         return (folder / IMAGES / "data.csv").is_file() and _track(folder) is not None
 
@@ -54,12 +55,12 @@ class EurocFolder(PosedSequence):
             table,
             parse_rows(
                 read_rows(table, ","),
-                lambda row: StampedFile(folder / IMAGES / "data" / row.text(1), row.stamp(0, 1)),
+                lambda row: StampedFile(image_file(folder / IMAGES / "data", row.text(1)), row.stamp(0, 1)),
             ),
         )
         track = _track(folder)
         if track is None:
-            raise DatasetError(f"{folder} holds no poses; restore one of {', '.join(TRACKS)}")
+            raise DatasetError(f"{folder} has no poses; restore one of {', '.join(TRACKS)}")
         # The quaternion comes as w, x, y, z.
         entries = parse_rows(
             read_rows(track / "data.csv", ","), lambda row: (row.stamp(0, 1), row.numbers((1, 2, 3, 5, 6, 7, 4)))
@@ -70,19 +71,20 @@ class EurocFolder(PosedSequence):
             name, stamps, np.array([stamp for stamp, _ in poses], np.int64), np.array([pose for _, pose in poses])
         )
         camera_file, track_file = folder / IMAGES / "sensor.yaml", track / "sensor.yaml"
-        optical = camera_file.is_file()
-        camera = None
-        if optical:
-            calibration = _fields(camera_file)
-            camera = _camera(camera_file, calibration)
-            to_sensor = _mounting(camera_file, calibration)
-            if track_file.is_file():
-                to_sensor = np.linalg.inv(_mounting(track_file, _fields(track_file))) @ to_sensor
+        camera = to_sensor = None
+        if camera_file.is_file():
+            camera = own_camera(options, camera_file, lambda: _camera(camera_file))
+            to_sensor = usable(camera_file, lambda: _mounting(camera_file), WITHOUT_MOUNTING)
+        if to_sensor is not None and track_file.is_file():
+            to_track = usable(track_file, lambda: _mounting(track_file), WITHOUT_MOUNTING)
+            to_sensor = None if to_track is None else np.linalg.inv(to_track) @ to_sensor
+        if to_sensor is not None:
             positions = positions + rotations @ to_sensor[:3, 3]
             rotations = rotations @ to_sensor[:3, :3]
         return cls.from_poses(
             name, ImageFiles([images[at].path for at in found]), stamps[found], positions, rotations, options,
-            optical=optical, camera=camera, left_out=with_more(left_out, WITHOUT_POSE, len(images) - len(found)),
+            optical=to_sensor is not None, camera=camera,
+            left_out=with_more(left_out, WITHOUT_POSE, len(images) - len(found)),
         )  # fmt: skip
 
 
@@ -97,38 +99,43 @@ def _track(folder: Path) -> Path | None:
 def _fields(path: Path) -> dict[str, str]:
     """Return the text after each key of a `sensor.yaml`, all of whose keys differ; raises DatasetError."""
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8", errors="replace")  # a comment may be in another encoding
     except OSError as error:
         raise DatasetError(f"{path} cannot be read ({error.strerror}); restore the file") from None
-    except UnicodeDecodeError:
-        raise DatasetError(f"{path} is no text file; restore the file") from None
     parts = re.split(r"^\s*(\w+)\s*:", re.sub(r"#.*", "", text), flags=re.MULTILINE)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
-def _numbers(path: Path, fields: dict[str, str], key: str) -> list[float]:
+def _numbers(fields: dict[str, str], key: str, count: int | None = None) -> list[float]:
+    """Return the numbers, `count` of them if it is given, after a key of a `sensor.yaml`; raises CameraError."""
     try:
-        return [float(word) for word in re.findall(r"[^\s,\[\]]+", fields.get(key, ""))]
+        numbers = [float(word) for word in re.findall(r"[^\s,\[\]]+", fields.get(key, ""))]
     except ValueError:
-        raise DatasetError(f"{path}: {key} is no list of numbers; restore the file") from None
+        numbers = [np.nan]
+    if not np.isfinite(numbers).all() or count not in (None, len(numbers)):
+        wanted = "a list of numbers" if count is None else f"a list of {count} numbers"
+        raise CameraError(f"its {key} must be {wanted}; restore the file")
+    return numbers
 
 
-def _mounting(path: Path, fields: dict[str, str]) -> NDArray[np.float64]:
-    """Return T_BS [4,4], from the frame of the sensor to that of the body; raises DatasetError."""
-    numbers = np.array(_numbers(path, fields, "data") if "T_BS" in fields else [])
-    matrix = numbers.reshape(4, 4) if numbers.size == 16 else np.zeros((4, 4))
+def _mounting(path: Path) -> NDArray[np.float64]:
+    """Return T_BS [4,4], from the frame of the sensor to that of the body; raises CameraError and DatasetError."""
+    fields = _fields(path)
+    if "T_BS" not in fields:
+        raise CameraError("it has no T_BS; restore the file")
+    matrix = np.reshape(_numbers(fields, "data", 16), (4, 4))
     rotation = matrix[:3, :3]
-    # What is not a number compares as False.
-    if not (np.isfinite(matrix).all() and np.abs(rotation @ rotation.T - np.eye(3)).max() < ORTHOGONALITY):
-        raise DatasetError(f"{path} holds no T_BS with a rotation and a translation; restore the file, or remove it")
+    if np.abs(rotation @ rotation.T - np.eye(3)).max() >= ORTHOGONALITY:
+        raise CameraError("its T_BS has no rotation; restore the file")
     return matrix
 
 
-def _camera(path: Path, fields: dict[str, str]) -> Camera | None:
-    """Return the camera of a `sensor.yaml`; None where its model is another one. Raises DatasetError."""
-    model = MODELS.get(fields.get("distortion_model", "none").strip())
-    intrinsics, size = _numbers(path, fields, "intrinsics"), _numbers(path, fields, "resolution")
-    if model is None or len(intrinsics) != 4 or len(size) != 2:
-        return None
-    coefficients = _numbers(path, fields, "distortion_coefficients")
-    return camera_of((int(size[0]), int(size[1])), intrinsics, model, coefficients)
+def _camera(path: Path) -> Camera:
+    """Return the camera of a `sensor.yaml`; raises CameraError and DatasetError."""
+    fields = _fields(path)
+    model = fields.get("distortion_model", "none").strip()
+    width, height = _numbers(fields, "resolution", 2)
+    return camera_of(
+        (int(width), int(height)), _numbers(fields, "intrinsics", 4), MODELS.get(model, model),
+        _numbers(fields, "distortion_coefficients"),
+    )  # fmt: skip

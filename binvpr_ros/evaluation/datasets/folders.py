@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two folders of images, and a table that says which show the same place."""
+"""Two folders of images, and a table of those that show the same place."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from binvpr_ros.evaluation.datasets.truth import PairTruth
 
 
 class FolderPair(Dataset):
-    """Queries and references in a folder each, in file-name order, and a table of which show the same place.
+    """Queries and references in a folder each, in file-name order, and a table of those that show the same place.
 
-    The table has the columns `query` (the index of one) and `references` (indices of all that show its place, apart by
-    spaces). A query that it does not name, or names without references, has no true reference.
+    The table has the columns `query` (an index) and `references` (the indices of all that show its place, separated by
+    spaces). A query that is missing there, or has no references, has no true reference.
     """
 
     layout = "queries/, references/, ground_truth.csv"
 
     @classmethod
     def fits(cls, path: Path) -> bool:
-        """Tell whether there is a table of this name."""
+        """Return whether there is a table of this name."""
         return (path / "ground_truth.csv").is_file()
 
     @classmethod
@@ -38,7 +38,7 @@ class FolderPair(Dataset):
         for row in rows:
             query = row.index(query_column, len(query_files))
             if query in true:
-                raise row.wrong(f"query {query} is named a second time")
+                raise row.wrong(f"query {query} is listed twice")
             true[query] = row.integers(references_column, len(reference_files))
         truth = PairTruth([true.get(query, []) for query in range(len(query_files))], len(reference_files))
         return cls(name or queries.absolute().parent.name, query_files, reference_files, truth)

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from binvpr_ros.evaluation.datasets.cameras import camera_of
+from binvpr_ros.evaluation.datasets.cameras import WITHOUT_CAMERA, camera_of, own_camera, usable
 from binvpr_ros.evaluation.datasets.dataset import ImageFiles, Images, Options
 from binvpr_ros.evaluation.datasets.files import UNREADABLE_LINE, WITHOUT_POSE, WITHOUT_STAMP, size_of
 from binvpr_ros.evaluation.datasets.sequences import PosedSequence
 from binvpr_ros.evaluation.datasets.tables import parse_rows, read_rows
-from binvpr_ros.features import Camera
+from binvpr_ros.features import Camera, CameraError
 from binvpr_ros.images import image_paths
 from binvpr_ros.keyframes import NANOSECONDS
 
@@ -26,7 +26,7 @@ CALIBRATION = "calib.txt"
 class KittiOdometry(PosedSequence):
     """One drive `sequences/NN` of a car; `poses/NN.txt`, or its own `poses.txt`, holds a 3x4 matrix a line.
 
-    The poses are those of the optical frame of camera 0. Where `calib.txt` is there, it says where the camera used is
+    The poses are those of the optical frame of camera 0. `calib.txt`, if it is there, says where the camera used is
     beside it. An image's number is the number of its line in `times.txt` and in the poses, from 0.
     """
 
@@ -35,7 +35,7 @@ class KittiOdometry(PosedSequence):
 
     @classmethod
     def fits(cls, path: Path) -> bool:
-        """Tell whether there are images, times and poses."""
+        """Return whether there are images, times and poses."""
         return (path / "times.txt").is_file() and _poses(path).is_file() and _images(path).is_dir()
 
     @classmethod
@@ -59,12 +59,14 @@ class KittiOdometry(PosedSequence):
                 stamps.append(stamp)
                 matrices.append(matrix)
         images, tracks = ImageFiles(kept), np.array(matrices, np.float64).reshape(-1, 3, 4)
-        projection = _projection(path / CALIBRATION, folder.name)
+        calibration = path / CALIBRATION
+        cost = f"the poses stay those of camera 0; {WITHOUT_CAMERA}"
+        projection = usable(calibration, lambda: _projection(calibration, folder.name), cost)
         positions, rotations, camera = tracks[:, :, 3], tracks[:, :, :3], None
         if projection is not None:
             # The cameras are rectified to one orientation: a point X of camera 0 is seen at K (X - c) from c.
             positions = positions - rotations @ np.linalg.solve(projection[:, :3], projection[:, 3])
-            camera = _camera(projection, images)
+            camera = own_camera(options, calibration, lambda: _camera(projection, images))
         return cls.from_poses(
             _name(path), images, np.array(stamps, np.int64), positions, rotations, options,
             optical=True, camera=camera, left_out=left_out,
@@ -72,7 +74,7 @@ class KittiOdometry(PosedSequence):
 
 
 def _name(path: Path) -> str:
-    """Return a name that says more than the number of the drive."""
+    """Return a name that says more than the drive's number."""
     drive = path.absolute()
     return f"{drive.parent.parent.name} {drive.name}" if drive.parent.name == "sequences" else drive.name
 
@@ -89,7 +91,7 @@ def _images(path: Path) -> Path:
 
 
 def _frames(files: Sequence[Path], times: int, poses: int) -> Sequence[int]:
-    """Return the number of each image's line in the tables, which have so many lines."""
+    """Return the number of each image's line in the tables of `times` and `poses` lines."""
     # A part of a drive with tables of its own is counted from its own start.
     if len(files) == times == poses or not all(file.stem.isdecimal() for file in files):
         return range(len(files))
@@ -97,22 +99,27 @@ def _frames(files: Sequence[Path], times: int, poses: int) -> Sequence[int]:
 
 
 def _projection(path: Path, camera: str) -> NDArray[np.float64] | None:
-    """Return the projection matrix [3,4] of `camera` ("image_2"); None where the calibration does not say it."""
+    """Return the projection matrix [3,4] of `camera` ("image_2"); None if the calibration has none."""
     if not path.is_file():
         return None
     for row in read_rows(path):
         if row.text(0) == f"P{camera[-1]}:":
             matrix = np.array(row.numbers(range(1, 13))).reshape(3, 4)
             if abs(np.linalg.det(matrix[:, :3])) < 1e-6:
-                raise row.wrong("its numbers are no projection matrix")
+                raise row.wrong("its numbers are not a projection matrix")
             return matrix
     return None
 
 
 def _camera(projection: NDArray[np.float64], images: Images) -> Camera | None:
-    """Return the rectified camera; None where the images have been made smaller since it was calibrated."""
+    """Return the rectified camera; None if no image can be read. Raises CameraError."""
     size = size_of(images)
-    fx, cx, fy, cy = (float(projection[at]) for at in ((0, 0), (0, 2), (1, 1), (1, 2)))
-    if size is None or not 0.25 < cx / size[0] < 0.75:
+    if size is None:
         return None
+    fx, cx, fy, cy = (float(projection[at]) for at in ((0, 0), (0, 2), (1, 1), (1, 2)))
+    if not 0.25 < cx / size[0] < 0.75:
+        raise CameraError(
+            f"its centre {cx:.0f}, {cy:.0f} is not that of images of {size[0]}x{size[1]} pixels; restore the images as "
+            "they were calibrated"
+        )
     return camera_of(size, (fx, fy, cx, cy), "plumb_bob", ())

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Read .npy files of Python objects without trusting them.
 
-NumPy keeps arrays of objects as a pickle, which may run any code when it is loaded the usual way. Here the pickle may
-name nothing but what arrays are made of, and even that is not NumPy's own, which believes whatever state a file gives.
+NumPy keeps arrays of objects as a pickle, which may run any code when it is loaded the usual way. Here a pickle may
+only use the parts of arrays, in versions that check the state a file gives, as NumPy's own do not.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ def load_objects(path: Path) -> NDArray[Any]:
     except pickle.UnpicklingError as error:
         raise DatasetError(f"{path} cannot be read ({error}); restore the file, or do not trust it") from None
     except Exception:  # noqa: BLE001 - a damaged or hostile pickle may raise anything
-        raise DatasetError(f"{path} is damaged, or no .npy file; restore the file") from None
+        raise DatasetError(f"{path} is damaged, or not a .npy file; restore the file") from None
 
 
 class _Dtype:
-    """Stands in for numpy.dtype: plain types alone, and of their state nothing but the byte order."""
+    """Stands in for numpy.dtype: accepts plain types only, and of their state only the byte order."""
 
     def __init__(self, code: str, *_: object) -> None:
         self.plain = np.dtype(code)
@@ -61,7 +61,7 @@ class _Dtype:
 
 
 class _Array(np.ndarray):
-    """Stands in for numpy.ndarray; takes its state only where data and shape agree."""
+    """Stands in for numpy.ndarray; accepts its state only if data and shape agree."""
 
     def __setstate__(self, state: Any) -> None:
         _, shape, dtype, fortran_order, data = state
@@ -121,7 +121,7 @@ def _load_pickle(data: bytes) -> NDArray[Any]:
             raise pickle.UnpicklingError(f"it numbers an object {argument}")
     array = _Unpickler(io.BytesIO(data), encoding="latin1").load()
     if not isinstance(array, _Array) or not array.dtype.hasobject:
-        raise pickle.UnpicklingError("it holds no array of objects")
+        raise pickle.UnpicklingError("it has no array of objects")
     for index, item in np.ndenumerate(array):
         if isinstance(item, _Array):
             array[index] = item.view(np.ndarray)

@@ -28,7 +28,7 @@ class PosedFolder(PosedSequence):
 
     @classmethod
     def fits(cls, path: Path) -> bool:
-        """Tell whether there is a table of this name."""
+        """Return whether there is a table of this name."""
         return (path / "poses.csv").is_file()
 
     @classmethod
@@ -39,29 +39,33 @@ class PosedFolder(PosedSequence):
         head, *rows = read_rows(path / "poses.csv", ",")
         frame_column, stamp_column, *matrix_columns = head.columns(COLUMNS)
         if not rows:
-            raise DatasetError(f"{path / 'poses.csv'} holds no poses; add a line for each image")
+            raise DatasetError(f"{path / 'poses.csv'} has no poses; add a line for each image")
 
         def entry(row: Row) -> tuple[int, int, list[float]]:
-            if len(row.fields) != len(head.fields):
-                raise row.wrong(f"it has {len(row.fields)} fields, the head {len(head.fields)}")
+            row.expect_length_of(head)
             return (
                 row.index(frame_column, MOST_FRAMES),
                 row.stamp(stamp_column, NANOSECONDS),
                 row.numbers(matrix_columns),
             )
 
-        read = [found for found in parse_rows(rows, entry) if found is not None]
+        named = parse_rows(rows, lambda row: row.index(frame_column, MOST_FRAMES))
+        parsed = parse_rows(rows, entry)
+        read = [found for found in parsed if found is not None]
         there = [found for found in read if found[0] < len(files)]
         if not there:
             raise DatasetError(
-                f"{path / 'poses.csv'} names image {read[0][0]} and others, but there are {len(files)} images, "
-                "and 0 is the first; restore the images"
+                f"{path / 'poses.csv'} names image {read[0][0]} and others, but the {len(files)} images are counted "
+                "from 0; restore the images"
             )
-        unreadable = len(rows) - len(read)
-        left_out = with_more({}, UNREADABLE_LINE, unreadable)
+        posed = {frame for frame, _, _ in there}
+        unreadable = {
+            frame for frame, found in zip(named, parsed, strict=True)
+            if frame is not None and found is None and frame < len(files)
+        } - posed  # fmt: skip
+        left_out = with_more({}, UNREADABLE_LINE, len(unreadable))
         left_out = with_more(left_out, WITHOUT_FILE, len(read) - len(there))
-        unnamed = len(files) - len({frame for frame, _, _ in there})
-        left_out = with_more(left_out, WITHOUT_POSE, max(unnamed - unreadable, 0))
+        left_out = with_more(left_out, WITHOUT_POSE, len(files) - len(posed) - len(unreadable))
         matrices = np.array([matrix for _, _, matrix in there]).reshape(-1, 4, 4)
         return cls.from_poses(
             path.absolute().name, files.take([frame for frame, _, _ in there]),

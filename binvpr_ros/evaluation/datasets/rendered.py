@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rendered building as a data set: a drive with true poses, without any file."""
+"""The rendered building as a data set: a drive with true poses, without files."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class RenderedBuilding(PosedSequence):
 
     @classmethod
     def make(cls, options: Options, images: int = 900) -> RenderedBuilding:
-        """Make a drive of so many images; each is rendered when it is first wanted. Raises DatasetError for too few."""
+        """Make a drive of so many images, rendered when first needed; raises DatasetError if they are too few."""
         if images < 2:
-            raise DatasetError(f"{images} images make no drive; ask for two at least")
+            raise DatasetError(f"{images} images are too few for a drive; ask for at least two")
         stops = list(drive(images))
         headings = np.array([pose.heading for pose, _, _ in stops])
         # The axes of the optical frame in the world, whose third axis points down: right, down, ahead.

@@ -32,7 +32,7 @@ class SevenScenes(PosedSequence):
 
     @classmethod
     def fits(cls, path: Path) -> bool:
-        """Tell whether there are poses of frames."""
+        """Return whether there are poses of frames."""
         return next(path.glob("frame-*.pose.txt"), None) is not None
 
     @classmethod
@@ -40,7 +40,7 @@ class SevenScenes(PosedSequence):
         """Read the sequence; raises DatasetError."""
         frames = [(int(found[1]), file) for file in image_paths(path) if (found := COLOUR_IMAGE.fullmatch(file.name))]
         if not frames:
-            raise DatasetError(f"{path} holds poses, but no images named frame-000000.color.png; restore the images")
+            raise DatasetError(f"{path} has poses, but no images named frame-000000.color.png; restore the images")
         files, stamps, matrices = [], [], []
         for number, file in sorted(frames):
             try:

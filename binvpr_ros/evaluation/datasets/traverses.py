@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Drives along one way, aligned frame by frame."""
+"""Drives along one route, aligned frame by frame."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from binvpr_ros.evaluation.datasets.coordinate_names import position
 from binvpr_ros.evaluation.datasets.dataset import Dataset, DatasetError, ImageFiles, Options
 from binvpr_ros.evaluation.datasets.truth import PairTruth
 from binvpr_ros.images import image_paths, in_order
 
 USUAL_PAIRS = (("night_right", "day_left"), ("winter", "summer"))
-"""Queries and references, as most papers take them from Gardens Point and from Nordland."""
+"""Queries and references that most papers take from Gardens Point and from Nordland."""
 TABLES = (".csv", ".txt", ".npy", ".mat")
 
 
@@ -24,21 +25,23 @@ class Traverses(Dataset):
 
     @classmethod
     def fits(cls, path: Path) -> bool:
-        """Tell whether there are two or more such sub-folders, and no table beside them that could say otherwise."""
+        """Return whether there are two or more such sub-folders, and neither tables nor names that say otherwise."""
         if not path.is_dir():
             return False
         tables = [
             file for file in path.iterdir()
             if file.suffix.lower() in TABLES and not file.name.lower().startswith("readme")
         ]  # fmt: skip
-        counts = [len(files) for files in _folders(path).values()]
-        return not tables and len(counts) >= 2 and len(set(counts)) == 1
+        folders = _folders(path).values()
+        if tables or len(folders) < 2 or len({len(files) for files in folders}) > 1:
+            return False
+        return not any(position(file) for files in folders for file in files)
 
     @classmethod
     def read(cls, path: Path, options: Options) -> Traverses:
         """Read the sub-folders that `options` name, or the usual ones, or the only two; raises DatasetError.
 
-        Of two without names that are known the first is the references, the second the queries.
+        Of two with unknown names, the first has the references and the second the queries.
         """
         folders = _folders(path)
         names = list(folders)
@@ -51,14 +54,13 @@ class Traverses(Dataset):
                 break
         else:
             raise DatasetError(
-                f"{path} holds the traverses {', '.join(names)}; name two of them, one for the queries "
-                "and one for the references"
+                f"{path} has the traverses {', '.join(names)}; name one for the queries and one for the references"
             )
         counts = len(folders[queries]), len(folders[references])
         if counts[0] != counts[1]:
             raise DatasetError(
                 f"{path / queries} has {counts[0]} images and {path / references} {counts[1]}; "
-                "give both equally many, aligned frame by frame"
+                "give both the same number, aligned frame by frame"
             )
         frames, off = range(counts[0]), options.tolerance
         truth = PairTruth([frames[max(frame - off, 0) : frame + off + 1] for frame in frames], counts[1])
@@ -69,6 +71,6 @@ class Traverses(Dataset):
 
 
 def _folders(path: Path) -> dict[str, list[Path]]:
-    """Return the images of all sub-folders that hold any, by the name of the sub-folder."""
+    """Return the images of each sub-folder that has any, by the name of the sub-folder."""
     folders = {folder.name: image_paths(folder) for folder in sorted(path.iterdir()) if folder.is_dir()}
     return {name: files for name, files in folders.items() if files}

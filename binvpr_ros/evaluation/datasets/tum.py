@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from binvpr_ros.evaluation.datasets.dataset import ImageFiles, Options, with_more
-from binvpr_ros.evaluation.datasets.files import WITHOUT_POSE, StampedFile, files_there
+from binvpr_ros.evaluation.datasets.files import WITHOUT_POSE, StampedFile, files_there, image_file
 from binvpr_ros.evaluation.datasets.sequences import PosedSequence, poses_of_images
 from binvpr_ros.evaluation.datasets.tables import parse_rows, read_rows
 from binvpr_ros.keyframes import NANOSECONDS
@@ -25,7 +25,7 @@ class TumFolder(PosedSequence):
 
     @classmethod
     def fits(cls, path: Path) -> bool:
-        """Tell whether both tables are there."""
+        """Return whether both tables exist."""
         return (path / "rgb.txt").is_file() and (path / "groundtruth.txt").is_file()
 
     @classmethod
@@ -34,7 +34,9 @@ class TumFolder(PosedSequence):
         name, table = path.absolute().name, path / "rgb.txt"
         images, left_out = files_there(
             table,
-            parse_rows(read_rows(table), lambda row: StampedFile(path / row.text(1), row.stamp(0, NANOSECONDS))),
+            parse_rows(
+                read_rows(table), lambda row: StampedFile(image_file(path, row.text(1)), row.stamp(0, NANOSECONDS))
+            ),
         )
         rows = read_rows(path / "groundtruth.txt")
         track = parse_rows(rows, lambda row: (row.stamp(0, NANOSECONDS), row.numbers(range(1, 8))))

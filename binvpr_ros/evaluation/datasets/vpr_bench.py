@@ -17,7 +17,7 @@ GROUND_TRUTH = "ground_truth_new.npy"
 
 
 class VprBench(Dataset):
-    """Folders `query` and `ref`, images by number (2.jpg before 10.jpg), and an array of which show the same place.
+    """Folders `query` and `ref`, images by number (2.jpg before 10.jpg), and an array of those of the same place.
 
     The array [Q,2] holds the index of a query and the indices of its references.
     """
@@ -26,7 +26,7 @@ class VprBench(Dataset):
 
     @classmethod
     def fits(cls, path: Path) -> bool:
-        """Tell whether there is an array of this name."""
+        """Return whether there is an array of this name."""
         return (path / GROUND_TRUTH).is_file()
 
     @classmethod
@@ -45,7 +45,7 @@ def _truth(path: Path, table: NDArray[Any], queries: int, references: int) -> Pa
     for line, (query, matches) in enumerate(table):
         index, places = _indices(query), _indices(matches)
         if index is None or places is None or index.size != 1:
-            raise DatasetError(f"{path}, row {line}, is no index and list of indices; restore the file")
+            raise DatasetError(f"{path}, row {line}, is not an index and a list of indices; restore the file")
         if index[0] >= queries:
             raise DatasetError(f"{path}, row {line}, names query {index[0]} of {queries}; restore the files in query")
         # The published files count on past the end: Gardens Point names references 200 and 201 of 200.
@@ -60,7 +60,7 @@ def _truth(path: Path, table: NDArray[Any], queries: int, references: int) -> Pa
 
 
 def _indices(entry: Any) -> NDArray[np.int64] | None:
-    """Return an index, or a list of them, as an array; None where it is neither."""
+    """Return an index, or a list of them, as an array; None if it is neither."""
     try:
         indices = np.asarray(entry)
     except ValueError:

@@ -3,9 +3,12 @@ from __future__ import annotations
 
 import builtins
 import re
+import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,7 +24,8 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin
 from rosbags.rosbag2 import Writer as Writer2
 from rosbags.typesys import Stores, get_typestore
 
-from binvpr_ros.evaluation.datasets.bag import PosedBag, is_bag
+from binvpr_ros.evaluation.datasets import find_datasets
+from binvpr_ros.evaluation.datasets.bag import PosedBag, is_bag, open_bag
 from binvpr_ros.evaluation.datasets.dataset import DatasetError, Options
 
 from .conftest import Pictures, same_images
@@ -60,11 +64,11 @@ class Messages:
             is_bigendian=0, step=rows[0].nbytes if step is None else step, data=rows.reshape(-1).view(np.uint8),
         )  # fmt: skip
 
-    def compressed(self, stamp: int, data: Any) -> Any:
+    def compressed(self, stamp: int, data: Any, kind: str = "png") -> Any:
         return self.new(
             "sensor_msgs/msg/CompressedImage",
             header=self.header(stamp),
-            format="png",
+            format=kind,
             data=np.asarray(data).reshape(-1),
         )
 
@@ -242,6 +246,41 @@ def test_compressed_images(tmp_path: Path, messages: Messages, pictures: Picture
         np.testing.assert_array_equal(image, picture)
 
 
+def test_a_bayer_mosaic_in_a_jpeg_is_made_colour(tmp_path: Path, messages: Messages) -> None:
+    red = np.zeros((32, 32), np.uint8)
+    red[::2, ::2] = 200
+    data = cv2.imencode(".jpg", red, (cv2.IMWRITE_JPEG_QUALITY, 100))[1]
+    message = messages.compressed(0, data, "bayer_rggb8; jpeg compressed ")
+    image = read_one(messages, tmp_path, "sensor_msgs/msg/CompressedImage", message)
+    np.testing.assert_allclose(image[2:-2, 2:-2], np.broadcast_to((200, 0, 0), (28, 28, 3)), atol=4)
+
+
+def test_images_of_a_format_that_is_not_known_name_it(tmp_path: Path, ros2: Messages) -> None:
+    video = np.frombuffer(b"\0\0\0\1\x67" + bytes(50), np.uint8)
+    entries: list[Entry] = []
+    for time in TIMES[:2]:
+        image = ros2.compressed(time, video, "h264")
+        entries.append(("/image", "sensor_msgs/msg/CompressedImage", time, image))
+        pose = ros2.pose("PoseStamped", time, (0.0, 0.0, 0.0), UPRIGHT)
+        entries.append(("/pose", POSE_TYPES["PoseStamped"], time, pose))
+    bag = PosedBag.read(ros2.write(tmp_path / "drive", entries), Options())
+    with pytest.raises(DatasetError, match=r"no image of drive can be read: .*\(its format is 'h264'\)"):
+        bag.readable()
+
+
+@pytest.mark.parametrize("kind", ["image", "pose"])
+def test_stamps_that_were_never_set_are_named(
+    tmp_path: Path, messages: Messages, pictures: Pictures, kind: str
+) -> None:
+    entries = drive(messages, pictures)
+    for topic, _, _, message in entries:
+        if topic == f"/{kind}":
+            message.header.stamp.sec = message.header.stamp.nanosec = 0
+    path = messages.write(tmp_path / "drive", entries)
+    with pytest.raises(DatasetError, match=rf"all {kind}s on /{kind} of .* have the stamp 0; record them again"):
+        PosedBag.read(path, Options())
+
+
 def test_images_that_cannot_be_decoded(tmp_path: Path, ros2: Messages, pictures: Pictures) -> None:
     grey = pictures[0][..., 0]
     wrong = {
@@ -283,7 +322,7 @@ def test_bags_without_images_or_poses(tmp_path: Path, ros2: Messages, pictures: 
     with pytest.raises(DatasetError, match="does not hold a pose topic"):
         PosedBag.read(ros2.write(tmp_path / "b", entries[:4]), Options())
     bare = ros2.write(tmp_path / "c", entries[4:], [("/image", "sensor_msgs/msg/Image")])
-    with pytest.raises(DatasetError, match="holds no images on /image"):
+    with pytest.raises(DatasetError, match="has no images on /image"):
         PosedBag.read(bare, Options())
     empty = ros2.write(tmp_path / "d", [], [])
     with pytest.raises(DatasetError, match="does not hold an image topic; its topics are: none, so record it again"):
@@ -332,7 +371,7 @@ def test_a_damaged_image_costs_itself_only(tmp_path: Path, messages: Messages, p
         pose = messages.pose("PoseStamped", time, (0.0, 0.0, 0.0), UPRIGHT)
         entries.append(("/pose", POSE_TYPES["PoseStamped"], time, pose))
     path = messages.write(tmp_path / "drive", entries)
-    damage(path, b"damaged", b"damage\xff")  # which is no UTF-8
+    damage(path, b"damaged", b"damage\xff")  # which is not UTF-8
     bag = PosedBag.read(path, Options())
     assert bag.left_out == {"unreadable": 1}
     (wrong,) = bag.queries.unreadable().items()
@@ -387,6 +426,26 @@ def test_the_calibration_beside_the_images(tmp_path: Path, messages: Messages, p
             assert camera.fisheye
 
 
+def test_a_calibration_that_does_not_fit_the_images_is_ignored(
+    tmp_path: Path, ros2: Messages, pictures: Pictures, capsys: pytest.CaptureFixture[str]
+) -> None:
+    region = ros2.new("sensor_msgs/msg/RegionOfInterest", x_offset=0, y_offset=0, width=0, height=0, do_rectify=False)
+    info = ros2.new(
+        "sensor_msgs/msg/CameraInfo", header=ros2.header(0), width=640, height=480, distortion_model="plumb_bob",
+        d=np.zeros(5), k=np.array([1000.0, 0, 640, 0, 1000, 480, 0, 0, 1]), r=np.eye(3).reshape(-1),
+        p=np.eye(3, 4).reshape(-1), binning_x=0, binning_y=0, roi=region,
+    )  # fmt: skip
+    path = ros2.write(
+        tmp_path / "drive",
+        [*drive(ros2, pictures), ("/camera_info", "sensor_msgs/msg/CameraInfo", TIMES[0], info)],
+    )
+    assert PosedBag.read(path, Options()).camera is None
+    assert capsys.readouterr().err.startswith(
+        "calibration ignored (without a camera, closures of near images stay near): "
+        f"/camera_info of {path}: it does not fit images of 640x480 pixels"
+    )
+
+
 @pytest.mark.skipif(version("rosbags") < "0.11", reason="rosbags before 0.11 reads whole folders alone")
 @pytest.mark.parametrize(
     ("defined", "instead", "sentence"),
@@ -439,6 +498,95 @@ def test_a_bag_whose_description_is_damaged_is_indexed_anew(tmp_path: Path, ros2
             PosedBag.read(path, Options())
         assert str(refused.value).endswith(f"; renew its metadata.yaml with `ros2 bag reindex {path}`")
         assert "\n" not in str(refused.value)
+    path = Messages("mcap", CompressionMode.FILE).write(tmp_path / "compressed", drive(ros2, pictures))
+    (path / "metadata.yaml").write_text("")
+    with pytest.raises(DatasetError, match=r"renew its metadata.yaml with `zstd -d .*/\*.zstd` and then `ros2 bag rei"):
+        PosedBag.read(path, Options())
+
+
+@pytest.mark.parametrize("kind", ["sqlite3", "mcap"])
+@pytest.mark.parametrize("identifier", ["''", "rosbag2_storage", ""])
+def test_a_description_without_the_storage_says_which_to_write(
+    tmp_path: Path, pictures: Pictures, kind: str, identifier: str
+) -> None:
+    messages = Messages(kind)
+    path = messages.write(tmp_path / "drive", drive(messages, pictures))
+    text = (path / "metadata.yaml").read_text()
+    (path / "metadata.yaml").write_text(re.sub("storage_identifier: .*", f"storage_identifier: {identifier}", text))
+    with pytest.raises(DatasetError, match=f"; write `storage_identifier: {kind}` into its metadata.yaml$"):
+        PosedBag.read(path, Options())
+
+
+def interrupted(bag: Path, folder: Path, mode: str) -> Path:
+    """Copy a bag of SQLite as it is on disk while its second half is being written."""
+    (file,) = bag.glob("*.db3")
+    with closing(sqlite3.connect(file, isolation_level=None)) as writer:
+        rows = writer.execute("select topic_id, timestamp, data from messages where id > 4").fetchall()
+        writer.execute("delete from messages where id > 4")
+        writer.execute(f"pragma journal_mode={mode}")
+        writer.execute("pragma wal_autocheckpoint=0")
+        writer.execute("pragma cache_size=1")
+        writer.execute("begin")
+        writer.executemany("insert into messages (topic_id, timestamp, data) values (?, ?, ?)", rows * 99)
+        if mode == "wal":
+            writer.execute("commit")
+        shutil.copytree(bag, folder)
+    return folder
+
+
+@pytest.mark.parametrize(("mode", "ending"), [("wal", "-wal"), ("delete", "-journal")])
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_log_beside_a_bag_is_merged_first(
+    tmp_path: Path, pictures: Pictures, mode: str, ending: str, whole: bool
+) -> None:
+    messages = Messages("sqlite3")
+    path = interrupted(messages.write(tmp_path / "drive", drive(messages, pictures)), tmp_path / "a copy", mode)
+    file = path / "drive.db3"
+    with pytest.raises(DatasetError) as refused:
+        PosedBag.read(path if whole else file, Options())
+    command = f"sqlite3 '{file}' \"PRAGMA wal_checkpoint(TRUNCATE);\""
+    assert str(refused.value) == (
+        f"{file} is incomplete, because its recording was interrupted before drive.db3{ending} was merged into it; "
+        f"merge it with `{command}`"
+    )
+    with closing(sqlite3.connect(file)) as merging:
+        merging.execute("PRAGMA wal_checkpoint(TRUNCATE);")
+    with open_bag(file) as reader:
+        assert sum(c.msgcount for c in reader.connections) == (4 + 4 * 99 if mode == "wal" else 4)
+
+
+@pytest.mark.parametrize("kind", ["sqlite3", "mcap"])
+@pytest.mark.parametrize("damage_part", ["cut", "overwritten"])
+def test_a_compressed_part_that_is_damaged_is_named(
+    tmp_path: Path, pictures: Pictures, kind: str, damage_part: str
+) -> None:
+    messages = Messages(kind, CompressionMode.FILE)
+    path = messages.write(tmp_path / "drive", drive(messages, pictures))
+    (file,) = path.glob("*.zstd")
+    whole = file.with_name(f"a_{file.name}")
+    data = file.read_bytes()
+    whole.write_bytes(data)
+    text = (path / "metadata.yaml").read_text()
+    (path / "metadata.yaml").write_text(text.replace(f"- {file.name}", f"- {whole.name}\n  - {file.name}", 1))
+    half = len(data) // 2
+    file.write_bytes(data[:half] if damage_part == "cut" else data[:9] + b"\xff" * half + data[9 + half :])
+    with pytest.raises(DatasetError, match=rf"cannot be read as a bag .*; {file.name} is cut or damaged, so copy it "):
+        PosedBag.read(path, Options())
+
+
+def test_a_bag_of_ros_1_whose_recorder_was_killed(tmp_path: Path, pictures: Pictures) -> None:
+    ros1 = Messages("ros1")
+    path = ros1.write(tmp_path / "drive", drive(ros1, pictures)).rename(tmp_path / "drive.bag.active")
+    assert find_datasets(tmp_path) == [path]
+    assert same_images(PosedBag.read(path, Options()).queries, [pictures[0], pictures[2], pictures[3]])
+    data = path.read_bytes()
+    at = data.index(b"index_pos=") + len(b"index_pos=")
+    path.write_bytes(data[:at] + bytes(8) + data[at + 8 :])  # as it is until the recorder ends
+    with pytest.raises(DatasetError, match=f"; repair drive.bag.active with `rosbag reindex {path}`$"):
+        PosedBag.read(path, Options())
+    path.write_bytes(b"rubbish")
+    with pytest.raises(DatasetError, match=r"drive.bag.active is not a .bag file, so restore it"):
+        PosedBag.read(path, Options())
 
 
 def test_compressed_bags(tmp_path: Path, pictures: Pictures) -> None:
@@ -450,15 +598,19 @@ def test_compressed_bags(tmp_path: Path, pictures: Pictures) -> None:
         assert is_bag(file)
         with pytest.raises(DatasetError, match=r"is a compressed part of a bag; name its folder|name its folder inst"):
             PosedBag.read(file, Options())
+        (path / "metadata.yaml").unlink()
+        if mode is CompressionMode.FILE:
+            with pytest.raises(DatasetError, match="is a compressed part of a bag; decompress it with `zstd -d "):
+                PosedBag.read(file, Options())
 
 
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("b.bag", "b.bag is no .bag file, so restore it from a copy"),
-        ("b.mcap", "b.mcap is no .mcap file, so restore it from a copy"),
-        ("b.db3", "b.db3 is no .db3 file, so restore it from a copy"),
-        ("b.txt", "b.txt is no bag, so name one (.bag, .db3, .mcap)"),
+        ("b.bag", "b.bag is not a .bag file, so restore it from a copy"),
+        ("b.mcap", "b.mcap is not a .mcap file, so restore it from a copy"),
+        ("b.db3", "b.db3 is not a .db3 file, so restore it from a copy"),
+        ("b.txt", "b.txt is not a bag, so name one (.bag, .db3, .mcap)"),
         ("away.bag", "away.bag does not exist; name a bag"),
     ],
 )

@@ -55,6 +55,15 @@ def test_names_may_hold_folders_and_spaces(tmp_path: Path, write_images: WriteIm
     assert same_images(ColmapModel.read(tmp_path, Options()).queries, second + first)
 
 
+def test_names_are_taken_as_they_are(tmp_path: Path, write_images: WriteImages) -> None:
+    names = ["a  b (1).png", "a  b, (2).png", "c,d.png"]
+    pictures = write_images(tmp_path / "images/left", names)
+    write_model(tmp_path, line(f"left/{names[0]}") + line(f"left/{names[1]}") + line(f"left\\{names[2]}"))
+    drive = ColmapModel.read(tmp_path, Options())
+    assert same_images(drive.queries, pictures)
+    assert drive.left_out == {}
+
+
 def test_images_may_lie_beside_the_tables(tmp_path: Path, write_images: WriteImages) -> None:
     write_images(tmp_path / "images", ["0.png", "1.png"])  # of another model
     pictures = write_images(tmp_path / "model", ["0.png", "1.png"])
@@ -102,17 +111,30 @@ def test_cameras(
     assert found.rays(np.array([[4, 3]], np.float32)).shape == (1, 2)
 
 
-def test_several_cameras_or_an_unknown_lens_are_no_camera(tmp_path: Path, write_images: WriteImages) -> None:
+@pytest.mark.parametrize(
+    ("cameras", "second", "sentence"),
+    [
+        ("1 THIN_PRISM_FISHEYE 8 6 5 5 4 3 0 0 0 0 0 0 0 0\n", 1,
+         ", line 2: the camera model 'THIN_PRISM_FISHEYE' is not known here"),
+        ("2 PINHOLE 8 6 5 5 4 3\n", 1, ": the camera of the images is missing"),
+        ("1 PINHOLE 8 6 5 5 4 3\n2 PINHOLE 8 6 5 5 4 3\n", 2, ": the images are of 2 cameras"),
+        ("1 PINHOLE 8 6 5 5\n", 1, ", line 2: it has 6 fields, not 7 or more"),
+        ("1 PINHOLE 8 6 0 5 4 3\n", 1, ": it holds no calibration"),
+        ("1 PINHOLE 8 6 5 5 9 3\n", 1, ": it does not fit images of 8x6 pixels"),
+        ("# none\n", 1, " is empty"),
+    ],
+)  # fmt: skip
+def test_a_camera_that_cannot_be_used_costs_only_itself(
+    tmp_path: Path, write_images: WriteImages, capsys: pytest.CaptureFixture[str], cameras: str, second: int,
+    sentence: str,
+) -> None:  # fmt: skip
     write_images(tmp_path, ["0.png", "1.png"])
-    write_model(tmp_path, line("0.png") + line("1.png"), "1 THIN_PRISM_FISHEYE 8 6 5 5 4 3 0 0 0 0 0 0 0 0\n")
-    assert ColmapModel.read(tmp_path, Options()).camera is None
-    write_model(tmp_path, line("0.png") + line("1.png"), "2 PINHOLE 8 6 5 5 4 3\n")
-    assert ColmapModel.read(tmp_path, Options()).camera is None
-    write_model(tmp_path, line("0.png") + line("1.png", camera=2), "1 PINHOLE 8 6 5 5 4 3\n2 PINHOLE 8 6 5 5 4 3\n")
-    assert ColmapModel.read(tmp_path, Options()).camera is None
-    write_model(tmp_path, line("0.png") + line("1.png"), "1 PINHOLE 8 6 5 5\n")
-    with pytest.raises(DatasetError, match=r"cameras.txt, line 2: it has 6 fields, not 7 or more"):
-        ColmapModel.read(tmp_path, Options())
+    write_model(tmp_path, line("0.png") + line("1.png", camera=second), cameras)
+    drive = ColmapModel.read(tmp_path, Options())
+    assert (len(drive.queries), drive.camera) == (2, None)
+    said = capsys.readouterr().err
+    assert f"closures of near images stay near): {tmp_path}/cameras.txt{sentence}" in said
+    assert said.count("\n") == 1
 
 
 def test_what_is_wrong_is_said(tmp_path: Path, write_images: WriteImages) -> None:

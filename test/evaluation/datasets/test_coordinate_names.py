@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from binvpr_ros.evaluation.datasets import open_dataset
 from binvpr_ros.evaluation.datasets.coordinate_names import CoordinateNames
 from binvpr_ros.evaluation.datasets.dataset import DatasetError, Options
 
@@ -47,3 +48,32 @@ def test_folders_of_other_images_do_not_fit(tmp_path: Path, write_images: WriteI
         write_images(tmp_path / folder, ["0.png", "a@1@2.png"])
     assert not CoordinateNames.fits(tmp_path)
     assert not CoordinateNames.fits(tmp_path / "away")
+
+
+def test_sub_folders_belong_to_their_folder(tmp_path: Path, write_images: WriteImages) -> None:
+    for folder in ("queries", "database"):
+        for part in ("part_0", "part_1/left"):
+            write_images(tmp_path / folder / part, [name(500_000 + 100 * at, 4_000_000) for at in range(2)])
+    dataset = open_dataset(tmp_path, Options())
+    assert isinstance(dataset, CoordinateNames)
+    assert (len(dataset.queries), len(dataset.references), dataset.left_out) == (4, 4, {})
+    assert dataset.truth.dense().tolist() == [[True, False] * 2, [False, True] * 2] * 2
+
+
+@pytest.mark.parametrize(("first", "second"), [(120.43912, 36.59905), (36.59905, 120.43912), (-0.1276, 51.5)])
+def test_degrees_are_not_taken_for_metres(
+    tmp_path: Path, write_images: WriteImages, first: float, second: float
+) -> None:
+    for folder in ("queries", "database"):
+        write_images(tmp_path / folder, [name(first + at * 0.0005, second + at * 0.0003) for at in range(4)])
+    with pytest.raises(DatasetError, match=r"such as @.*png, look like degrees; rename the images to UTM coordinates"):
+        CoordinateNames.read(tmp_path, Options())
+
+
+@pytest.mark.parametrize("positions", [[(0, 0), (0, 1)], [(0, 0.0), (0, 2.5)], [(1.5, 2.5), (9.5, 2.5)], [(0.5, 190)]])
+def test_metres_near_an_origin_are_no_degrees(
+    tmp_path: Path, write_images: WriteImages, positions: list[tuple[float, float]]
+) -> None:
+    for folder in ("queries", "database"):
+        write_images(tmp_path / folder, [name(*position) for position in positions])
+    assert CoordinateNames.read(tmp_path, Options()).truth.answerable.all()

@@ -18,7 +18,7 @@ POSE = "1 0 0 0 0 1 0 0 0 0 1 0\n"
 
 @pytest.fixture
 def root(tmp_path: Path, write_images: WriteImages) -> Path:
-    """A folder with a data set of each layout that holds images, and with what is none."""
+    """A folder with a data set of each layout that holds images, and others."""
     names = ["0.png", "1.png"]
     for folder in ("pair/queries", "pair/references", "bench/query", "bench/ref", "posed/images", "more/tum/rgb",
                    "more/tum/depth", "euroc/mav0/cam0/data", "euroc/mav0/cam1/data", "kitti/sequences/00/image_0",
@@ -74,7 +74,6 @@ FOUND = {
 }  # fmt: skip
 LESS_LIKELY = {
     "colmap": ["Traverses"], "kitchen": ["ListedFolder"], "nerf": ["ColmapModel", "Traverses"],
-    "pitts": ["Traverses"],
 }  # fmt: skip
 """Layouts that fit too, and must be asked later."""
 
@@ -111,18 +110,34 @@ def test_bags_are_found_by_name(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_data_sets_is_told_what_it_holds(root: Path) -> None:
-    with pytest.raises(DatasetError, match=r"is no data set but holds some; name one of them: .*kitti/sequences/00"):
+    with pytest.raises(DatasetError, match=r"is not a data set but contains several; name one: .*kitti/sequences/00"):
         open_dataset(root, Options())
 
 
 def test_what_is_no_data_set_is_told_what_is(root: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DatasetError, match="is none of the data sets that can be read: queries/") as refused:
+    with pytest.raises(DatasetError, match="is not a data set of a known layout: queries/") as refused:
         open_dataset(tmp_path / "empty", Options())
     assert all(layout.layout in str(refused.value) for layout in LAYOUTS)
     assert "\n" not in str(refused.value)
     with pytest.raises(DatasetError, match="away does not exist; name a folder or a bag"):
         open_dataset(root / "away", Options())
-    with pytest.raises(DatasetError, match="is none of the data sets"):
+    with pytest.raises(DatasetError, match="is not a data set of a known layout"):
         open_dataset(root / "pictures/0.png", Options())
     assert find_datasets(root / "away") == []
+
+
+@pytest.mark.parametrize(
+    ("names", "remedy"),
+    [
+        (["a_0.db3.zstd", "a_1.db3.zstd"], r"join parts with `zstd -d {}/\*.zstd` and then `ros2 bag reindex {}`: a_0"),
+        (["a_0.mcap", "a_1.mcap"], "join parts with `ros2 bag reindex {}`: a_0.mcap, a_1.mcap$"),
+        (["a_0.db3", "a_0.db3.zstd"], "join parts with `ros2 bag reindex {}`: "),
+        (["a.bag", "b.bag"], "{} holds 2 bags; name one of them: a.bag, b.bag$"),
+    ],
+)
+def test_a_folder_of_bags_is_told_how_to_join_parts(tmp_path: Path, names: list[str], remedy: str) -> None:
+    for name in names:
+        (tmp_path / name).touch()
+    with pytest.raises(DatasetError, match=remedy.replace("{}", str(tmp_path))):
+        open_dataset(tmp_path, Options())

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -109,21 +110,56 @@ def test_a_fisheye_and_a_lens_that_is_not_known(tmp_path: Path, write_images: Wr
 @pytest.mark.parametrize(
     ("yaml", "sentence"),
     [
-        ("sensor_type: camera\n", "sensor.yaml holds no T_BS"),
-        (CAMERA_YAML.replace("0.0, 0.0, 1.0, 0.1", "0.0, 0.0, 1.0"), "sensor.yaml holds no T_BS"),
-        (CAMERA_YAML.replace("-1.0", "-2.0"), "sensor.yaml holds no T_BS"),
-        (CAMERA_YAML.replace("-1.0", "nan"), "sensor.yaml holds no T_BS"),
-        (CAMERA_YAML.replace("-1.0", "one"), "sensor.yaml: data is no list of numbers"),
-        (CAMERA_YAML.replace("458.654", "0"), "a camera of 752x480 pixels cannot have fx 0"),
+        (re.sub("T_BS", "T_SB", CAMERA_YAML), "it has no T_BS"),
+        (CAMERA_YAML.replace("0.0, 0.0, 1.0, 0.1", "0.0, 0.0, 1.0"), "its data must be a list of 16 numbers"),
+        (CAMERA_YAML.replace("-1.0", "-2.0"), "its T_BS has no rotation"),
+        (CAMERA_YAML.replace("-1.0", "nan"), "its data must be a list of 16 numbers"),
+        (CAMERA_YAML.replace("-1.0", "one"), "its data must be a list of 16 numbers"),
     ],
 )
-def test_a_calibration_that_is_damaged_is_refused(
-    tmp_path: Path, write_images: WriteImages, yaml: str, sentence: str
+@pytest.mark.parametrize("part", ["cam0", "vicon0"])
+def test_without_its_mounting_the_poses_are_those_of_the_body(
+    tmp_path: Path, write_images: WriteImages, capsys: pytest.CaptureFixture[str], part: str, yaml: str, sentence: str
+) -> None:
+    write_rig(tmp_path, write_images, "vicon0")
+    (tmp_path / "cam0/sensor.yaml").write_text(CAMERA_YAML)
+    (tmp_path / part / "sensor.yaml").write_text(yaml)
+    drive = EurocFolder.read(tmp_path, Options())
+    assert not drive.optical
+    assert drive.positions.tolist() == [[0, 0, 2], [0, 0, 2]]
+    assert drive.camera is not None
+    assert capsys.readouterr().err == (
+        "calibration ignored (the poses stay those of the body, whose roll counts too): "
+        f"{tmp_path}/{part}/sensor.yaml: {sentence}; restore the file\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("yaml", "sentence"),
+    [
+        (
+            re.sub(r"(_coefficients: \[.*?, .*?), .*\]", r"\1]", CAMERA_YAML),
+            "its 2 coefficients of the distortion model 'plumb_bob' are not known here",
+        ),
+        (CAMERA_YAML.replace("radial-tangential", "mirror"), "of the distortion model 'mirror' are not known here"),
+        (CAMERA_YAML.replace("458.654", "0"), "it holds no calibration"),
+        (CAMERA_YAML.replace("458.654", "nan"), "its intrinsics must be a list of 4 numbers"),
+        (CAMERA_YAML.replace("752, 480", "752"), "its resolution must be a list of 2 numbers"),
+        (CAMERA_YAML.replace("752, 480", "inf, 480"), "its resolution must be a list of 2 numbers"),
+    ],
+)
+def test_a_camera_that_cannot_be_used_costs_only_itself(
+    tmp_path: Path, write_images: WriteImages, capsys: pytest.CaptureFixture[str], yaml: str, sentence: str
 ) -> None:
     write_rig(tmp_path, write_images, "vicon0")
     (tmp_path / "cam0/sensor.yaml").write_text(yaml)
-    with pytest.raises(DatasetError, match=sentence):
-        EurocFolder.read(tmp_path, Options())
+    drive = EurocFolder.read(tmp_path, Options())
+    assert (drive.camera, drive.optical) == (None, True)
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "(without a camera, closures of near images stay near)" in said
+    assert f"{tmp_path}/cam0/sensor.yaml: " in said
+    assert sentence in said
 
 
 def test_a_download_that_was_cut_costs_only_what_is_missing(tmp_path: Path, write_images: WriteImages) -> None:
@@ -133,3 +169,14 @@ def test_a_download_that_was_cut_costs_only_what_is_missing(tmp_path: Path, writ
     drive = EurocFolder.read(tmp_path, Options())
     assert len(drive.queries) == 2
     assert drive.left_out == {"with a line that cannot be read": 1, "without a file": 1}
+
+
+def test_files_of_windows(tmp_path: Path, write_images: WriteImages) -> None:
+    pictures = write_images(tmp_path / "cam0/data/left", ["0.png", "1.png"])
+    write_rig(tmp_path, write_images, "mocap0")
+    (tmp_path / "cam0/data.csv").write_bytes(b"# \xfc\n0,left\\0.png\n20000000000,left\\1.png\n")
+    (tmp_path / "cam0/sensor.yaml").write_bytes(b"# f\xfcr M\xfcnchen\n" + CAMERA_YAML.encode())
+    drive = EurocFolder.read(tmp_path, Options())
+    assert same_images(drive.queries, pictures)
+    assert drive.camera is not None
+    assert drive.optical

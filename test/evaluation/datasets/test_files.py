@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from binvpr_ros.evaluation.datasets.dataset import DatasetError, ImageFiles
-from binvpr_ros.evaluation.datasets.files import StampedFile, by_file, files_there, size_of, stamps_at
+from binvpr_ros.evaluation.datasets.files import StampedFile, by_file, files_there, image_file, size_of, stamps_at
 
 from .conftest import WriteImages
 
@@ -19,7 +19,7 @@ def test_entries_without_a_file_or_a_readable_line_are_counted(tmp_path: Path, w
     assert entries == [there]
     assert left_out == {"with a line that cannot be read": 1, "without a file": 2}
     assert files_there(tmp_path / "rgb.txt", [there]) == ([there], {})
-    with pytest.raises(DatasetError, match=r"none of the 1 images that .*rgb.txt names is there, such as .*1.png;"):
+    with pytest.raises(DatasetError, match=r"none of the 1 images that .*rgb.txt names exists, such as .*1.png;"):
         files_there(tmp_path / "rgb.txt", [None, away])
 
 
@@ -41,3 +41,12 @@ def test_the_size_is_that_of_the_first_image_that_can_be_read(tmp_path: Path, wr
     assert size_of(ImageFiles.of_folder(tmp_path)) == (8, 6)
     assert size_of(ImageFiles([tmp_path / "0.png"])) is None
     assert np.shape(ImageFiles.of_folder(tmp_path)[1]) == (6, 8, 3)
+
+
+def test_backslashes_are_those_of_windows_unless_there_is_such_a_file(
+    tmp_path: Path, write_images: WriteImages
+) -> None:
+    write_images(tmp_path / "images", ["0.png"])
+    assert image_file(tmp_path, "images\\0.png") == tmp_path / "images/0.png"
+    write_images(tmp_path, ["images\\0.png"])
+    assert image_file(tmp_path, "images\\0.png") == tmp_path / "images\\0.png"

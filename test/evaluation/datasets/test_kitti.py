@@ -85,7 +85,9 @@ def test_a_line_that_cannot_be_read_costs_its_image(tmp_path: Path, write_images
     assert drive.left_out == {"with a line that cannot be read": 2}
 
 
-def test_the_camera_is_that_of_the_calibration(tmp_path: Path, write_images: WriteImages) -> None:
+def test_the_camera_is_that_of_the_calibration(
+    tmp_path: Path, write_images: WriteImages, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_images(tmp_path / "image_2", NAMES)  # 8 x 6 pixels
     write_drive(tmp_path, times=3, poses=3)
     (tmp_path / "poses.txt").write_text(line(0, 0) + line(1, 0) + "0 0 1 2 0 1 0 0 -1 0 0 0\n")
@@ -101,9 +103,23 @@ def test_the_camera_is_that_of_the_calibration(tmp_path: Path, write_images: Wri
     # Images that somebody has made smaller have another camera.
     (tmp_path / "calib.txt").write_text(calibration.replace("6 0 4", "12 0 8"))
     assert KittiOdometry.read(tmp_path, Options()).camera is None
-    (tmp_path / "calib.txt").write_text("P2: 0 0 4 0.3 0 6 3 0.6 0 0 0 0\n")
-    with pytest.raises(DatasetError, match=r"calib.txt, line 1: its numbers are no projection matrix"):
-        KittiOdometry.read(tmp_path, Options())
+    assert "calib.txt: its centre 8, 3 is not that of images of 8x6 pixels" in capsys.readouterr().err
+    for wrong, sentence in (
+        ("P2: 0 0 4 0.3 0 6 3 0.6 0 0 0 0", "line 1: its numbers are not a projection matrix; correct the line"),
+        ("P2: 6 0 4 0.3 0", "line 1: it has 6 fields, not 7 or more; correct the line"),
+        ("P2: 6 0 4 nan 0 6 3 0.6 0 0 1 0", "line 1: 'nan' is not a number; correct the line"),
+    ):
+        (tmp_path / "calib.txt").write_text(wrong)
+        drive = KittiOdometry.read(tmp_path, Options())
+        assert drive.camera is None
+        assert drive.positions.tolist() == [[0, 0, 0], [1, 0, 0], [2, 0, 0]]
+        assert capsys.readouterr().err == (
+            "calibration ignored (the poses stay those of camera 0; without a camera, closures of near images stay "
+            f"near): {tmp_path}/calib.txt, {sentence}\n"
+        )
+    (tmp_path / "calib.txt").write_text("P2: 90 0 4 0.3 0 90 3 0.6 0 0 1 0\n")
+    assert KittiOdometry.read(tmp_path, Options()).camera is None
+    assert "calib.txt: it does not fit images of 8x6 pixels" in capsys.readouterr().err
 
 
 def test_what_does_not_go_together_is_said(tmp_path: Path, write_images: WriteImages) -> None:

@@ -11,6 +11,7 @@ import pytest
 from scipy.io import savemat
 from scipy.sparse import csc_matrix
 
+from binvpr_ros.evaluation.datasets import open_dataset
 from binvpr_ros.evaluation.datasets.dataset import DatasetError, Options
 from binvpr_ros.evaluation.datasets.listed_folder import ListedFolder
 
@@ -88,12 +89,17 @@ def test_stamps_where_they_are_there(tmp_path: Path, pictures: Pictures) -> None
     [
         ("loops.csv", "query,place\n1,0\n", "loops.csv, line 1: the columns match are missing"),
         ("loops.csv", "query,match\n11,0\n", "line 2: the index 11 is out of range: there are 11 images"),
-        ("loops.txt", "1 0\n2\n", "loops.txt, line 2: it has 1 fields, not 2 or more"),
-        ("truth.npy", np.zeros((9, 9)), r"holds a matrix of the shape \[9, 9\], but there are 11 images"),
-        ("truth.npy", np.full((11, 11), "x"), "holds no numbers"),
+        ("loops.txt", "1\n2\n", "loops.txt, line 1: it has 1 fields, not 2 or more"),
+        ("truth.npy", np.full((11, 11), "x"), "has no numbers"),
+        ("truth.npy", matrix() * 2, r"truth.npy contains 2, but a matrix that marks pairs of one place has only zeros"),
+        ("truth.npy", matrix() - 0.5, r"truth.npy contains -0.5, but"),
+        ("truth.npy", np.where(matrix(), np.nan, 0), r"truth.npy contains nan, but"),
+        ("truth.npy", np.linspace(-1, 1, 121).reshape(11, 11), r"contains -1, but .*; move another matrix elsewhere"),
+        ("truth.mat", {"truth": matrix() * 0.3}, r"truth.mat contains 0.3, but"),
+        ("truth.csv", matrix() * 3, r"truth.csv, line 10, contains 3, but"),
+        ("truth.csv", matrix() * np.nan, r"truth.csv, line 1: 'nan' is not a number"),
         ("truth.csv", "0,0,0,0,0,0,0,0,0,0,0\n" * 10, r"of the shape \[10, 11\], but there are 11 images"),
-        ("truth.csv", "0,0,0,0,0,0,0,0,0,0,0\n0,0\n", "line 2: it has 2 fields, the first line 11"),
-        ("truth.mat", {"truth": np.zeros((9, 9))}, r"of the shape \[9, 9\], but there are 11 images"),
+        ("truth.csv", "0,0,0,0,0,0,0,0,0,0,0\n0,0\n", "line 2: it has 2 fields, the first line has 11"),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path: Path, pictures: Pictures, name: str, content: Any, sentence: str) -> None:
@@ -104,6 +110,35 @@ def test_what_is_wrong_is_said(tmp_path: Path, pictures: Pictures, name: str, co
         ListedFolder.read(tmp_path, Options())
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("loops.csv", "query,match\n9,0\n11,0\n10,0\n-1,0\n10,1\n3\n"),
+        ("loops.csv", "first,0\n9,0\nnine,0\n10,0\n10,1\n10,11\n"),
+        ("loops.csv", "first\n9,0\n10,0\n10,1\n10,11\n8,1.5\n"),
+        ("loops.txt", "9 0\n10 0\n10 1\n10 11\n8; 1\n8"),
+    ],
+)
+@pytest.mark.parametrize("times", [False, True])
+def test_a_line_that_cannot_be_read_costs_its_pair(
+    tmp_path: Path, pictures: Pictures, name: str, content: str, times: bool
+) -> None:
+    write_table(tmp_path, name, content)
+    if times:
+        (tmp_path / "times.txt").write_text("".join(f"{2 * at}\n" for at in range(11)))
+    drive = ListedFolder.read(tmp_path, OPTIONS)
+    assert len(drive.queries) == len(pictures)
+    assert np.argwhere(drive.truth.dense()).tolist() == PAIRS
+    assert drive.left_out == {"listed pairs that cannot be read": 3}
+
+
+@pytest.mark.parametrize("square", [matrix().astype(bool), matrix() * 1.0, matrix().astype(np.int64)])
+def test_ones_of_any_type_mark_pairs(tmp_path: Path, pictures: Pictures, square: Any) -> None:
+    assert len(pictures) == 11
+    write_table(tmp_path, "truth.npy", square)
+    assert np.argwhere(ListedFolder.read(tmp_path, OPTIONS).truth.dense()).tolist() == PAIRS
+
+
 def test_a_file_of_matlab_that_was_cut(tmp_path: Path, pictures: Pictures) -> None:
     assert len(pictures) == 11
     savemat(tmp_path / "truth.mat", {"truth": np.random.default_rng(0).random((11, 11))})
@@ -111,8 +146,19 @@ def test_a_file_of_matlab_that_was_cut(tmp_path: Path, pictures: Pictures) -> No
     for size in range(0, len(whole), 97):
         (tmp_path / "truth.mat").write_bytes(whole[:size])
         if ListedFolder.fits(tmp_path):
-            with pytest.raises(DatasetError, match=r"truth.mat is damaged, or no file of MATLAB"):
+            with pytest.raises(DatasetError, match=r"truth.mat is damaged, or not a MATLAB file"):
                 ListedFolder.read(tmp_path, Options())
+
+
+def test_a_file_of_matlab_7_3_is_saved_again(tmp_path: Path, pictures: Pictures) -> None:
+    start = b"MATLAB 7.3 MAT-file, Platform: GLNXA64, Created on: Mon HDF5 schema 1.00 .".ljust(116)
+    (tmp_path / "a.mat").write_bytes(start + bytes(8) + b"\x00\x02IM" + bytes(384) + b"\x89HDF\r\n\x1a\n" + bytes(99))
+    with pytest.raises(
+        DatasetError, match=r"a.mat is of MATLAB 7.3, which cannot be read here; save it again with: save"
+    ):
+        open_dataset(tmp_path, Options())
+    write_table(tmp_path, "truth.mat", {"truth": matrix()})
+    assert len(ListedFolder.read(tmp_path, OPTIONS).queries) == len(pictures)
 
 
 def test_without_scipy_it_is_said_what_to_install(tmp_path: Path, pictures: Pictures) -> None:
@@ -125,7 +171,7 @@ def test_without_scipy_it_is_said_what_to_install(tmp_path: Path, pictures: Pict
         "open_dataset(Path(sys.argv[1]), Options())\n"
     )
     done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=False)
-    assert "truth.mat is a file of MATLAB, which scipy reads; install it with: pip install scipy" in done.stderr
+    assert "truth.mat is a MATLAB file, and reading it needs scipy; run: pip install scipy" in done.stderr
 
 
 def test_other_tables_are_no_matrices(tmp_path: Path, pictures: Pictures) -> None:
@@ -133,6 +179,8 @@ def test_other_tables_are_no_matrices(tmp_path: Path, pictures: Pictures) -> Non
     write_table(tmp_path, "imu.csv", np.zeros((11, 7)))
     write_table(tmp_path, "descriptors.npy", np.zeros((11, 512)))
     write_table(tmp_path, "positions.mat", {"positions": np.zeros((2, 11))})
+    write_table(tmp_path, "similarities.npy", np.eye(9))
+    write_table(tmp_path, "camera.mat", {"k": np.eye(3)})
     (tmp_path / "cut.npy").write_bytes(b"\x93NUMPY")
     (tmp_path / "objects.npy").touch()
     np.save(tmp_path / "objects.npy", np.array([[{}, 1], [2, 3]], object), allow_pickle=True)

@@ -153,7 +153,7 @@ def test_damage_is_refused_or_harmless(tmp_path_factory: pytest.TempPathFactory,
 
 def test_files_that_are_no_arrays(tmp_path: Path) -> None:
     (tmp_path / "text.npy").write_text("rubbish")
-    with pytest.raises(DatasetError, match=r"text.npy is damaged, or no .npy file"):
+    with pytest.raises(DatasetError, match=r"text.npy is damaged, or not a .npy file"):
         load_objects(tmp_path / "text.npy")
     with pytest.raises(DatasetError, match=r"away.npy cannot be read \(No such file or directory\)"):
         load_objects(tmp_path / "away.npy")

@@ -42,13 +42,13 @@ def test_images_and_poses(tmp_path: Path, write_images: WriteImages, folder: str
 @pytest.mark.parametrize(
     ("lines", "sentence"),
     [
-        ([HEAD], "poses.csv holds no poses"),
+        ([HEAD], "poses.csv has no poses"),
         ([HEAD.replace("T23", "T")], "poses.csv, line 1: the columns T23 are missing"),
-        ([HEAD, pose(2, 0, 0)], "poses.csv names image 2 and others, but there are 2 images, and 0 is the first"),
-        ([HEAD, pose("one", 0, 0)], "poses.csv, line 2: 'one' is no index"),
-        ([HEAD, pose(0, "noon", 0)], "poses.csv, line 2: 'noon' is no time"),
-        ([HEAD, pose(0, 0, np.nan)], "poses.csv, line 2: 'nan' is no number"),
-        ([HEAD, pose(0, 0, 0)[:-4]], "poses.csv, line 2: it has 16 fields, the head 18"),
+        ([HEAD, pose(2, 0, 0)], "poses.csv names image 2 and others, but the 2 images are counted from 0"),
+        ([HEAD, pose("one", 0, 0)], "poses.csv, line 2: 'one' is not an index"),
+        ([HEAD, pose(0, "noon", 0)], "poses.csv, line 2: 'noon' is not a time"),
+        ([HEAD, pose(0, 0, np.nan)], "poses.csv, line 2: 'nan' is not a number"),
+        ([HEAD, pose(0, 0, 0)[:-4]], "poses.csv, line 2: it has 16 fields, the first line has 18"),
         ([HEAD, pose(0, 1, 0), pose(1, 1, 0)], "has 1 images with a pose and a stamp of their own"),
         ([HEAD, pose(0, 1, 0), "1,2" + ",0" * 16], r"\(left out: 1 without a pose\)"),
     ],
@@ -73,6 +73,22 @@ def test_rows_that_cannot_be_used_cost_only_themselves(tmp_path: Path, write_ima
     # The images are counted by their numbers: 2.png comes before 10.png.
     assert same_images(drive.queries, [pictures[frame] for frame in (1, 2, 3, 10, 11)])
     assert drive.left_out == {"with a line that cannot be read": 2, "without a file": 2, "without a pose": 5}
+
+
+def test_images_are_counted_as_what_is_known_of_them(tmp_path: Path, write_images: WriteImages) -> None:
+    write_images(tmp_path, [f"{number}.png" for number in range(5)])
+    lines = [
+        HEAD,
+        *(pose(frame, frame, 0) for frame in (0, 1)),
+        pose(1, "noon", 0),  # of an image that has a pose
+        pose(2, 2, 0)[:-4],
+        pose("?", 3, 0),  # of an image that nobody can know
+        pose(9, 9, 0)[:-4],
+    ]
+    (tmp_path / "poses.csv").write_text("\n".join(lines))
+    drive = PosedFolder.read(tmp_path, Options())
+    assert len(drive.queries) == 2
+    assert drive.left_out == {"with a line that cannot be read": 1, "without a pose": 2}
 
 
 def test_real_loops(shared_data: Path) -> None:

@@ -49,5 +49,5 @@ def test_true_matches_obey_the_poses_of_the_camera() -> None:
 
 
 def test_a_drive_needs_two_images() -> None:
-    with pytest.raises(DatasetError, match="1 images make no drive"):
+    with pytest.raises(DatasetError, match="1 images are too few for a drive"):
         RenderedBuilding.make(Options(), images=1)

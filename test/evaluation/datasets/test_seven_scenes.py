@@ -40,5 +40,5 @@ def test_a_sequence(tmp_path: Path, write_images: WriteImages) -> None:
 
 def test_poses_without_images_are_refused(tmp_path: Path) -> None:
     write_pose(tmp_path, 0, 0)
-    with pytest.raises(DatasetError, match=r"holds poses, but no images named frame-000000.color.png"):
+    with pytest.raises(DatasetError, match=r"has poses, but no images named frame-000000.color.png"):
         SevenScenes.read(tmp_path, Options())

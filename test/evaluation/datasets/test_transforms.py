@@ -97,26 +97,64 @@ def test_intrinsics_of_each_frame(tmp_path: Path, write_images: WriteImages) -> 
     camera = Transforms.read(tmp_path, Options()).camera
     assert camera is not None
     assert camera.matrix.tolist() == MATRIX
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"camera_model": "EQUIRECTANGULAR"}, "its camera model 'EQUIRECTANGULAR' is not known here"),
+        ({"camera_model": ["OPENCV"]}, "is not known here"),
+        ({"cx": "middle"}, "it has invalid intrinsics; correct them"),
+        ({"w": float("inf")}, "it has invalid intrinsics; correct them"),
+        ({"fl_x": 0}, "it holds no calibration; calibrate the camera, or go on without"),
+        ({"cx": 80}, "it does not fit images of 8x6 pixels"),
+    ],
+)
+def test_a_camera_that_cannot_be_used_costs_only_itself(
+    tmp_path: Path, write_images: WriteImages, capsys: pytest.CaptureFixture[str], changed: dict[str, Any],
+    sentence: str,
+) -> None:  # fmt: skip
+    write_images(tmp_path / "images", ["0.png", "1.png"])
+    write(tmp_path, [frame("images/0.png"), frame("images/1.png")], **FOCAL | changed)
+    drive = Transforms.read(tmp_path, Options())
+    assert (len(drive.queries), drive.camera) == (2, None)
+    said = capsys.readouterr().err
+    assert f"closures of near images stay near): {tmp_path}/transforms.json: " in said
+    assert sentence in said
+    assert said.count("\n") == 1
+
+
+def test_frames_of_several_cameras_have_none(
+    tmp_path: Path, write_images: WriteImages, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_images(tmp_path, ["0.png", "1.png"])
     write(tmp_path, [frame("0.png", **FOCAL), frame("1.png", **FOCAL | {"fl_x": 6})])
     assert Transforms.read(tmp_path, Options()).camera is None
-    write(tmp_path, [frame("0.png"), frame("1.png")], camera_model="EQUIRECTANGULAR", **FOCAL)
-    assert Transforms.read(tmp_path, Options()).camera is None
-    write(tmp_path, [frame("0.png"), frame("1.png")], **FOCAL | {"cx": "middle"})
-    with pytest.raises(DatasetError, match=r"has intrinsics that are no numbers"):
-        Transforms.read(tmp_path, Options())
+    assert "transforms.json: its frames have different intrinsics; use images of one camera" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ('{"frames": [', "transforms.json is no JSON file"),
-        ("[" * 100_000, "transforms.json is no JSON file"),
-        ("[]", "transforms.json holds no frames"),
-        ('{"frames": []}', "transforms.json holds no frames"),
-        ('{"frames": [1]}', "none of the 0 images that .*transforms.json names is there"),
+        ('{"frames": [', "transforms.json is not a JSON file"),
+        ("[" * 100_000, "transforms.json is not a JSON file"),
+        ("[]", "transforms.json has no frames"),
+        ('{"frames": []}', "transforms.json has no frames"),
+        ('{"frames": [1]}', "none of the 0 images that .*transforms.json names exists"),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path: Path, content: str, sentence: str) -> None:
     (tmp_path / "transforms.json").write_text(content)
     with pytest.raises(DatasetError, match=sentence):
         Transforms.read(tmp_path, Options())
+
+
+def test_paths_of_windows_and_suffixes_of_any_case(tmp_path: Path, write_images: WriteImages) -> None:
+    pictures = write_images(tmp_path / "images", ["0.PNG", "1.Png", "2.png", "3.PNG"])
+    files = [frame(file) for file in ("images/0", ".\\images\\1", "images\\2.png", "images\\3")]
+    text = json.dumps({"frames": files})
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        (tmp_path / "transforms.json").write_text(text, encoding)
+        drive = Transforms.read(tmp_path, Options())
+        assert same_images(drive.queries, pictures)
+        assert drive.left_out == {}

@@ -56,7 +56,7 @@ def test_folders_have_to_be_named_where_there_are_several(
 ) -> None:
     for folder in "abc":
         write_images(tmp_path / folder, NAMES)
-    with pytest.raises(DatasetError, match="holds the traverses a, b, c; name two of them"):
+    with pytest.raises(DatasetError, match="has the traverses a, b, c; name one for the queries and one for"):
         Traverses.read(tmp_path, options)
 
 
@@ -66,7 +66,7 @@ def test_what_is_no_set_of_traverses(tmp_path: Path, write_images: WriteImages) 
     assert not Traverses.fits(tmp_path)
     write_images(tmp_path / "b", NAMES[1:])
     assert not Traverses.fits(tmp_path)
-    with pytest.raises(DatasetError, match=r"b has 3 images and .*a 4; give both equally many"):
+    with pytest.raises(DatasetError, match=r"b has 3 images and .*a 4; give both the same number"):
         Traverses.read(tmp_path, Options())
     write_images(tmp_path / "b", NAMES)
     assert Traverses.fits(tmp_path)
@@ -80,3 +80,9 @@ def test_the_frames_of_a_traverse_are_in_the_order_of_their_numbers(tmp_path: Pa
     traverses = Traverses.read(tmp_path, Options(tolerance=0))
     assert same_images(traverses.queries, pictures["winter"])
     assert same_images(traverses.references, pictures["summer"])
+
+
+def test_images_with_coordinates_in_their_names_are_not_aligned(tmp_path: Path, write_images: WriteImages) -> None:
+    for folder in ("part_0", "part_1"):
+        write_images(tmp_path / folder, [f"@{500_000 + at}@4000000@.png" for at in range(4)])
+    assert not Traverses.fits(tmp_path)

@@ -54,6 +54,20 @@ def test_a_download_that_was_cut_costs_only_what_is_missing(tmp_path: Path, writ
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("separator", [",", ", ", " , ", "\t"])
+def test_tables_as_other_programs_write_them(tmp_path: Path, write_images: WriteImages, separator: str) -> None:
+    pictures = write_images(tmp_path / "rgb", ["a,b.png", "b.png"])
+    images = b"# Kamera f\xfcr M\xfcnchen\n10 rgb/a,b.png\r\n20 rgb\\b.png\r\n"
+    (tmp_path / "rgb.txt").write_bytes(images)
+    (tmp_path / "groundtruth.txt").write_text(
+        "".join(separator.join([time, *"123", *"0001"]) + "\r\n" for time in ("10.0", "20.0"))
+    )
+    drive = TumFolder.read(tmp_path, Options())
+    assert same_images(drive.queries, pictures)
+    assert drive.positions.tolist() == [[1, 2, 3], [1, 2, 3]]
+    assert drive.left_out == {}
+
+
 def test_the_camera_of_a_published_drive_is_known(shared_data: Path) -> None:
     drive = TumFolder.read(shared_data / "loops/tum_fr1_rpy", Options())
     assert drive.camera is not None
@@ -67,7 +81,7 @@ def test_the_camera_of_a_published_drive_is_known(shared_data: Path) -> None:
         ("1 a.png\n", "1 0 0 0 0 0 1\n", "groundtruth.txt, line 1: it has 7 fields, not 8 or more"),
         ("1 a.png\n", "2 0 0 0 0 0 0 1\n", "has a pose within 0.02 s"),
         ("1 a.png\n1 b.png\n", "1 0 0 0 0 0 0 1\n", "has 1 images with a pose and a stamp of their own"),
-        ("1 c.png\n2 rgb/a.png\n", "1 0 0 0 0 0 0 1\n", "none of the 2 images that .*rgb.txt names is there"),
+        ("1 c.png\n2 rgb/a.png\n", "1 0 0 0 0 0 0 1\n", "none of the 2 images that .*rgb.txt names exists"),
         ("# none\n", "1 0 0 0 0 0 0 1\n", "rgb.txt is empty"),
     ],
 )

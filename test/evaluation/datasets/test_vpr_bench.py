@@ -46,11 +46,11 @@ def test_a_folder_in_the_order_of_its_numbers(tmp_path: Path, write_images: Writ
     [
         ([(3, [0])], "row 0, names query 3 of 3"),
         ([(0, [0]), (1, [2, 3])], "row 1, names references 2 and above of 2"),
-        ([(0, [-1])], "row 0, is no index and list of indices"),
-        ([(0, [0.5])], "row 0, is no index and list of indices"),
-        ([("0", [0])], "row 0, is no index and list of indices"),
-        ([([0, 1], [0])], "row 0, is no index and list of indices"),
-        ([(0, [[0], [0, 1]])], "row 0, is no index and list of indices"),
+        ([(0, [-1])], "row 0, is not an index and a list of indices"),
+        ([(0, [0.5])], "row 0, is not an index and a list of indices"),
+        ([("0", [0])], "row 0, is not an index and a list of indices"),
+        ([([0, 1], [0])], "row 0, is not an index and a list of indices"),
+        ([(0, [[0], [0, 1]])], "row 0, is not an index and a list of indices"),
     ],
 )
 def test_rows_that_are_wrong(folder: Path, rows: list[tuple[Any, Any]], sentence: str) -> None:
