@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from binvpr_ros.config import Config, model_path
-from binvpr_ros.database import DatabaseError, KeyframeDatabase
-from binvpr_ros.descriptor import Description, DescriptorNetwork
-from binvpr_ros.features import Camera, Features, extract
-from binvpr_ros.images import Image
+from binvpr_ros.images import Image, thumbnail
 from binvpr_ros.keyframes import NANOSECONDS, Keyframe, KeyframePolicy
+from binvpr_ros.local_features.camera import Camera
+from binvpr_ros.local_features.features import Features
+from binvpr_ros.local_features.orb import extract
 from binvpr_ros.loop_closure import LoopCloser, Refusal, Refused, Verdict
-from binvpr_ros.pictures import Side, from_thumbnail, match_picture, thumbnail
+from binvpr_ros.maps.database import DatabaseError, KeyframeDatabase
+from binvpr_ros.network.descriptor import Description, DescriptorNetwork
 
 NO_DECISION = Verdict()
 SHORTEST_LEAP = 1.0
@@ -113,18 +114,10 @@ class PlaceRecognizer:
             self._policy.accept(query)
         return Recognition(query, verdict, new_session, failure)
 
-    def picture(self, image: Image, recognition: Recognition) -> Image | None:
-        """Return a picture of `image`, as `process` took it, beside its best match, and of what came of that.
-
-        It is uint8, [H,W,3] RGB; None where the image is no keyframe, or there was nothing to match.
-        """
-        query, judged = recognition.keyframe, recognition.verdict.best
-        if query is None or judged is None or judged.match is None:
-            return None
+    def kept_of(self, keyframe: Keyframe) -> tuple[Features | None, bytes | None]:
+        """Return the local features and the thumbnail (a small jpeg file) of a keyframe of the map, None where missing."""
         with self._lock:
-            features, kept = self.database.features(judged.match), self.database.thumbnail(judged.match)
-        match = Side(judged.match, from_thumbnail(kept), features)
-        return match_picture(Side(query, image, query.features), match, judged, self.config, self.camera)
+            return self.database.features(keyframe), self.database.thumbnail(keyframe)
 
     def save(self) -> str:
         """Bring the map into its one file; return a sentence about it, or raise DatabaseError."""

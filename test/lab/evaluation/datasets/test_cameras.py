@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from binvpr_ros.lab.evaluation.datasets.cameras import camera_of, read_camera
+from binvpr_ros.lab.evaluation.datasets.dataset import DatasetError
+
+# As camera_calibration of ROS writes it.
+CALIBRATION = """image_width: 640
+image_height: 480
+camera_name: narrow_stereo
+camera_matrix:
+  rows: 3
+  cols: 3
+  data: [517.3, 0.0, 318.6, 0.0, 516.5, 255.3, 0.0, 0.0, 1.0]
+distortion_model: plumb_bob
+distortion_coefficients:
+  rows: 1
+  cols: 5
+  data: [0.2624, -0.9531, -0.0054, 0.0026, 1.1633]
+rectification_matrix:
+  rows: 3
+  cols: 3
+  data: [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
+projection_matrix:
+  rows: 3
+  cols: 4
+  data: [520.0, 0.0, 318.6, 0.0, 0.0, 520.0, 255.3, 0.0, 0.0, 0.0, 1.0, 0.0]
+"""
+
+
+def test_a_calibration_file_of_ros(tmp_path: Path) -> None:
+    (tmp_path / "camera.yaml").write_text(CALIBRATION, encoding="utf-8")
+    camera = read_camera(tmp_path / "camera.yaml")
+    assert camera.size == (640, 480)
+    assert camera.matrix.tolist() == [[517.3, 0, 318.6], [0, 516.5, 255.3], [0, 0, 1]]
+    assert camera.coefficients.tolist() == [0.2624, -0.9531, -0.0054, 0.0026, 1.1633]
+    assert not camera.fisheye
+
+
+def test_a_fisheye_lens(tmp_path: Path) -> None:
+    text = CALIBRATION.replace("plumb_bob", "equidistant").replace(", 1.1633", "")
+    (tmp_path / "camera.yaml").write_text(text, encoding="utf-8")
+    camera = read_camera(tmp_path / "camera.yaml")
+    assert camera.fisheye
+    assert np.isfinite(camera.rays(np.array([[320, 240]], np.float32))).all()
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "holds no camera_matrix of nine numbers|is no calibration file"),
+        ("rubbish: [", "is no calibration file"),
+        (CALIBRATION.replace("517.3", "0.0"), "cannot have fx 0.0"),
+        (CALIBRATION.replace("image_width: 640", "image_width: 0"), "a camera of 0x480 pixels"),
+        (CALIBRATION.replace("plumb_bob", "mirror"), "a camera of the model 'mirror' with 5 coefficients is not known"),
+        (CALIBRATION.replace(", 0.0026, 1.1633", ""), "with 3 coefficients is not known"),
+    ],
+)
+def test_what_is_no_calibration_is_refused(text: str, sentence: str, tmp_path: Path) -> None:
+    (tmp_path / "camera.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(DatasetError, match=sentence):
+        read_camera(tmp_path / "camera.yaml")
+
+
+def test_a_calibration_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"there is no calibration file .*none\.yaml"):
+        read_camera(tmp_path / "none.yaml")
+
+
+def test_numbers_of_no_camera_are_refused() -> None:
+    with pytest.raises(DatasetError, match="cannot have fx nan"):
+        camera_of((640, 480), [float("nan"), 500, 320, 240], "plumb_bob", [])
