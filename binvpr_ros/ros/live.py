@@ -36,10 +36,10 @@ from binvpr_ros.ros.replay import LIKE_A_CAMERA, publish, wait_for_subscriber
 from binvpr_ros.ros.sources import ImageMessage, Source, SourceError, in_time, open_source
 
 __all__ = [
-    "EVERY_RESULT", "LIKE_A_CAMERA", "Header", "Image", "ImageMessage", "Listener", "NodeProcess", "PointCloud2", "Source",
-    "SourceError", "Trigger", "create_node", "decode", "from_nanoseconds", "in_time", "message_from_array",
-    "message_from_closures", "open_source", "own_ros", "publish", "rows_from_message", "to_nanoseconds",
-    "wait_for_subscriber",
+    "EVERY_RESULT", "LIKE_A_CAMERA", "Header", "Image", "ImageMessage", "Listener", "NodeProcess", "PointCloud2",
+    "Source", "SourceError", "Trigger", "create_node", "decode", "from_nanoseconds", "in_time",
+    "message_from_array", "message_from_closures", "open_source", "own_ros", "publish", "rows_from_message",
+    "to_nanoseconds", "wait_for_subscriber",
 ]  # fmt: skip
 
 

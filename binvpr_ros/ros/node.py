@@ -42,7 +42,7 @@ from binvpr_ros.keyframes import NANOSECONDS
 from binvpr_ros.maps.database import DatabaseError
 from binvpr_ros.network.backends import DescriptorError
 from binvpr_ros.network.model_card import ModelCardError
-from binvpr_ros.recognizer import PlaceRecognizer, Recognition, StampError
+from binvpr_ros.recognizer import PlaceRecognizer, Recognition
 from binvpr_ros.ros.diagnostics import Statistics, free_bytes, health
 from binvpr_ros.ros.graph import Graph
 from binvpr_ros.ros.messages import (
@@ -57,6 +57,7 @@ from binvpr_ros.ros.messages import (
 )
 from binvpr_ros.ros.pictures import picture_of
 from binvpr_ros.ros.recent_images import Answer, RecentImages
+from binvpr_ros.stamps import StampError
 
 START_ERRORS = (ConfigError, DatabaseError, DescriptorError, ModelCardError, ParameterException)
 NEWEST_IMAGE = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)

@@ -36,7 +36,8 @@ from binvpr_ros.loop_closure import LoopCloser, Refusal, Verdict
 from binvpr_ros.maps.database import KeyframeDatabase
 from binvpr_ros.network.descriptor import Description, DescriptorNetwork
 from binvpr_ros.network.hamming import WORD_BITS, Descriptor
-from binvpr_ros.recognizer import PlaceRecognizer, StampError
+from binvpr_ros.recognizer import PlaceRecognizer
+from binvpr_ros.stamps import StampError
 
 MIN_SCORES = [round(1 - step / 20, 2) for step in range(21)]
 """The thresholds over which the curve of the stage is drawn: the parameter `min_score`."""
