@@ -17,13 +17,13 @@ help:  ## show this list
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 demo: $(VENV)/.installed  ## run the node end to end on a rendered world, or on IMAGES=<folder, video or bag> (TOPIC=...)
-	@$(RUN)/python -m binvpr_ros.tools.demo $(if $(IMAGES),"$(IMAGES)") $(if $(TOPIC),--source-topic "$(TOPIC)")
+	@$(RUN)/python -m binvpr_ros.lab.demo $(if $(IMAGES),"$(IMAGES)") $(if $(TOPIC),--source-topic "$(TOPIC)")
 
 test: $(VENV)/.installed-test lint oracle  ## check style and types, then run all tests
 	$(RUN)/python -m pytest --durations=20
 
 load: $(VENV)/.installed  ## put a 60 Hz 1920x1080 camera before a node of about 10 Hz, and print figures
-	$(RUN)/python -m binvpr_ros.tools.load
+	$(RUN)/python -m binvpr_ros.lab.load
 
 kill: $(VENV)/.installed-test  ## kill a node that writes its map, RUNS times (200), and see that the map lost nothing; SEED=1
 	KILL_RUNS=$(or $(RUNS),200) KILL_SEED=$(or $(SEED),1) $(RUN)/python -m pytest -s test/test_kill.py

@@ -60,7 +60,9 @@ setup(
     maintainer="binvpr_ros maintainers",
     maintainer_email="maintainers@users.noreply.r-seed-cd54d5ab.example",
     packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
-    package_data={PACKAGE: ["py.typed", "evaluation/datasets/*.csv", "training/*.csv", "training/paper/*.csv"]},
+    package_data={
+        PACKAGE: ["py.typed", "lab/evaluation/datasets/*.csv", "lab/training/*.csv", "lab/training/paper/*.csv"]
+    },
     ext_modules=[delegate],
     cmdclass={"build_ext": BuildLibrary, "bdist_wheel": AnyPythonWheel},
     data_files=[

@@ -26,6 +26,12 @@ SHRINKS_MUCH = 8
 """Times in width from which on `resize` takes two steps."""
 
 
+THUMBNAIL_SIDE = 160
+"""Pixels of its longer side."""
+THUMBNAIL_QUALITY = 80
+"""Of JPEG, 0 to 100."""
+
+
 class ImageError(ValueError):
     """An image cannot be used; the message says why, in a sentence that begins with "it" or "its"."""
 
@@ -262,3 +268,21 @@ def _parts(path: Path) -> list[str | Decimal]:
     # Seconds since 1970 have nine or ten digits; in other names, such as cam1.10, the dot separates two numbers.
     parts = re.split(r"((?<![0-9])[1-9][0-9]{8,9}\.[0-9]+|[0-9]+)", path.stem + path.suffix.lower())
     return [Decimal(part) if at % 2 else part for at, part in enumerate(parts)]
+
+
+def thumbnail(image: Image, side: int = THUMBNAIL_SIDE) -> bytes:
+    """Return a uint8 image, [H,W,3] RGB or [H,W] grey, as a jpeg file of `side` pixels at most; none is enlarged."""
+    height, width = image.shape[:2]
+    scale = side / max(height, width)
+    if scale < 1:
+        image = resize(image, (max(1, round(width * scale)), max(1, round(height * scale))))
+    bgr = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    return cv2.imencode(".jpg", bgr, (cv2.IMWRITE_JPEG_QUALITY, THUMBNAIL_QUALITY))[1].tobytes()
+
+
+def from_thumbnail(data: bytes | None) -> Image | None:
+    """Return the image, uint8 [H,W,3] RGB or [H,W] grey, of a thumbnail; None where there is none, or it is damaged."""
+    try:
+        return None if data is None else decode_file(data)
+    except ImageError:
+        return None

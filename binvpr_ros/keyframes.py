@@ -6,8 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from binvpr_ros.config import Config
-from binvpr_ros.descriptor import WORD_BITS, Descriptor, hamming
-from binvpr_ros.features import Features
+from binvpr_ros.local_features.features import Features
+from binvpr_ros.network.hamming import WORD_BITS, Descriptor, hamming
 
 NANOSECONDS = 1_000_000_000
 NOTHING_CLOSED = -1

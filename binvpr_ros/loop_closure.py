@@ -25,10 +25,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from binvpr_ros.config import Config
-from binvpr_ros.database import KeyframeDatabase
-from binvpr_ros.descriptor import WORD_BITS, hamming
-from binvpr_ros.features import Camera, Features, verify
 from binvpr_ros.keyframes import NANOSECONDS, NOTHING_CLOSED, Keyframe
+from binvpr_ros.local_features.camera import Camera
+from binvpr_ros.local_features.features import Features
+from binvpr_ros.local_features.geometry import verify
+from binvpr_ros.maps.database import KeyframeDatabase
+from binvpr_ros.network.hamming import WORD_BITS, hamming
 from binvpr_ros.sequence import SequenceMatcher
 
 NOT_VERIFIED = -1

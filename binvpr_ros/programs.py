@@ -49,12 +49,12 @@ def _load(program: str, module: str) -> Any:
 
 
 PROGRAMS = {
-    "replay": ("publish recorded images", "binvpr_ros.tools.replay", "tools"),
-    "evaluate": ("measure place recognition", "binvpr_ros.evaluation.evaluate", "tools"),
-    "map": ("look after map files", "binvpr_ros.tools.maps", "tools"),
-    "benchmark": ("time the network, the search, or the node", "binvpr_ros.tools.benchmark", "tools"),
-    "train": ("train a network, and write its model file", "binvpr_ros.training.train", "training"),
-    "demo": ("run the node end to end on a rendered building, or on your images", "binvpr_ros.tools.demo", "tools"),
+    "replay": ("publish recorded images", "binvpr_ros.ros.replay", "tools"),
+    "evaluate": ("measure place recognition", "binvpr_ros.lab.evaluation.evaluate", "tools"),
+    "map": ("look after map files", "binvpr_ros.maps.command", "tools"),
+    "benchmark": ("time the network, the search, or the node", "binvpr_ros.lab.benchmark", "tools"),
+    "train": ("train a network, and write its model file", "binvpr_ros.lab.training.train", "training"),
+    "demo": ("run the node end to end on a rendered building, or on your images", "binvpr_ros.lab.demo", "tools"),
 }
 """What each command of `binvpr` does, the module whose `main` does it, and the extra that holds what it needs."""
 
@@ -78,7 +78,7 @@ def binvpr() -> int:
 
 def binvpr_node() -> int:
     """Run the node."""
-    return _run("binvpr_node", "binvpr_ros.node", "ros")
+    return _run("binvpr_node", "binvpr_ros.ros.node", "ros")
 
 
 def replay() -> int:

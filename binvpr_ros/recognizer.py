@@ -10,23 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from binvpr_ros.config import Config, model_path
-from binvpr_ros.database import DatabaseError, KeyframeDatabase
-from binvpr_ros.descriptor import Description, DescriptorNetwork
-from binvpr_ros.features import Camera, Features, extract
-from binvpr_ros.images import Image
-from binvpr_ros.keyframes import NANOSECONDS, Keyframe, KeyframePolicy
+from binvpr_ros.images import Image, thumbnail
+from binvpr_ros.keyframes import Keyframe, KeyframePolicy
+from binvpr_ros.local_features.camera import Camera
+from binvpr_ros.local_features.features import Features
+from binvpr_ros.local_features.orb import extract
 from binvpr_ros.loop_closure import LoopCloser, Refusal, Refused, Verdict
-from binvpr_ros.pictures import Side, from_thumbnail, match_picture, thumbnail
+from binvpr_ros.maps.database import DatabaseError, KeyframeDatabase
+from binvpr_ros.network.descriptor import Description, DescriptorNetwork
+from binvpr_ros.stamps import Stamps
 
 NO_DECISION = Verdict()
-SHORTEST_LEAP = 1.0
-"""Seconds by which a stamp must be off before time is thought to have leapt."""
-LEAP_INTERVALS = 5
-"""Intervals between the last two images by which it must be ahead, too: they may come seldom."""
-
-
-class StampError(ValueError):
-    """An image's stamp does not follow that of the image before."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +53,7 @@ class PlaceRecognizer:
         self.database = KeyframeDatabase(path, card.sha256, self.network.words, earlier, card.grids)
         self._policy = KeyframePolicy()
         self._closer = closer or LoopCloser()
-        self._last_stamp: int | None = None
-        self._interval = 0  # nanoseconds between the last two images
-        self._leapt_to: int | None = None
-        self._late: tuple[int, int] | None = None  # the first and the last stamp of images in a row that are too early
+        self._stamps = Stamps()
         self._lock = threading.Lock()
 
     def process(self, image: Image, stamp: int) -> Recognition:
@@ -83,15 +74,16 @@ class PlaceRecognizer:
 
         It becomes a keyframe if it differs enough, or where a back end chooses the images in any case, unless it has no
         contrast. `features` finds its local features, `picture` makes its thumbnail; each is called where it is wanted.
-        Raises StampError for an image whose stamp does not advance, or leaps by more than the exclusion window (ahead,
-        by LEAP_INTERVALS intervals of the images too). That the time has leapt is believed when a second image is
-        nearer to the new time than to the old one; where a back end's keyframe leaps ahead, at once; a leap back within
-        the window when SHORTEST_LEAP has gone by in order since. A leap back (a bag that loops) begins a session.
+        Raises StampError for an image whose stamp does not follow (stamps.py); a leap back (a bag that loops) begins a
+        session.
         """
         config = self.config
         descriptor, contrast = description
         with self._lock:
-            new_session = self._advance_to(stamp, config)
+            new_session = self._stamps.advance(stamp, config.exclusion_time, config.keyframe_source == "topic")
+            if new_session:
+                self.database.new_session()
+                self._start_anew()
             if contrast < config.min_contrast:
                 return Recognition(None, Verdict(refused=[Refused(Refusal.FEATURELESS)]), new_session)
             if config.keyframe_source == "images" and not self._policy.wants(stamp, descriptor, config):
@@ -113,18 +105,10 @@ class PlaceRecognizer:
             self._policy.accept(query)
         return Recognition(query, verdict, new_session, failure)
 
-    def picture(self, image: Image, recognition: Recognition) -> Image | None:
-        """Return a picture of `image`, as `process` took it, beside its best match, and of what came of that.
-
-        It is uint8, [H,W,3] RGB; None where the image is no keyframe, or there was nothing to match.
-        """
-        query, judged = recognition.keyframe, recognition.verdict.best
-        if query is None or judged is None or judged.match is None:
-            return None
+    def kept_of(self, keyframe: Keyframe) -> tuple[Features | None, bytes | None]:
+        """Return the local features and the thumbnail (a small jpeg file) of a keyframe; None for what the map lacks."""
         with self._lock:
-            features, kept = self.database.features(judged.match), self.database.thumbnail(judged.match)
-        match = Side(judged.match, from_thumbnail(kept), features)
-        return match_picture(Side(query, image, query.features), match, judged, self.config, self.camera)
+            return self.database.features(keyframe), self.database.thumbnail(keyframe)
 
     def save(self) -> str:
         """Bring the map into its one file; return a sentence about it, or raise DatabaseError."""
@@ -135,6 +119,7 @@ class PlaceRecognizer:
         """Begin a new session that is not matched against what came before; return a sentence about it."""
         with self._lock:
             self.database.reset()
+            self._stamps = Stamps()
             self._start_anew()
             return f"session {self.database.session} begins; earlier keyframes are kept and no longer matched"
 
@@ -149,37 +134,6 @@ class PlaceRecognizer:
         with self._lock:
             self.database.close()
 
-    def _advance_to(self, stamp: int, config: Config) -> bool:
-        """Take `stamp` as the present; return True where it begins a new session."""
-        last, leapt_to = self._last_stamp, self._leapt_to
-        if last is None:
-            self._last_stamp = stamp
-            return False
-        window = round(max(config.exclusion_time, SHORTEST_LEAP) * NANOSECONDS)
-        chosen = config.keyframe_source == "topic" and stamp > last  # a back end has taken this stamp for a keyframe's
-        new_session = False
-        if not chosen and not 0 < stamp - last <= max(window, LEAP_INTERVALS * self._interval):
-            if abs(stamp - last) <= window:
-                # An image that comes late says nothing, images that go on from there that the time does.
-                first, leapt_to = self._late if self._late and stamp > self._late[1] else (stamp, stamp)
-                self._late = first, stamp
-                if stamp - first < round(SHORTEST_LEAP * NANOSECONDS):
-                    raise StampError(f"its stamp ({stamp / NANOSECONDS:.3f} s) is not later than the last image's")
-            elif leapt_to is None or not 0 < stamp - leapt_to < abs(stamp - last):
-                self._leapt_to = stamp
-                raise StampError(f"its stamp leaps by {(stamp - last) / NANOSECONDS:.3f} s")
-            new_session = stamp < last
-            if new_session:
-                self.database.new_session()
-                self._start_anew()
-            last = leapt_to
-        self._last_stamp, self._interval = stamp, stamp - last
-        self._leapt_to = self._late = None
-        return new_session
-
     def _start_anew(self) -> None:
         self._policy = KeyframePolicy()
         self._closer.forget()
-        self._last_stamp = None
-        self._interval = 0
-        self._leapt_to = self._late = None

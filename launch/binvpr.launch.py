@@ -12,8 +12,8 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from binvpr_ros.config import Config, with_home
-from binvpr_ros.tools.dds import PROFILE_VARIABLES
-from binvpr_ros.tools.launch_files import misspelt, parameters_of
+from binvpr_ros.ros.dds import PROFILE_VARIABLES
+from binvpr_ros.ros.launch_files import misspelt, parameters_of
 from launch import LaunchContext, LaunchDescription, logging
 
 # Every parameter of the node is an argument too. What is left empty overrides nothing: the params file and the node's

@@ -13,7 +13,7 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.utilities import perform_substitutions
 
 from binvpr_ros.config import with_home
-from binvpr_ros.tools.launch_files import misspelt
+from binvpr_ros.ros.launch_files import misspelt
 from launch import LaunchContext, LaunchDescription, logging
 
 ARGUMENTS = {

@@ -17,8 +17,8 @@ from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Header
 
-from binvpr_ros.messages import from_nanoseconds, rows_from_message, to_nanoseconds
-from binvpr_ros.node import EVERY_RESULT
+from binvpr_ros.ros.messages import from_nanoseconds, rows_from_message, to_nanoseconds
+from binvpr_ros.ros.node import EVERY_RESULT
 
 Pose = NDArray[np.float64]
 """[4,4], from a frame's coordinates to another's, metres."""

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from binvpr_ros.config import DEFAULT_MODEL, share_directory
-from binvpr_ros.evaluation.world import World, drive
+from binvpr_ros.recordings.world import World, drive
 
 # Before any test imports Keras.
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -57,7 +57,7 @@ def shapes_alone() -> Iterator[None]:
 def ros() -> Iterator[None]:
     """rclpy, initialised for this process, and an environment for the nodes that a test starts."""
     rclpy = pytest.importorskip("rclpy", reason="ROS 2 is not installed")
-    from binvpr_ros.tools.dds import isolate_ros, make_room_for_large_images
+    from binvpr_ros.ros.dds import isolate_ros, make_room_for_large_images
 
     os.environ.pop("ROS_DOMAIN_ID", None)
     isolate_ros()

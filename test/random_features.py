@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from binvpr_ros.features import Features
+from binvpr_ros.local_features.features import Features
 
 
 def random_features(seed: int, count: int) -> Features:

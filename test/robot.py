@@ -15,10 +15,10 @@ from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
-from binvpr_ros.messages import from_nanoseconds, message_from_array, to_nanoseconds
-from binvpr_ros.tools.node_process import Listener, NodeProcess
-from binvpr_ros.tools.replay import wait_for_subscriber
-from binvpr_ros.tools.sources import as_type
+from binvpr_ros.ros.live import Listener, NodeProcess
+from binvpr_ros.ros.messages import from_nanoseconds, message_from_array, to_nanoseconds
+from binvpr_ros.ros.replay import wait_for_subscriber
+from binvpr_ros.ros.sources import as_type
 
 CAMERA = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from binvpr_ros.config import Config
-from binvpr_ros.descriptor import DescriptorNetwork
 from binvpr_ros.images import (
     ENCODINGS,
     IMAGE_SUFFIXES,
@@ -31,6 +30,7 @@ from binvpr_ros.images import (
     in_order,
     resize,
 )
+from binvpr_ros.network.descriptor import DescriptorNetwork
 
 PLAIN = ("mono8", "8UC1", "rgb8")
 SIXTEEN = [name for name, layout in ENCODINGS.items() if layout.depth == 2]

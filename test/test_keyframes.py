@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from binvpr_ros.config import Config
-from binvpr_ros.descriptor import Descriptor
 from binvpr_ros.keyframes import NANOSECONDS, Keyframe, KeyframePolicy
+from binvpr_ros.network.hamming import Descriptor
 
 CONFIG = Config(keyframe_distance=0.25, keyframe_min_interval=0.5, keyframe_max_interval=3.0)
 

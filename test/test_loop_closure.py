@@ -11,12 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from binvpr_ros.cells import Grids, shifted
 from binvpr_ros.config import Config
-from binvpr_ros.database import KeyframeDatabase
-from binvpr_ros.descriptor import Descriptor, hamming
-from binvpr_ros.features import Camera, Features
 from binvpr_ros.keyframes import NANOSECONDS, NOTHING_CLOSED, Keyframe
+from binvpr_ros.local_features.camera import Camera
+from binvpr_ros.local_features.features import Features
 from binvpr_ros.loop_closure import (
     NOT_VERIFIED,
     LoopCloser,
@@ -28,6 +26,9 @@ from binvpr_ros.loop_closure import (
     _reported,
     _Trial,
 )
+from binvpr_ros.maps.database import KeyframeDatabase
+from binvpr_ros.network.cells import Grids, shifted
+from binvpr_ros.network.hamming import Descriptor, hamming
 
 BITS = 1024
 CONFIG = Config(

@@ -16,8 +16,6 @@ ROOT = Path(__file__).resolve().parents[1]
 XML = ET.parse(ROOT / "package.xml").getroot()  # noqa: S314 - our own file
 SETUP = (ROOT / "setup.py").read_text(encoding="utf-8")
 SOURCES = sorted(path for path in (ROOT / "binvpr_ros").rglob("*.py"))
-WITHOUT_ROS = [path for path in SOURCES
-               if path.name not in ("node.py", "messages.py") and path.parent.name != "tools"]  # fmt: skip
 ROS_MODULES = {"builtin_interfaces", "cv_bridge", "diagnostic_msgs", "geometry_msgs", "nav_msgs", "rcl_interfaces",
                "rclpy", "sensor_msgs", "std_msgs", "std_srvs", "visualization_msgs"}  # fmt: skip
 
@@ -50,13 +48,8 @@ def test_every_ros_package_that_is_imported_is_declared() -> None:
     assert imported <= declared
 
 
-@pytest.mark.parametrize("path", WITHOUT_ROS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_only_the_node_and_the_tools_know_ros(path: Path) -> None:
-    assert not imports(path) & ROS_MODULES
-
-
 def test_the_node_needs_nothing_of_the_trainer() -> None:
-    code = "import binvpr_ros.node, sys; print(sorted({'keras', 'tensorflow', 'matplotlib'} & set(sys.modules)))"
+    code = "import binvpr_ros.ros.node, sys; print(sorted({'keras', 'tensorflow', 'matplotlib'} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert result.stdout.strip() == "[]"
 

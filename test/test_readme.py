@@ -19,7 +19,7 @@ from std_msgs.msg import Header
 
 from binvpr_ros.keyframes import Keyframe
 from binvpr_ros.loop_closure import LoopClosure
-from binvpr_ros.messages import from_nanoseconds, message_from_closures
+from binvpr_ros.ros.messages import from_nanoseconds, message_from_closures
 
 ROOT = Path(__file__).resolve().parents[1]
 COMPILER = shutil.which("g++")

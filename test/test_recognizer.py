@@ -10,11 +10,12 @@ import pytest
 from numpy.typing import NDArray
 
 from binvpr_ros.config import Config
-from binvpr_ros.evaluation.world import World, drive
 from binvpr_ros.images import decode_file
 from binvpr_ros.keyframes import NANOSECONDS
 from binvpr_ros.loop_closure import NOT_VERIFIED, LoopClosure, Refusal
-from binvpr_ros.recognizer import PlaceRecognizer, Recognition, StampError
+from binvpr_ros.recognizer import PlaceRecognizer, Recognition
+from binvpr_ros.recordings.world import World, drive
+from binvpr_ros.stamps import StampError
 
 Image = NDArray[np.uint8]
 RATE = 15

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from binvpr_ros.database import DatabaseError, KeyframeDatabase
+from binvpr_ros.maps.database import DatabaseError, KeyframeDatabase
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted((ROOT / "binvpr_ros").rglob("*.py"))
@@ -143,7 +143,7 @@ WITH_LITTLE_MEMORY = f"""
 import resource, sys
 from pathlib import Path
 import numpy as np
-from binvpr_ros.database import DatabaseError, KeyframeDatabase
+from binvpr_ros.maps.database import DatabaseError, KeyframeDatabase
 pages = int(Path("/proc/self/statm").read_text().split()[0])
 most = pages * resource.getpagesize() + {HUGE // 4}
 resource.setrlimit(resource.RLIMIT_AS, (most, most))
@@ -199,7 +199,7 @@ def test_the_policy_allows_one_node_and_denies_by_default() -> None:
 @pytest.mark.usefixtures("ros")
 def test_the_policy_allows_what_the_node_does_and_no_more(tmp_path: Path) -> None:
     pytest.importorskip("rclpy", reason="ROS 2 is not installed")
-    from binvpr_ros.tools.node_process import Listener, NodeProcess
+    from binvpr_ros.ros.live import Listener, NodeProcess
 
     found: dict[str, set[str]] = {"subscribe": set(), "publish": set(), "reply": set()}
     everything = ["-p", "compressed:=true", "-p", "keyframe_source:=topic", "-p", "use_sim_time:=true"]

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import spearmanr
 
-from binvpr_ros.training.paper.experiments import published
-from binvpr_ros.training.paper.results import Outcome, Results, Run
+from binvpr_ros.lab.training.paper.experiments import published
+from binvpr_ros.lab.training.paper.results import Outcome, Results, Run
 
 FOLDER = Path(__file__).parent
 SIGNS = ("Approx", "STE", "Swish")

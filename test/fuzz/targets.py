@@ -28,23 +28,26 @@ from rosbags.typesys import Stores, get_typestore
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from binvpr_ros.config import Config, ConfigError
-from binvpr_ros.database import DatabaseError, KeyframeDatabase
-from binvpr_ros.descriptor import DescriptorError, DescriptorNetwork
-from binvpr_ros.evaluation.datasets.bag import PosedBag
-from binvpr_ros.evaluation.datasets.dataset import DatasetError, Options
-from binvpr_ros.evaluation.datasets.folders import FolderPair
-from binvpr_ros.evaluation.datasets.object_array import load_objects
-from binvpr_ros.evaluation.datasets.tables import read_columns, read_rows
-from binvpr_ros.features import Features, FeaturesError, extract, verify
 from binvpr_ros.images import ENCODINGS, ImageError, Stretch, resize
-from binvpr_ros.messages import (
+from binvpr_ros.lab.evaluation.datasets.bag import PosedBag
+from binvpr_ros.lab.evaluation.datasets.dataset import DatasetError, Options
+from binvpr_ros.lab.evaluation.datasets.folders import FolderPair
+from binvpr_ros.lab.evaluation.datasets.object_array import load_objects
+from binvpr_ros.lab.evaluation.datasets.tables import read_columns, read_rows
+from binvpr_ros.local_features.features import Features, FeaturesError
+from binvpr_ros.local_features.geometry import verify
+from binvpr_ros.local_features.orb import extract
+from binvpr_ros.maps import command as maps
+from binvpr_ros.maps.database import DatabaseError, KeyframeDatabase
+from binvpr_ros.network.backends import DescriptorError
+from binvpr_ros.network.descriptor import DescriptorNetwork
+from binvpr_ros.network.model_card import ModelCard, ModelCardError
+from binvpr_ros.ros.messages import (
     CameraInfoError,
     camera_from_info,
     decode,
     from_nanoseconds,
 )
-from binvpr_ros.model_card import ModelCard, ModelCardError
-from binvpr_ros.tools import maps
 
 WORDS = 4
 MODEL = "a" * 64

@@ -179,7 +179,7 @@ def serve(runtime: Runtime) -> None:
     # What an interpreter prints must not get between the answers.
     os.dup2(2, 1)
     if runtime == "lce":
-        from binvpr_ros.tools.lce_process import load_interpreter
+        from binvpr_ros.lab.lce_process import load_interpreter
 
         run = partial(_run_lce, load_interpreter())
     else:

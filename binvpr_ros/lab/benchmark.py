@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`benchmark`: what an image takes on this machine, against another runtime or model; the search; the whole node."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import json
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from binvpr_ros import lce_delegate
+from binvpr_ros.config import BACKENDS, Config, ConfigError, model_path
+from binvpr_ros.lab.lce_process import MODES, LceError, LceProcess, random_input
+from binvpr_ros.lab.search import search_figures
+from binvpr_ros.network.backends import DelegateBackend, DescriptorError, LitertBackend, load_backend
+from binvpr_ros.network.descriptor import DescriptorNetwork
+from binvpr_ros.network.hamming import WORD_BITS
+from binvpr_ros.network.model_card import ModelCard, ModelCardError
+
+WARM_UP = 5
+TURN = 5
+FRAME = (480, 640, 3)
+
+Timer = Callable[[int], list[float]]
+"""Runs something so many times, one after the other, and returns the times in milliseconds."""
+
+
+def cpu_name() -> str:
+    """Return what the processor calls itself."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model"))]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def timer(work: Callable[[], Any]) -> Timer:
+    """Return a timer of `work`."""
+
+    def run(count: int) -> list[float]:
+        times = []
+        for _ in range(count):
+            start = time.perf_counter()
+            work()
+            times.append((time.perf_counter() - start) * 1e3)
+        return times
+
+    return run
+
+
+def image_timer(network: DescriptorNetwork) -> Timer:
+    """Time the whole way from a 640x480 image to its packed descriptor."""
+    frame = np.random.default_rng(0).integers(0, 256, FRAME, np.uint8)
+    return timer(lambda: network.describe(frame))
+
+
+def network_timer(backend: LitertBackend) -> Timer:
+    """Time the network alone: inputs into tensors, the run, the first output out of its tensor."""
+    interpreter = backend.interpreter
+    inputs = [
+        (detail["index"], random_input(tuple(detail["shape"]), np.dtype(detail["dtype"])))
+        for detail in interpreter.get_input_details()
+    ]
+    output = interpreter.get_output_details()[0]["index"]
+
+    def run() -> None:
+        for index, values in inputs:
+            interpreter.set_tensor(index, values)
+        interpreter.invoke()
+        interpreter.get_tensor(output)
+
+    return timer(run)
+
+
+def measure(timers: dict[str, Timer], repeat: int) -> dict[str, list[float]]:
+    """Run all in turns, so that a change of the machine's speed meets all; return the times [repeat] of each."""
+    times: dict[str, list[float]] = {name: [] for name in timers}
+    for run in timers.values():
+        run(WARM_UP)
+    for start in tqdm(range(0, repeat, TURN), desc="benchmark", file=sys.stderr):
+        for name, run in timers.items():
+            times[name] += run(min(TURN, repeat - start))
+    return times
+
+
+def figures_of(times: list[float]) -> dict[str, Any]:
+    """Return what is reported of a series of times."""
+    return {
+        "median_ms": round(float(np.median(times)), 3),
+        "p95_ms": round(float(np.percentile(times, 95)), 3),
+    }
+
+
+def binary_layers(content: bytes) -> tuple[bytes, int]:
+    """Return the model with its Larq operators alone, and their multiply-accumulates an image."""
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+    from flatbuffers import flexbuffers
+
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    graph = model.subgraphs[0]
+    names = [(code.customCode or b"").decode() for code in model.operatorCodes]
+    kept = [node for node in graph.operators if names[node.opcodeIndex].startswith("Lce")]
+    work = 0
+    for node in kept:
+        if names[node.opcodeIndex] == "LceBconv2d":
+            _, height, width, _ = graph.tensors[node.outputs[0]].shape
+            channels_out, filter_height, filter_width, words = graph.tensors[node.inputs[1]].shape
+            channels_in = min(32 * words, flexbuffers.Loads(bytes(node.customOptions))["channels_in"])
+            work += int(height * width * channels_out * filter_height * filter_width * channels_in)
+    constant = {index for index, tensor in enumerate(graph.tensors) if model.buffers[tensor.buffer].data is not None}
+    read = dict.fromkeys(int(tensor) for node in kept for tensor in node.inputs if tensor >= 0)
+    written = dict.fromkeys(int(tensor) for node in kept for tensor in node.outputs)
+    read_elsewhere = {int(tensor) for node in graph.operators if node not in kept for tensor in node.inputs}
+    graph.operators = kept
+    graph.inputs = [tensor for tensor in read if tensor not in written and tensor not in constant]
+    graph.outputs = [tensor for tensor in written if tensor not in read or tensor in read_elsewhere]
+    model.signatureDefs = []
+    builder = flatbuffers.Builder(len(content))
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    return bytes(builder.Output()), work
+
+
+def compare(choices: argparse.Namespace, model: Path) -> dict[str, Any]:
+    """Measure the network of `model`, or its binary layers, in turns with what it is compared with."""
+    with contextlib.ExitStack() as stack:
+        content, work = model.read_bytes(), 0
+        if choices.binary:
+            content, work = binary_layers(content)
+            file = stack.enter_context(tempfile.NamedTemporaryFile(suffix=".tflite"))
+            file.write(content)
+            file.flush()
+            model = Path(file.name)
+        ours = _backend(choices, content)
+        timers = {"ours": network_timer(ours)}
+        if choices.versus == "lce":
+            process = stack.enter_context(LceProcess(model, choices.threads))
+            for mode in MODES:
+                timers[mode] = functools.partial(process.times, mode)
+        elif choices.versus:
+            timers["versus"] = network_timer(_backend(choices, Path(choices.versus).read_bytes()))
+        times = measure(timers, choices.repeat)
+    figures = {
+        "model": choices.model or model_path(Config()).name,
+        **figures_of(times["ours"]),
+        "measured": "binary layers" if choices.binary else "network",
+    }
+    if choices.versus == "lce":
+        figures["lce"] = {mode: figures_of(times[mode]) for mode in MODES}
+        figures["ratio"] = round(min(float(np.median(times[mode])) for mode in MODES) / figures["median_ms"], 2)
+    elif choices.versus:
+        figures["versus"] = {"model": choices.versus, **figures_of(times["versus"])}
+        figures["ratio"] = round(float(np.median(times["versus"])) / figures["median_ms"], 2)
+    if choices.binary and isinstance(ours, DelegateBackend):
+        kernel = lce_delegate.kernels()[0] if ours.kernel == "auto" else ours.kernel
+        figures["kernel"] = kernel
+        figures["gmacs"] = round(work / figures["median_ms"] * 1e-6, 1)
+        figures["peak_gmacs"] = round(choices.threads * lce_delegate.peak(kernel), 1)
+    return {**figures, "backend": ours.name}
+
+
+def image_figures(choices: argparse.Namespace, config: Config, model: Path) -> dict[str, Any]:
+    """Measure the whole way from an image to its descriptor."""
+    network = DescriptorNetwork(model, config.backend, config.threads)
+    if choices.kernel != "auto":
+        network.backend = _backend(choices, model.read_bytes())
+    times = measure({"ours": image_timer(network)}, choices.repeat)["ours"]
+    return {
+        "model": network.card.name,
+        **figures_of(times),
+        "measured": "image to descriptor",
+        "backend": network.backend.name,
+    }
+
+
+def _backend(choices: argparse.Namespace, content: bytes) -> LitertBackend:
+    if choices.kernel != "auto":
+        return DelegateBackend(content, choices.threads, choices.kernel)
+    return load_backend(choices.backend, content, choices.threads)
+
+
+def search(choices: argparse.Namespace) -> int:
+    """Measure maps of the sizes that the command line names; return the exit status."""
+    maps = []
+    for count in choices.keyframes:
+        maps.append(search_figures(count, choices.bits, choices.repeat))
+        print("  ".join(f"{name} {value}" for name, value in maps[-1].items()), flush=True)
+    kernel = lce_delegate.kernels()[0]
+    _write({"maps": maps, "kernel": kernel, "cpu": cpu_name()}, choices.json)
+    return 0
+
+
+def node(config: Config, choices: argparse.Namespace) -> int:
+    """Measure the way of an image through the node; return the exit status."""
+    try:
+        from binvpr_ros.lab.node_benchmark import NodeError, node_figures
+    except ImportError as error:
+        print(f"benchmark: --node needs ROS 2 ({error}); source its setup, or run make demo once", file=sys.stderr)
+        return 1
+    sizes = []
+    try:
+        for figures in node_figures(config, choices.repeat):
+            sizes.append(figures)
+            print(f"{figures['size']:14} {'median':>9} {'p95':>9}")
+            for name, times in figures["parts"].items():
+                print(f"  {name:12} {times['median_ms']:6.2f} ms {times['p95_ms']:6.2f} ms")
+            print("  node         " + ", ".join(f"{name} {value}" for name, value in figures["node"].items()))
+            print(f"  outside the network, in times of it: {figures['outside']} an image, "
+                  f"{figures['outside_keyframe']} a keyframe with a match", flush=True)  # fmt: skip
+    except NodeError as error:
+        print(f"benchmark: {error}", file=sys.stderr)
+        return 1
+    _write({"sizes": sizes, "threads": config.threads, "cpu": cpu_name()}, choices.json)
+    return 0
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Return the command line's choices."""
+    parser = argparse.ArgumentParser(prog="benchmark", description=__doc__)
+    parser.add_argument("--model", default="", help="model file (default: the packaged one)")
+    parser.add_argument("--backend", choices=BACKENDS, default="auto", help="(default %(default)s)")
+    parser.add_argument("--kernel", default="auto", help="of the delegate, e.g. avx2 (default: the processor's best)")
+    parser.add_argument("--threads", type=int, default=1, help="(default %(default)s)")
+    parser.add_argument("--repeat", type=int, default=100, help="runs to measure (default %(default)s)")
+    parser.add_argument(
+        "--versus",
+        help="time the network alone, in turns with the Larq Compute Engine (lce; `make oracle`) or another model file",
+    )
+    parser.add_argument("--binary", action="store_true", help="time the network's binary layers alone")
+    parser.add_argument("--search", action="store_true", help="load and search maps of random keyframes instead")
+    parser.add_argument("--node", action="store_true", help="measure the node and each of its parts instead")
+    parser.add_argument(
+        "--keyframes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], help="(default %(default)s)"
+    )
+    parser.add_argument("--bits", type=int, default=2048, help="of a keyframe's descriptor (default %(default)s)")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    choices = parser.parse_args(arguments)
+    if choices.repeat < 1:
+        parser.error(f"--repeat must be at least 1, not {choices.repeat}")
+    if min(choices.keyframes) < 1 or choices.bits < 1 or choices.bits % WORD_BITS:
+        parser.error(f"--keyframes must be at least 1, and --bits a multiple of {WORD_BITS}")
+    if choices.json and (choices.json.is_dir() or not choices.json.absolute().parent.is_dir()):
+        parser.error(f"--json: {choices.json} is a folder, or in none; name a file")
+    return choices
+
+
+def main() -> int:
+    """Measure what the command line names; the exit status is 1 where the model cannot be run."""
+    choices = parse(sys.argv[1:])
+    try:
+        if choices.search:
+            return search(choices)
+        config = Config(model=choices.model, backend=choices.backend, threads=choices.threads)
+        model = model_path(config)
+        for file in (model, *([Path(choices.versus)] if choices.versus and choices.versus != "lce" else [])):
+            if not file.is_file():
+                raise DescriptorError(f"there is no model file {file}; name another")
+        if choices.node:
+            return node(config, choices)
+        if choices.versus or choices.binary or not ModelCard.path_for(model).exists():
+            figures = compare(choices, model)
+        else:
+            figures = image_figures(choices, config, model)
+        figures |= {"threads": config.threads, "cpu": cpu_name()}
+        for name, value in figures.items():
+            print(f"{name:10} {value}")
+        _write(figures, choices.json)
+    except (ConfigError, DescriptorError, LceError, ModelCardError, OSError) as error:
+        print(f"benchmark: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _write(figures: dict[str, Any], output: Path | None) -> None:
+    if output is not None:
+        output.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`make demo`: the node, end to end, over DDS, on a rendered building or on the user's own images.
+
+Leaves demo.png in the current folder, and ends with
+`demo: <images> images, <keyframes> keyframes, <closures> loop closures`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import math
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from binvpr_ros.images import Stretch, from_thumbnail, thumbnail
+from binvpr_ros.lab.evaluation.datasets.bag import camera_info_topic
+from binvpr_ros.recordings.world import RATE, Pose, World, drive, wall_segments
+from binvpr_ros.ros.live import (
+    ImageMessage,
+    Listener,
+    NodeProcess,
+    Source,
+    SourceError,
+    decode,
+    in_time,
+    message_from_array,
+    open_source,
+    own_ros,
+    publish,
+    rows_from_message,
+    to_nanoseconds,
+)
+
+TOPIC = "/demo/image"
+PICTURE = Path("demo.png")
+PAIRS = 4
+THUMBNAIL_SIDE = 320
+SECONDS = 1e-9
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A published closure: stamps in nanoseconds."""
+
+    query: int
+    match: int
+    score: float
+
+
+class Album:
+    """A small copy of every published image, by stamp, for the picture."""
+
+    def __init__(self) -> None:
+        self._jpegs: dict[int, bytes] = {}
+        self._stretch = Stretch()
+
+    def keep(self, message: ImageMessage) -> None:
+        """Keep a small copy of `message`; raises ImageError."""
+        self._jpegs[to_nanoseconds(message.header.stamp)] = thumbnail(decode(message, self._stretch), THUMBNAIL_SIDE)
+
+    def __getitem__(self, stamp: int) -> NDArray[np.uint8]:
+        image = from_thumbnail(self._jpegs[stamp])
+        assert image is not None  # noqa: S101 -- our own jpeg file
+        return image
+
+    @property
+    def stamps(self) -> list[int]:
+        """Stamps of the images, in order of publication."""
+        return list(self._jpegs)
+
+
+def main() -> int:
+    """Run the demo; the exit status is 1 where the images cannot be read or the node fails."""
+    parser = argparse.ArgumentParser(prog="demo", description=__doc__)
+    parser.add_argument(
+        "images", type=Path, nargs="?", help="folder of images, video, or bag (default: a rendered building)"
+    )
+    parser.add_argument("--source-topic", default="", help="which image topic of a bag")
+    choices = parser.parse_args()
+    if not os.access(PICTURE.parent, os.W_OK):
+        parser.error(f"{PICTURE} cannot be written into {Path.cwd()}; go to a folder that you may write into")
+    try:
+        return run(choices.images, choices.source_topic)
+    except SourceError as error:
+        print(f"demo: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("demo: interrupted", file=sys.stderr)
+    return 1
+
+
+def run(images: Path | None, topic: str = "") -> int:
+    """Publish the images to a node of our own, collect its closures, draw them, and count."""
+    poses: list[Pose] = []
+    messages: Iterable[ImageMessage]
+    source: Source | None = None
+    if images is None:
+        messages, poses = rendered_drive()
+        total, rate = len(messages), RATE
+    else:
+        source = open_source(images, topic)
+        messages, total, rate = in_time(source.read(stretch=Stretch())), len(source), math.inf
+    album = Album()
+    # The user's images may be a thermal camera's, which would look black without.
+    arguments = (
+        "-r",
+        f"image:={TOPIC}",
+        "-r",
+        f"camera_info:={camera_info_topic(TOPIC)}",
+        "-p",
+        "stretch_16_bit:=true",
+    )
+    with own_ros(), NodeProcess(*arguments) as node, Listener() as listener:
+        progress = tqdm(messages, total=total, desc="publish", unit="image", file=sys.stderr)
+        published = publish(
+            listener.node,
+            TOPIC,
+            progress,
+            rate,
+            frame_id="demo_camera",
+            wait=60.0,
+            before=album.keep,
+            camera_info=source.camera_info if source is not None else None,
+        )
+        settled = listener.wait_until_settled(received=published)
+        died = node.process.poll()
+        time.sleep(0.5)
+    counts = listener.diagnostics
+    if published == 0:
+        print("demo: none of the images can be decoded; give others", file=sys.stderr)
+        return 1
+    if died is not None or int(counts.get("images_processed", 0)) == 0:
+        print("demo: the node did not process the images; its messages are above", file=sys.stderr)
+        return 1
+    if not settled:
+        print("demo: some images were not accounted for within ten seconds", file=sys.stderr)
+
+    pairs = [
+        Pair(
+            to_nanoseconds(message.header.stamp),
+            int(row["match_sec"]) * 10**9 + int(row["match_nanosec"]),
+            row["score"],
+        )
+        for message in listener.closures
+        for row in rows_from_message(message)
+    ]
+    true = None
+    if poses:
+        pose_at = dict(zip(album.stamps, poses, strict=True))
+        true = [pose_at[pair.query].same_place(pose_at[pair.match]) for pair in pairs]
+        print(f"ground truth: {sum(true)} of {len(pairs)} published closures are true (within 2 m and 30 degrees)")
+    draw(PICTURE, album, pairs, true, pose_at if poses else None)
+    if source is not None and source.left_out:
+        print(source.describe_left_out())
+    print(f"processed {counts['images_processed']}, dropped {counts['images_dropped']}, "
+          f"median {counts['processing_ms_median']} ms an image; picture: {PICTURE}")  # fmt: skip
+    print(f"demo: {published} images, {len(listener.keyframes)} keyframes, {len(pairs)} loop closures")
+    return 0
+
+
+def rendered_drive() -> tuple[list[ImageMessage], list[Pose]]:
+    """Return the images of the drive through the rendered building, and their true poses."""
+    world, stops = World(), list(drive())
+    messages = [
+        message_from_array(world.render(pose, light, warmth), "rgb8")
+        for pose, light, warmth in tqdm(stops, desc="render", unit="image", file=sys.stderr)
+    ]
+    return messages, [pose for pose, _, _ in stops]
+
+
+def draw(
+    picture: Path, album: Album, pairs: list[Pair], true: list[bool] | None, pose_at: dict[int, Pose] | None
+) -> None:
+    """Draw the route (or the timeline) with its closures, and the best matched pairs side by side."""
+    figure = Figure(figsize=(13, 6.5), layout="constrained")
+    subfigures: Any = figure.subfigures(1, 2, width_ratios=[1.25, 1])
+    left, right = subfigures
+    axes = left.subplots()
+    colours = ["tab:blue"] * len(pairs) if true is None else ["tab:green" if good else "tab:red" for good in true]
+    if pose_at is None:
+        _draw_timeline(axes, album.stamps, pairs, colours)
+    else:
+        _draw_route(axes, pose_at, pairs, colours)
+    shown = list(_best_apart(pairs, PAIRS))
+    if shown:
+        grid = right.subplots(len(shown), 2, squeeze=False)
+        start = album.stamps[0]
+        for (query_axes, match_axes), pair in zip(grid, shown, strict=True):
+            for panel, stamp, name in ((query_axes, pair.query, "query"), (match_axes, pair.match, "match")):
+                panel.imshow(album[stamp], cmap="gray")
+                panel.set_axis_off()
+                panel.set_title(f"{name}, {(stamp - start) * SECONDS:.1f} s", fontsize=9)
+            match_axes.set_title(f"{match_axes.get_title()}, score {pair.score:.2f}", fontsize=9)
+    figure.savefig(picture, dpi=100)
+
+
+def _best_apart(pairs: list[Pair], count: int) -> Iterator[Pair]:
+    """Yield the best pair of each of `count` equal stretches of the queries."""
+    if not pairs:
+        return
+    queries = np.array([pair.query for pair in pairs])
+    edges = np.linspace(queries.min(), queries.max() + 1, count + 1)
+    for start, end in itertools.pairwise(edges):
+        stretch = [pair for pair in pairs if start <= pair.query < end]
+        if stretch:
+            yield max(stretch, key=lambda pair: pair.score)
+
+
+def _draw_route(axes: Any, pose_at: dict[int, Pose], pairs: list[Pair], colours: list[str]) -> None:
+    axes.add_collection(LineCollection(wall_segments(), colors="0.4", linewidths=2))
+    axes.plot([pose.x for pose in pose_at.values()], [pose.y for pose in pose_at.values()], color="0.75", linewidth=1.5)
+    for pair, colour in zip(pairs, colours, strict=True):
+        ends = pose_at[pair.query], pose_at[pair.match]
+        axes.plot([pose.x for pose in ends], [pose.y for pose in ends], "o-", color=colour, linewidth=1, markersize=2.5)
+    axes.set_aspect("equal")
+    axes.invert_yaxis()
+    axes.set(xlabel="x [m]", ylabel="y [m]", title="Route and loop closures (green: true, red: false)")
+
+
+def _draw_timeline(axes: Any, stamps: list[int], pairs: list[Pair], colours: list[str]) -> None:
+    start, end = stamps[0], stamps[-1]
+    axes.scatter(
+        [(p.query - start) * SECONDS for p in pairs], [(p.match - start) * SECONDS for p in pairs], s=10, c=colours
+    )
+    duration = (end - start) * SECONDS
+    axes.plot([0, duration], [0, duration], color="0.75", linewidth=1)
+    axes.set(xlabel="time of the query [s]", ylabel="time of the matched keyframe [s]", title="Loop closures")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,422 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a robot gets: a drive through the whole recognizer, its closures held against the truth.
+
+A *revisit* is an image whose place was seen before the exclusion window, whether or not the node made a keyframe of it;
+it is *found* where a closure of one place is published within a second of it. Precision is the share of same closures
+among those that are same or apart (datasets/sequences.py says what these words mean).
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from binvpr_ros.config import Config
+from binvpr_ros.keyframes import NANOSECONDS, Keyframe
+from binvpr_ros.lab.evaluation.datasets.sequences import ImageSequence, Relation
+from binvpr_ros.lab.evaluation.datasets.truth import blocks
+from binvpr_ros.lab.evaluation.metrics import PrecisionRecall
+from binvpr_ros.lab.evaluation.similarities import Similarities
+from binvpr_ros.local_features.camera import Camera
+from binvpr_ros.local_features.features import Features
+from binvpr_ros.local_features.geometry import inliers, verify
+from binvpr_ros.local_features.orb import extract
+from binvpr_ros.loop_closure import LoopCloser, Refusal, Verdict
+from binvpr_ros.maps.database import KeyframeDatabase
+from binvpr_ros.network.descriptor import Description, DescriptorNetwork
+from binvpr_ros.network.hamming import WORD_BITS, Descriptor
+from binvpr_ros.recognizer import PlaceRecognizer
+from binvpr_ros.stamps import StampError
+
+MIN_SCORES = [round(1 - step / 20, 2) for step in range(21)]
+"""The thresholds over which the curve of the stage is drawn: the parameter `min_score`."""
+FOUND_WITHIN = 1.0
+"""Seconds between a revisit and a closure that finds it."""
+CLOSED, NOT_RETRIEVED = "closed", "not_retrieved"
+OUTCOMES = (
+    NOT_RETRIEVED,
+    *(
+        reason.value
+        for reason in (
+            Refusal.LOW_SCORE, Refusal.NOT_CONFIRMED, Refusal.NOT_AMONG_BEST, Refusal.NEVER_LEFT, Refusal.AMBIGUOUS,
+            Refusal.NOT_VERIFIED, Refusal.FEW_INLIERS,
+        )
+    ),
+    CLOSED,
+)  # fmt: skip
+"""What may become of a revisit, in the order of the stage: of its true candidates the one that came farthest counts.
+
+`low_score` is one that was the best of all and below `min_score`; the stage looks at no others below it, so that they
+are `not_retrieved`.
+"""
+BEFORE = 86_400 * NANOSECONDS
+"""By how much an earlier map is older than the drive that is held against it."""
+
+
+@dataclass(frozen=True, eq=False)
+class ClosureStage:
+    """The loop closures of a drive, and what became of its revisits; images are named by their index."""
+
+    keyframes: NDArray[np.int64]  # [K]
+    closures: NDArray[np.int64]  # [C,2], query and match
+    relations: NDArray[np.int8]  # [C], of the closures
+    inliers: NDArray[np.int64]  # [C]
+    revisits: NDArray[np.int64]  # [V]
+    outcomes: NDArray[np.int8]  # [V], places in OUTCOMES
+    best_true: NDArray[np.int64]  # [V,2], the query and the match of that candidate; -1: there is none
+    keyframe_revisits: NDArray[np.int64]  # [W], the keyframes that have an earlier keyframe of their place
+    refusals: dict[str, int]  # candidates
+    images_refused: int  # for their stamps
+    rolls: NDArray[np.float64] | None = None  # [C], degrees by which the camera has rolled; None: unknown
+
+    @property
+    def true(self) -> NDArray[np.bool_]:
+        """Which closures [C] join images of one place."""
+        return self.relations == Relation.SAME
+
+    @property
+    def apart(self) -> NDArray[np.bool_]:
+        """Which closures [C] join images of places apart."""
+        return self.relations == Relation.APART
+
+    @property
+    def precision(self) -> float | None:
+        """Return the share of same closures among the same and the apart; None where there are none."""
+        judged = self.true | self.apart
+        return float(self.true.sum() / judged.sum()) if judged.any() else None
+
+    @property
+    def found(self) -> NDArray[np.bool_]:
+        """Which revisits [V] were found."""
+        return self.outcomes == OUTCOMES.index(CLOSED)
+
+    @property
+    def recall(self) -> float | None:
+        """Return the share of the revisits that were found; None where there are none."""
+        return float(self.found.mean()) if len(self.revisits) else None
+
+    @property
+    def keyframe_recall(self) -> float | None:
+        """Return the share of the keyframe revisits with a same closure of their own; None where there are none."""
+        found = np.intersect1d(self.keyframe_revisits, self.closures[self.true, 0])
+        return len(found) / len(self.keyframe_revisits) if len(self.keyframe_revisits) else None
+
+    def between(self, start: int, stop: int) -> ClosureStage:
+        """Return the stage of the images from `start` to before `stop` as queries."""
+        of, some, keys = (
+            (start <= part) & (part < stop) for part in (self.closures[:, 0], self.revisits, self.keyframe_revisits)
+        )
+        return dataclasses.replace(
+            self, closures=self.closures[of], relations=self.relations[of], inliers=self.inliers[of],
+            revisits=self.revisits[some], outcomes=self.outcomes[some], best_true=self.best_true[some],
+            keyframe_revisits=self.keyframe_revisits[keys], rolls=None if self.rolls is None else self.rolls[of],
+        )  # fmt: skip
+
+    def figures(self) -> dict[str, Any]:
+        """Return what `evaluate` reports, by name."""
+        counts = np.bincount(self.outcomes, minlength=len(OUTCOMES))
+        rolls = None if self.rolls is None else self.rolls[self.true]
+        return {
+            "keyframes": len(self.keyframes),
+            "revisits": len(self.revisits),
+            "closures": len(self.closures),
+            "closures_same": int(self.true.sum()),
+            "closures_near": int((self.relations == Relation.NEAR).sum()),
+            "closures_apart": int(self.apart.sum()),
+            "closure_precision": self.precision,
+            "closure_recall": self.recall,
+            "keyframe_revisits": len(self.keyframe_revisits),
+            "keyframe_closure_recall": self.keyframe_recall,
+            "closure_roll_degrees_max": float(rolls.max()) if rolls is not None and len(rolls) else None,
+            "revisit_outcomes": dict(zip(reversed(OUTCOMES), counts[::-1].tolist(), strict=True)),
+            "refusals": self.refusals,
+            "images_with_wrong_stamps": self.images_refused,
+        }
+
+
+@dataclass
+class Run:
+    """What a way to close loops did on a drive, before it is held against the truth."""
+
+    keyframes: list[int] = field(default_factory=list)
+    closures: list[tuple[int, int]] = field(default_factory=list)
+    inliers: list[int] = field(default_factory=list)
+    refused: list[tuple[int, int, str]] = field(default_factory=list)  # query, match and reason
+    refusals: Counter[str] = field(default_factory=Counter)  # also those of queries that had nothing to match
+    images_refused: int = 0
+
+
+def hold_against_truth(sequence: ImageSequence, run: Run, obeying: NDArray[np.bool_] | None = None) -> ClosureStage:
+    """Return the stage of a run over a drive; `obeying` [C] says which closures obey the true poses."""
+    closures = np.array(run.closures, np.int64).reshape(-1, 2)
+    relations = sequence.relations(closures[:, 0], closures[:, 1])
+    if obeying is not None:
+        relations = np.where((relations == Relation.NEAR) & ~obeying, np.int8(Relation.APART), relations)
+    revisits = np.flatnonzero(sequence.truth.answerable)
+    outcomes, best_true = _outcomes(sequence, run, closures[relations == Relation.SAME], revisits)
+    return ClosureStage(
+        keyframes=np.array(run.keyframes, np.int64),
+        closures=closures,
+        relations=relations,
+        inliers=np.array(run.inliers, np.int64),
+        revisits=revisits,
+        outcomes=outcomes,
+        best_true=best_true,
+        keyframe_revisits=_seen_before(sequence, run.keyframes),
+        refusals=dict(run.refusals),
+        images_refused=run.images_refused,
+        rolls=sequence.rolls(closures[:, 0], closures[:, 1]),
+    )
+
+
+def _outcomes(
+    sequence: ImageSequence, run: Run, same: NDArray[np.int64], revisits: NDArray[np.int64]
+) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
+    """Return what became of each revisit [V], as an index into OUTCOMES, and the pair [V,2] it refers to.
+
+    It is the true candidate that came farthest, of all that were judged within a second of the revisit.
+    """
+    refused = [(query, match) for query, match, _ in run.refused]
+    pairs = np.array(refused, np.int64).reshape(-1, 2)
+    of_place = sequence.relations(pairs[:, 0], pairs[:, 1]) == Relation.SAME
+    fates = np.array([OUTCOMES.index(reason) for _, _, reason in run.refused], np.int8)
+    pairs = np.concatenate([pairs[of_place], same])
+    fates = np.concatenate([fates[of_place], np.full(len(same), OUTCOMES.index(CLOSED), np.int8)])
+    order = np.argsort(pairs[:, 0], kind="stable")
+    pairs, fates = pairs[order], fates[order]
+    times, window = sequence.stamps[pairs[:, 0]], round(FOUND_WITHIN * NANOSECONDS)
+    starts = np.searchsorted(times, sequence.stamps[revisits] - window)
+    stops = np.searchsorted(times, sequence.stamps[revisits] + window, side="right")
+    outcomes = np.full(len(revisits), OUTCOMES.index(NOT_RETRIEVED), np.int8)
+    best = np.full((len(revisits), 2), -1, np.int64)
+    for place, (start, stop) in enumerate(zip(starts.tolist(), stops.tolist(), strict=True)):
+        if start < stop:
+            farthest = start + int(fates[start:stop].argmax())
+            outcomes[place], best[place] = fates[farthest], pairs[farthest]
+    return outcomes, best
+
+
+def _seen_before(sequence: ImageSequence, keyframes: Sequence[int]) -> NDArray[np.int64]:
+    """Return the keyframes whose place an earlier one shows, outside the exclusion window."""
+    chosen = np.array(keyframes, np.int64)
+    found = []
+    for start, stop in blocks(*sequence.truth.shape):
+        some = chosen[(start <= chosen) & (chosen < stop)]
+        found.append(some[sequence.truth.rows(start, stop)[some - start][:, chosen].any(axis=1)])
+    return np.concatenate(found)
+
+
+def obeying_poses(
+    sequence: ImageSequence, closures: Sequence[tuple[int, int]], features: Callable[[int], Features]
+) -> NDArray[np.bool_]:
+    """Return which closures [C] obey the true poses, by the `features` of images; only near ones are looked at."""
+    obeying = np.ones(len(closures), bool)
+    camera = sequence.camera
+    if camera is None or not closures:
+        return obeying
+    pairs = np.array(closures, np.int64)
+    for place in np.flatnonzero(sequence.relations(pairs[:, 0], pairs[:, 1]) == Relation.NEAR):
+        query, match = pairs[place].tolist()
+        ours, theirs = inliers(features(query), features(match), camera)
+        rays = [
+            camera.rays(features(index).points(chosen, camera.size))
+            for index, chosen in ((query, ours), (match, theirs))
+        ]
+        obeying[place] = sequence.obeys_poses(query, match, *rays)
+    return obeying
+
+
+class Drive:
+    """A sequence whose images `network` has described, to be driven through with the recognizer as often as wanted.
+
+    Local features, which drives of one sequence may share, and what verification finds of a pair, are computed when
+    first wanted and kept, and so is the time that it took: where the parameter `verification_time` limits that, it does
+    so here as on a robot with this machine.
+    """
+
+    def __init__(
+        self,
+        network: DescriptorNetwork,
+        sequence: ImageSequence,
+        descriptions: Sequence[Description],
+        shift_cells: int = Config.shift_cells,
+        features: dict[int, Features] | None = None,
+    ) -> None:
+        self.sequence = sequence
+        self.config = Config(exclusion_time=sequence.exclude_seconds, shift_cells=shift_cells)
+        self.network = network
+        self._descriptions = descriptions
+        self._similarities: Similarities | None = None
+        self._scale = (0.0, 1.0)
+        self._features = {} if features is None else features
+        self._verified: dict[tuple[int, int], tuple[int, float]] = {}
+        self._now = 0.0  # seconds spent on verification
+
+    def with_similarities(self, similarities: Similarities) -> Drive:
+        """Return this drive with the same keyframes and verification, and another method's similarities [N,N].
+
+        They are brought to the scale of the network's: 0 for the median pair, 1 for images in a row.
+        """
+        other = copy.copy(self)
+        count = similarities.shape[0]
+        sample = [similarities.rows(row, row + 1)[0] for row in range(0, count, -(-count // MOST_SAMPLED))]
+        neighbours = [float(similarities.rows(row, row + 1)[0, row - 1]) for row in range(1, count)]
+        usual = float(np.median(np.stack(sample)))
+        other._similarities = similarities
+        other._scale = usual, max(float(np.median(neighbours)) - usual, 1e-9)
+        return other
+
+    def through(self, config: Config) -> ClosureStage:
+        """Drive through with the parameters of `config`, and hold the closures against the truth."""
+        sequence = self.sequence
+        recognizer = self._recognizer(config)
+        index_at = {int(stamp): index for index, stamp in enumerate(sequence.stamps)}
+        if self._similarities is not None:
+            recognizer.database = _SimilarityDatabase(
+                self._similarities, self._scale, sequence.stamps, self.network.words
+            )
+        run = Run()
+        for index, stamp in enumerate(sequence.stamps.tolist()):
+            try:
+                verdict, new_keyframe = self._recognize(recognizer, index, stamp)
+            except StampError:
+                run.images_refused += 1
+                continue
+            if new_keyframe:
+                run.keyframes.append(index)
+            for closure in verdict.closures:
+                run.closures.append((index, index_at[closure.match.stamp]))
+                run.inliers.append(closure.inliers)
+            for refused in verdict.refused:
+                run.refusals[refused.reason.value] += 1
+                if refused.match is not None:
+                    run.refused.append((index, index_at[refused.match.stamp], refused.reason.value))
+        return hold_against_truth(sequence, run, obeying_poses(sequence, run.closures, self.features))
+
+    def against(self, other: Drive, config: Config) -> Trials:
+        """Hold this drive against a map of `other`, which is of another place: every closure into that map is false."""
+        keyframes = other.through(config).keyframes
+        database = KeyframeDatabase(None, "", self.network.words, grids=self.network.card.grids)
+        shift = int(self.sequence.stamps[0] - BEFORE - other.sequence.stamps[-1])
+        index_of = {}
+        for index in keyframes.tolist():
+            keyframe = database.next_keyframe(
+                int(other.sequence.stamps[index]) + shift, other._descriptions[index].descriptor,
+                other.features(index) if config.verify else None,
+            )  # fmt: skip
+            database.add(keyframe)
+            index_of[keyframe.id] = index
+        database.new_session()
+        recognizer = self._recognizer(config)
+        recognizer.database = database
+        trials, closures = 0, []
+        for index, stamp in enumerate(self.sequence.stamps.tolist()):
+            try:
+                verdict, new_keyframe = self._recognize(recognizer, index, stamp)
+            except StampError:
+                continue
+            trials += new_keyframe
+            closures += [
+                (index, index_of[closure.match.id], closure.inliers)
+                for closure in verdict.closures
+                if closure.match.id in index_of
+            ]
+        return Trials(self.sequence.name, other.sequence.name, trials, closures)
+
+    def precision_recall(self) -> PrecisionRecall:
+        """Return precision and recall over the parameter `min_score`; where nothing is closed there is no point."""
+        scores = tqdm(MIN_SCORES, desc="min_score", leave=False, file=sys.stderr)
+        points = []
+        for score in scores:
+            stage = self.through(self.config.replace(min_score=score))
+            if stage.precision is not None and stage.recall is not None:
+                points.append((score, stage.precision, stage.recall))
+        return PrecisionRecall(*np.array(points, np.float64).reshape(-1, 3).T)
+
+    def features(self, index: int) -> Features:
+        """Return the local features of an image."""
+        if index not in self._features:
+            self._features[index] = extract(self.sequence.queries[index])
+        return self._features[index]
+
+    def _recognizer(self, config: Config) -> PlaceRecognizer:
+        recognizer = PlaceRecognizer(config, self.network, LoopCloser(self._verify, lambda: self._now))
+        recognizer.camera = self.sequence.camera
+        return recognizer
+
+    def _recognize(self, recognizer: PlaceRecognizer, index: int, stamp: int) -> tuple[Verdict, bool]:
+        features = functools.partial(self.features, index)
+        recognition = recognizer.recognize(self._descriptions[index], stamp, features)
+        return recognition.verdict, recognition.keyframe is not None
+
+    def _verify(self, query: Features, match: Features, camera: Camera | None) -> int:
+        pair = id(query), id(match)  # both are kept, so their ids are theirs alone
+        if pair not in self._verified:
+            start = time.perf_counter()
+            found = verify(query, match, camera)
+            self._verified[pair] = found, time.perf_counter() - start
+        found, seconds = self._verified[pair]
+        self._now += seconds
+        return found
+
+
+MOST_SAMPLED = 2000
+"""Rows of similarities of which the median is taken."""
+
+
+class Trials(NamedTuple):
+    """A drive that was held against a map of another place."""
+
+    drive: str
+    map: str
+    keyframes: int  # of the drive, each of which was a trial
+    closures: list[tuple[int, int, int]]  # query, match (an image of the map's drive) and inliers: all are false
+
+
+class _SimilarityDatabase(KeyframeDatabase):
+    """Keyframes whose similarities [N,N] are known; a similarity s of N bits stands as the distance N (1 - s) / 2.
+
+    They are taken less the first number of `scale`, over the second. Above KNEE distances come closer and closer to 0,
+    since of two similarities above 1 the higher one is to be nearer.
+    """
+
+    KNEE = 0.9
+
+    def __init__(
+        self, similarities: Similarities, scale: tuple[float, float], stamps: NDArray[np.int64], words: int
+    ) -> None:
+        super().__init__(None, "", words)
+        self._similarities = similarities
+        self._scale = scale
+        self._stamps = stamps  # [N], of the images
+        self._bits = words * WORD_BITS
+        self._query = 0
+
+    def next_keyframe(
+        self, stamp: int, descriptor: Descriptor, features: Features | None = None, thumbnail: bytes | None = None
+    ) -> Keyframe:
+        """Return the keyframe of the image at `stamp`, about which `distances` is asked next."""
+        self._query = int(self._stamps.searchsorted(stamp))
+        return super().next_keyframe(stamp, descriptor, features, thumbnail)
+
+    def distances(self, views: NDArray[np.uint64]) -> NDArray[np.uint32]:  # noqa: ARG002 - the query is known
+        """Return the distances [K] of the newest keyframe; its descriptor is not looked at."""
+        others = self._stamps.searchsorted(self.stamps)
+        usual, spread = self._scale
+        row = self._similarities.rows(self._query, self._query + 1)[0, others].astype(np.float64)
+        similarities = (row - usual) / spread
+        above = (np.maximum(similarities, self.KNEE) - self.KNEE) / (1 - self.KNEE)
+        similarities = np.where(above > 0, 1 - (1 - self.KNEE) / (1 + above), similarities)
+        distances = np.round(self._bits * (1 - similarities) / 2)
+        return np.clip(distances, 0, self._bits).astype(np.uint32)

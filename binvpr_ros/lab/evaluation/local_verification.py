@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How well local features tell pairs of images that show one place from those that do not, without any threshold."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+from tqdm import tqdm
+
+from binvpr_ros.lab.evaluation.datasets.dataset import Dataset
+from binvpr_ros.lab.evaluation.similarities import Similarities
+from binvpr_ros.local_features.features import Features
+from binvpr_ros.local_features.geometry import verify
+from binvpr_ros.local_features.orb import extract
+
+MOST_TRUE = 10
+"""True references of a query that are verified: those that are most similar by the descriptor."""
+SEED = 0
+
+
+def verified_above_apart(dataset: Dataset, similarities: Similarities) -> float | None:
+    """Return the share of queries whose best true pair has more inliers than every pair that shows different places.
+
+    Those are two for each query, the one that is most similar by the descriptor (`similarities` [Q,R]) and one by
+    chance; what lies just beyond a query's place is left out. None where no query has a true reference, or where no
+    reference is of another place.
+    """
+    rng = np.random.default_rng(SEED)
+    features: dict[tuple[bool, int], Features] = {}
+
+    def inliers(query: int, reference: int) -> int:
+        for key, images in (((True, query), dataset.queries), ((False, reference), dataset.references)):
+            if key not in features:
+                features[key] = extract(images[key[1]])
+        return verify(features[True, query], features[False, reference])
+
+    of_true, of_apart = [], []
+    progress = tqdm(
+        range(len(dataset.queries)), desc=f"verify {dataset.name}", unit="query", leave=False, file=sys.stderr
+    )
+    for query in progress:
+        row = similarities.rows(query, query + 1)[0]
+        true = dataset.truth.of(query)
+        if len(true):
+            nearest = true[np.argsort(-row[true], kind="stable")[:MOST_TRUE]]
+            of_true.append(max(inliers(query, int(reference)) for reference in nearest))
+        apart = np.flatnonzero(dataset.truth.apart(query))
+        if len(apart):
+            hardest = apart[row[apart].argmax()]
+            of_apart += [inliers(query, int(reference)) for reference in {int(hardest), int(rng.choice(apart))}]
+        features.pop((True, query), None)
+    if not of_true or not of_apart:
+        return None
+    return float((np.array(of_true) > max(of_apart)).mean())

@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""KeyframeDatabase: descriptors in memory for search, one SQLite file for keeps, earlier maps to match against."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from binvpr_ros.config import Config
+from binvpr_ros.keyframes import NOTHING_CLOSED, Keyframe
+from binvpr_ros.local_features.features import Features
+from binvpr_ros.maps.file import DatabaseError, EarlierMap, MapFile
+from binvpr_ros.maps.forgetting import most_redundant
+from binvpr_ros.maps.store import MOST_KEYFRAMES, Columns, KeyframeStore
+from binvpr_ros.network.cells import Grids, shifted
+from binvpr_ros.network.hamming import Descriptor
+
+MOST_THUMBNAILS = 4096
+"""Latest thumbnails that are kept in memory where there is no file, some 5 kB each."""
+
+__all__ = ["DatabaseError", "KeyframeDatabase"]
+
+
+class KeyframeDatabase:
+    """All keyframes of a map, and of `earlier` ones. `path` None keeps the map in memory only.
+
+    `grids` say which bits of a descriptor belong to which cell of the image.
+
+    Ids and sessions count through all maps in their order, as if they were one. A keyframe is committed to the file
+    before `add` returns. One process at a time opens a map; earlier ones are read alone. Keyframes of sessions before a
+    reset stay in the file and are not matched until `reload`. Raises DatabaseError.
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        model_sha256: str,
+        descriptor_words: int,
+        earlier: Sequence[Path] = (),
+        grids: Grids = (),
+    ) -> None:
+        self._store = KeyframeStore(descriptor_words)
+        self._grids = grids
+        self._first_matched = 0
+        self._features: dict[int, Features] = {}  # by id, of the keyframes that are in no file
+        self._thumbnails: dict[int, bytes] = {}  # likewise
+        self._earlier: list[tuple[int, EarlierMap]] = []  # each with its first id
+        self._file: MapFile | None = None
+        self.session = 0
+        self._next_id = 0
+        try:
+            for map_path in earlier:
+                source = EarlierMap(map_path, model_sha256, descriptor_words)
+                self._earlier.append((self._next_id, source))
+                self._take_in(source, map_path)
+            self._own_id, self._own_session, self._own_start = self._next_id, self.session, len(self._store)
+            if path is not None:
+                self._file = MapFile(path, model_sha256, descriptor_words)
+                self._take_in(self._file, path)
+        except DatabaseError:
+            self.close()
+            raise
+
+    def _take_in(self, source: EarlierMap | MapFile, path: Path) -> None:
+        """Read a map; its ids and sessions follow those that are there."""
+        first_id, first_session = self._next_id, self.session
+        for keyframes in source.read():
+            ids, closes = keyframes.ids + np.int64(first_id), keyframes.closes + np.int64(first_id)
+            if ids[-1] >= MOST_KEYFRAMES or keyframes.sessions.max() >= MOST_KEYFRAMES - 1 - first_session:
+                raise DatabaseError(f"{path} has too many keyframes, or sessions, beside the other maps; name fewer")
+            self._store.append(
+                Columns(
+                    ids.astype(np.int32),
+                    keyframes.sessions + np.int32(first_session),
+                    keyframes.stamps,
+                    np.where(keyframes.closes == NOTHING_CLOSED, NOTHING_CLOSED, closes).astype(np.int32),
+                    keyframes.descriptors,
+                )
+            )
+            self._next_id = int(ids[-1]) + 1
+            self.session = max(self.session, int(keyframes.sessions.max()) + 1 + first_session)
+
+    def __len__(self) -> int:
+        """Return the number K of keyframes that can be matched."""
+        return len(self._store) - self._first_matched
+
+    @property
+    def ids(self) -> NDArray[np.int32]:
+        """Ids [K], ascending."""
+        return self._store.ids[self._first_matched :]
+
+    @property
+    def sessions(self) -> NDArray[np.int32]:
+        """Sessions [K]."""
+        return self._store.sessions[self._first_matched :]
+
+    @property
+    def stamps(self) -> NDArray[np.int64]:
+        """Stamps [K], nanoseconds."""
+        return self._store.stamps[self._first_matched :]
+
+    @property
+    def closes(self) -> NDArray[np.int32]:
+        """Ids [K] of the keyframes whose places they were found to show, or NOTHING_CLOSED."""
+        return self._store.closes[self._first_matched :]
+
+    @property
+    def own(self) -> int:
+        """Number of keyframes of this map, earlier maps left out."""
+        return len(self._store) - self._own_start
+
+    def views(self, descriptor: Descriptor, shift_cells: int) -> NDArray[np.uint64]:
+        """Return `descriptor` as it would be with the image moved by up to so many cells, itself first: [V,W]."""
+        return shifted(descriptor, self._grids, shift_cells)
+
+    def distances(self, views: NDArray[np.uint64]) -> NDArray[np.uint32]:
+        """Return the Hamming distance of a descriptor [W], or of the nearest of [V,W], to every keyframe [K]; exact."""
+        return self._store.distances(views, self._first_matched)
+
+    def keyframe(self, index: int) -> Keyframe:
+        """Return the keyframe at position `index` of the arrays above, without its features."""
+        return self._store.keyframe(range(self._first_matched, len(self._store))[index])
+
+    def features(self, keyframe: Keyframe) -> Features | None:
+        """Return the features of a keyframe of the map; None where there are none, or they cannot be read."""
+        if keyframe.id in self._features:
+            return self._features[keyframe.id]
+        source, number = self._in_file(keyframe)
+        return None if source is None else source.features(number)
+
+    def thumbnail(self, keyframe: Keyframe) -> bytes | None:
+        """Return the small jpeg file of a keyframe of the map; None where there is none, or it cannot be read."""
+        if keyframe.id in self._thumbnails:
+            return self._thumbnails[keyframe.id]
+        source, number = self._in_file(keyframe)
+        return None if source is None else source.thumbnail(number)
+
+    def _in_file(self, keyframe: Keyframe) -> tuple[EarlierMap | MapFile | None, int]:
+        """Return the file that holds a keyframe, None where there is none, and its id there."""
+        if keyframe.id >= self._own_id:
+            return self._file, keyframe.id - self._own_id
+        first_id, source = next((first, source) for first, source in reversed(self._earlier) if first <= keyframe.id)
+        return source, keyframe.id - first_id
+
+    def next_keyframe(
+        self, stamp: int, descriptor: Descriptor, features: Features | None = None, thumbnail: bytes | None = None
+    ) -> Keyframe:
+        """Return the keyframe that an image of the present session would become; `add` keeps it."""
+        return Keyframe(self._next_id, self.session, stamp, descriptor, features, thumbnail=thumbnail)
+
+    def redundant(self, config: Config) -> list[int]:
+        """Return the ids of the keyframes of this map that are to make room for the next one, two at most.
+
+        They are of those that can be matched. There are none where there is room (`max_keyframes`), or where each of
+        those that were looked at is the only view of its place.
+        """
+        too_many = self.own + 1 - config.max_keyframes
+        if not config.max_keyframes or too_many <= 0:
+            return []
+        first = max(self._own_start, self._first_matched)
+        return self._store.ids[most_redundant(self._store, first, config, min(too_many, 2))].tolist()
+
+    def add(self, keyframe: Keyframe, forgotten: Sequence[int] = ()) -> None:
+        """Keep `keyframe`, and forget those of this map with the ids `forgotten`.
+
+        Where the file cannot be written this holds for the memory alone, and DatabaseError is raised.
+        """
+        for number in forgotten:
+            position = int(self._store.ids.searchsorted(number))
+            self._store.remove(position)
+            self._first_matched -= position < self._first_matched
+            self._features.pop(number, None)
+            self._thumbnails.pop(number, None)
+        self._store.append(Columns.of(keyframe))
+        self._next_id = keyframe.id + 1
+        if keyframe.features is not None:
+            self._features[keyframe.id] = keyframe.features
+        if keyframe.thumbnail is not None:
+            self._thumbnails[keyframe.id] = keyframe.thumbnail
+            if len(self._thumbnails) > MOST_THUMBNAILS:
+                del self._thumbnails[next(iter(self._thumbnails))]
+        if self._file is not None:
+            self._file.add(self._as_in_file(keyframe), [number - self._own_id for number in forgotten])
+            self._features.pop(keyframe.id, None)
+            self._thumbnails.pop(keyframe.id, None)
+
+    def _as_in_file(self, keyframe: Keyframe) -> Keyframe:
+        """Return a keyframe with the ids of the file, which knows of no earlier map."""
+        closes = keyframe.closes - self._own_id if keyframe.closes >= self._own_id else NOTHING_CLOSED
+        session = keyframe.session - self._own_session
+        return dataclasses.replace(keyframe, id=keyframe.id - self._own_id, session=session, closes=closes)
+
+    def save(self) -> str:
+        """Bring all that was committed into the one file, so that it can be copied; return a sentence about it."""
+        if self._file is None:
+            raise DatabaseError("there is no file to save to; start the node with the parameter database")
+        return self._file.save()
+
+    def reset(self) -> None:
+        """Begin a new session and match no more against what came before; it stays in the file."""
+        self._first_matched = len(self._store)
+        self.session += 1
+
+    def new_session(self) -> None:
+        """Begin a new session that is matched against the earlier ones."""
+        self.session += 1
+
+    def reload(self) -> None:
+        """Match against all keyframes of the map, and of earlier maps, again."""
+        self._first_matched = 0
+
+    def close(self) -> None:
+        """Close the files."""
+        for _, source in self._earlier:
+            source.close()
+        self._earlier = []
+        if self._file is not None:
+            self._file.close()
+            self._file = None

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""KeyframeStore: keyframes in memory, in columns, for exact search."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from binvpr_ros.keyframes import Keyframe
+from binvpr_ros.network.hamming import nearest_view
+
+INITIAL_CAPACITY = 1024
+BLOCK = 1 << 15
+"""Keyframes whose descriptors lie in one piece. Memory for them grows by a block, and nothing is ever copied."""
+MOST_KEYFRAMES = 1 << 31
+"""Ids are below it."""
+
+Number = TypeVar("Number", np.int32, np.int64)
+
+
+class Columns(NamedTuple):
+    """Some keyframes, column by column."""
+
+    ids: NDArray[np.int32]  # [n], ascending
+    sessions: NDArray[np.int32]  # [n]
+    stamps: NDArray[np.int64]  # [n], nanoseconds
+    closes: NDArray[np.int32]  # [n], ids, or NOTHING_CLOSED
+    descriptors: NDArray[np.uint64]  # [n,W]
+
+    @classmethod
+    def of(cls, keyframe: Keyframe) -> Columns:
+        """Return one keyframe as columns."""
+        return cls(
+            np.array([keyframe.id], np.int32),
+            np.array([keyframe.session], np.int32),
+            np.array([keyframe.stamp], np.int64),
+            np.array([keyframe.closes], np.int32),
+            keyframe.descriptor[np.newaxis],
+        )
+
+
+class KeyframeStore:
+    """Keyframes by ascending id, with descriptors of `words` 64-bit words. What is removed leaves no room unused."""
+
+    def __init__(self, words: int) -> None:
+        self._words = words
+        self._size = 0
+        self._ids = np.empty(INITIAL_CAPACITY, np.int32)
+        self._sessions = np.empty(INITIAL_CAPACITY, np.int32)
+        self._stamps = np.empty(INITIAL_CAPACITY, np.int64)
+        self._closes = np.empty(INITIAL_CAPACITY, np.int32)
+        self._blocks: list[NDArray[np.uint64]] = []  # [BLOCK,W] each
+        self._rows_used = 0
+        # Row of each keyframe's descriptor; None while they lie in the keyframes' order, as they do until the first is
+        # removed. Descriptors are never moved: they are most of the memory.
+        self._rows: NDArray[np.int32] | None = None
+        self._free_rows: list[int] = []
+
+    def __len__(self) -> int:
+        """Return the number K of keyframes."""
+        return self._size
+
+    @property
+    def ids(self) -> NDArray[np.int32]:
+        """Ids [K], ascending."""
+        return self._ids[: self._size]
+
+    @property
+    def sessions(self) -> NDArray[np.int32]:
+        """Sessions [K]."""
+        return self._sessions[: self._size]
+
+    @property
+    def stamps(self) -> NDArray[np.int64]:
+        """Stamps [K], nanoseconds."""
+        return self._stamps[: self._size]
+
+    @property
+    def closes(self) -> NDArray[np.int32]:
+        """Ids [K] of the keyframes whose places they were found to show, or NOTHING_CLOSED."""
+        return self._closes[: self._size]
+
+    def distances(self, views: NDArray[np.uint64], first: int = 0) -> NDArray[np.uint32]:
+        """Return the Hamming distance [K - first] of a descriptor [W] to every keyframe from `first` on; exact.
+
+        With several `views` [V,W] it is that of the nearest one.
+        """
+        start = first if self._rows is None else 0
+        distances = np.empty(self._rows_used - start, np.uint32)
+        for number in range(start // BLOCK, len(self._blocks)):
+            low, high = max(start, number * BLOCK), min(self._rows_used, (number + 1) * BLOCK)
+            rows = self._blocks[number][low - number * BLOCK : high - number * BLOCK]
+            nearest_view(rows, views, distances[low - start : high - start])
+        return distances if self._rows is None else distances[self._rows[first : self._size]]
+
+    def keyframe(self, position: int) -> Keyframe:
+        """Return the keyframe at `position` of the columns, without its features."""
+        row = position if self._rows is None else int(self._rows[position])
+        return Keyframe(
+            int(self._ids[position]),
+            int(self._sessions[position]),
+            int(self._stamps[position]),
+            self._blocks[row // BLOCK][row % BLOCK].copy(),
+            closes=int(self._closes[position]),
+        )
+
+    def append(self, keyframes: Columns) -> None:
+        """Take in keyframes with ids above all others."""
+        start, stop = self._size, self._size + len(keyframes.ids)
+        if stop > len(self._ids):
+            # One after the other, since what is copied is there twice; what was never written to takes no memory.
+            capacity = max(stop, 2 * len(self._ids))
+            self._ids = _with_capacity(self._ids, capacity)
+            self._sessions = _with_capacity(self._sessions, capacity)
+            self._stamps = _with_capacity(self._stamps, capacity)
+            self._closes = _with_capacity(self._closes, capacity)
+            if self._rows is not None:
+                self._rows = _with_capacity(self._rows, capacity)
+        self._ids[start:stop] = keyframes.ids
+        self._sessions[start:stop] = keyframes.sessions
+        self._stamps[start:stop] = keyframes.stamps
+        self._closes[start:stop] = keyframes.closes
+        descriptors = keyframes.descriptors
+        if self._rows is not None:
+            for number in range(start, stop):
+                row = self._free_rows.pop() if self._free_rows else self._rows_used
+                self._rows[number] = row
+                self._write(row, descriptors[number - start : number - start + 1])
+        else:
+            while len(descriptors):
+                room = BLOCK - self._rows_used % BLOCK
+                self._write(self._rows_used, descriptors[:room])
+                descriptors = descriptors[room:]
+        self._size = stop
+
+    def remove(self, position: int) -> None:
+        """Drop the keyframe at `position`; the room of its descriptor is the next one's."""
+        if self._rows is None:
+            self._rows = _with_capacity(np.arange(self._size, dtype=np.int32), len(self._ids))
+        self._free_rows.append(int(self._rows[position]))
+        for column in (self._ids, self._sessions, self._stamps, self._closes, self._rows):
+            column[position : self._size - 1] = column[position + 1 : self._size]
+        self._size -= 1
+
+    def _write(self, row: int, descriptors: NDArray[np.uint64]) -> None:
+        """Put descriptors [n,W] into rows of one block, from `row` on."""
+        if row == len(self._blocks) * BLOCK:
+            self._blocks.append(np.empty((BLOCK, self._words), np.uint64))
+        self._blocks[row // BLOCK][row % BLOCK : row % BLOCK + len(descriptors)] = descriptors
+        self._rows_used = max(self._rows_used, row + len(descriptors))
+
+
+def _with_capacity(values: NDArray[Number], capacity: int) -> NDArray[Number]:
+    larger = np.empty(capacity, values.dtype)
+    larger[: len(values)] = values
+    return larger

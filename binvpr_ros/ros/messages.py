@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""sensor_msgs/Image <-> array; CameraInfo -> Camera; LoopClosure <-> PointCloud2; Drawing -> MarkerArray."""
+
+from __future__ import annotations
+
+import array
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from builtin_interfaces.msg import Time
+from geometry_msgs.msg import Point, Vector3
+from numpy.typing import NDArray
+from sensor_msgs.msg import CameraInfo, CompressedImage, PointCloud2, PointField
+from sensor_msgs.msg import Image as ImageMessage
+from std_msgs.msg import ColorRGBA, Header
+from visualization_msgs.msg import Marker, MarkerArray
+
+from binvpr_ros.images import Image, Stretch, decode_compressed, decode_pixels
+from binvpr_ros.keyframes import NANOSECONDS
+from binvpr_ros.local_features.camera import Camera, CameraError
+from binvpr_ros.loop_closure import LoopClosure
+from binvpr_ros.ros.graph import Drawing
+
+
+class CameraInfoError(ValueError):
+    """A camera's calibration cannot be used; the message says why."""
+
+
+def decode(message: ImageMessage | CompressedImage, stretch: Stretch | None = None) -> Image:
+    """Return an image message of either kind as uint8 [H,W,3] RGB or [H,W] grey; raises ImageError."""
+    if isinstance(message, CompressedImage):
+        return image_from_compressed(message, stretch)
+    return image_from_message(message, stretch)
+
+
+def image_from_message(message: ImageMessage, stretch: Stretch | None = None) -> Image:
+    """Return a sensor_msgs/Image as uint8 [H,W,3] RGB or [H,W] grey, as `decode_pixels` does; raises ImageError."""
+    return decode_pixels(
+        message.height, message.width, message.encoding, message.step, message.data, message.is_bigendian, stretch
+    )
+
+
+def image_from_compressed(message: CompressedImage, stretch: Stretch | None = None) -> Image:
+    """Return a sensor_msgs/CompressedImage (jpeg, png) as uint8 [H,W,3] RGB or [H,W] grey; raises ImageError."""
+    return decode_compressed(message.data, message.format, stretch)
+
+
+def message_from_array(image: Image, encoding: str = "") -> ImageMessage:
+    """Return an Image message of uint8 pixels [H,W] or [H,W,3]; without `encoding` mono8 or bgr8, OpenCV's order."""
+    height, width = image.shape[:2]
+    data = np.ascontiguousarray(image)
+    return ImageMessage(
+        height=height, width=width, encoding=encoding or ("mono8" if image.ndim == 2 else "bgr8"),
+        step=data.nbytes // height, data=array.array("B", data.tobytes()),
+    )  # fmt: skip
+
+
+def camera_from_info(message: CameraInfo, rectified: bool = False) -> Camera:
+    """Return the camera of a sensor_msgs/CameraInfo; raises CameraInfoError if it is not calibrated, or not known.
+
+    `rectified` says that the images are those of image_proc's image_rect.
+    """
+    roi = message.roi
+    k, d, model = Camera.of_rectified(message.p) if rectified else (message.k, message.d, message.distortion_model)
+    try:
+        return Camera.calibrated(
+            (message.width, message.height), k, d, model, (roi.x_offset, roi.y_offset, roi.width, roi.height)
+        )
+    except CameraError as error:
+        raise CameraInfoError(str(error)) from None
+
+
+ROUTE_COLOURS = ((0.25, 0.6, 1.0), (1.0, 0.65, 0.15), (0.8, 0.5, 1.0), (0.2, 0.85, 0.85), (1.0, 0.45, 0.6))
+"""Red, green and blue, 0 to 1, of sessions in turn."""
+CLOSURE_COLOUR = (0.2, 1.0, 0.3)
+LINE_WIDTH = 1 / 400
+"""Of a route's line, as a share of the longest side of all that is drawn: a room and a town are both seen whole."""
+LEAST_WIDTH = 0.01  # metres
+
+
+def message_from_drawing(drawing: Drawing) -> MarkerArray:
+    """Return the route of each session, with its keyframes as points, and all closures as lines.
+
+    Each message is complete: it first deletes what an earlier one drew.
+    """
+    header = Header(frame_id=drawing.frame)  # without a stamp: where the frame is now
+    places = [position for route in drawing.routes.values() for position in route]
+    width = max(LEAST_WIDTH, LINE_WIDTH * float(np.ptp(places, axis=0).max())) if places else LEAST_WIDTH
+
+    def marker(
+        name: str, number: int, kind: int, points: list[Point], size: float, colour: tuple[float, float, float]
+    ) -> Marker:
+        red, green, blue = colour
+        return Marker(
+            header=header, ns=name, id=number, type=kind, action=Marker.ADD, points=points,
+            scale=Vector3(x=size, y=size), color=ColorRGBA(r=red, g=green, b=blue, a=1.0),
+        )  # fmt: skip
+
+    markers = [Marker(header=header, action=Marker.DELETEALL)]
+    for session, route in drawing.routes.items():
+        points = [Point(x=x, y=y, z=z) for x, y, z in route]
+        colour = ROUTE_COLOURS[session % len(ROUTE_COLOURS)]
+        markers.append(marker("keyframes", session, Marker.POINTS, points, 3 * width, colour))
+        if len(points) > 1:
+            markers.append(marker("route", session, Marker.LINE_STRIP, points, width, colour))
+    ends = [Point(x=x, y=y, z=z) for closure in drawing.closures for x, y, z in closure]
+    if ends:
+        markers.append(marker("closures", 0, Marker.LINE_LIST, ends, 1.5 * width, CLOSURE_COLOUR))
+    return MarkerArray(markers=markers)
+
+
+def to_nanoseconds(stamp: Time) -> int:
+    """Return a builtin_interfaces/Time in nanoseconds."""
+    return int(stamp.sec) * NANOSECONDS + int(stamp.nanosec)
+
+
+def from_nanoseconds(stamp: int) -> Time:
+    """Return nanoseconds as a builtin_interfaces/Time."""
+    seconds, nanoseconds = divmod(stamp, NANOSECONDS)
+    return Time(sec=seconds, nanosec=nanoseconds)
+
+
+LOOP_CLOSURE_ROW = np.dtype([
+    ("query_id", "<u4"),
+    ("match_id", "<u4"),
+    ("query_session", "<u4"),
+    ("match_session", "<u4"),
+    ("match_sec", "<i4"),
+    ("match_nanosec", "<u4"),
+    ("hamming", "<u4"),
+    ("score", "<f4"),
+    ("inliers", "<i4"),
+])  # fmt: skip
+"""A row of the topic `loop_closures`: 36 bytes, no padding."""
+
+_POINT_FIELD_TYPES = {"u4": PointField.UINT32, "i4": PointField.INT32, "f4": PointField.FLOAT32}
+
+
+def message_from_closures(header: Header, closures: Sequence[LoopClosure]) -> PointCloud2:
+    """Return the closures of one query image, best first, as a table; `header` is that image's own."""
+    rows = np.empty(len(closures), LOOP_CLOSURE_ROW)
+    for row, closure in zip(rows, closures, strict=True):
+        stamp = from_nanoseconds(closure.match.stamp)
+        row["query_id"], row["match_id"] = closure.query.id, closure.match.id
+        row["query_session"], row["match_session"] = closure.query.session, closure.match.session
+        row["match_sec"], row["match_nanosec"] = stamp.sec, stamp.nanosec
+        row["hamming"], row["score"], row["inliers"] = closure.hamming, closure.score, closure.inliers
+    return PointCloud2(
+        header=header,
+        height=1,
+        width=len(rows),
+        fields=_point_fields(),
+        is_bigendian=False,
+        point_step=LOOP_CLOSURE_ROW.itemsize,
+        row_step=LOOP_CLOSURE_ROW.itemsize * len(rows),
+        data=array.array("B", rows.tobytes()),
+        is_dense=True,
+    )
+
+
+def rows_from_message(message: PointCloud2) -> NDArray[Any]:
+    """Return the rows of a `loop_closures` message as a structured array of LOOP_CLOSURE_ROW; raises ValueError."""
+    expected = [(field.name, field.offset, field.datatype, field.count) for field in _point_fields()]
+    fields = [(field.name, field.offset, field.datatype, field.count) for field in message.fields]
+    if fields != expected or message.point_step != LOOP_CLOSURE_ROW.itemsize or message.is_bigendian:
+        raise ValueError("the message is no table of loop closures: its fields differ; check the topic")
+    return np.frombuffer(message.data, LOOP_CLOSURE_ROW)
+
+
+def _point_fields() -> list[PointField]:
+    fields: Mapping[str, tuple[Any, ...]] = LOOP_CLOSURE_ROW.fields or {}
+    return [
+        PointField(name=name, offset=offset, datatype=_POINT_FIELD_TYPES[kind.str[1:]], count=1)
+        for name, (kind, offset, *_) in fields.items()
+    ]

@@ -1,0 +1,432 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ROS face: parameters, topics, services, diagnostics. All that recognises is in recognizer.py."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import difflib
+import functools
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from nav_msgs.msg import Odometry
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rclpy.clock import Clock, ClockType
+from rclpy.exceptions import ParameterException
+from rclpy.executors import ExternalShutdownException
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.utilities import remove_ros_args
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+from std_msgs.msg import Header
+from std_srvs.srv import Trigger
+from visualization_msgs.msg import MarkerArray
+
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
+except ImportError:  # Humble
+    from rclpy.qos_event import SubscriptionEventCallbacks, UnsupportedEventTypeError
+
+from binvpr_ros.config import Config, ConfigError
+from binvpr_ros.images import ImageError, Stretch
+from binvpr_ros.keyframes import NANOSECONDS
+from binvpr_ros.maps.database import DatabaseError
+from binvpr_ros.network.backends import DescriptorError
+from binvpr_ros.network.model_card import ModelCardError
+from binvpr_ros.recognizer import PlaceRecognizer, Recognition
+from binvpr_ros.ros.diagnostics import Statistics, free_bytes, health
+from binvpr_ros.ros.graph import Graph
+from binvpr_ros.ros.messages import (
+    CameraInfoError,
+    camera_from_info,
+    decode,
+    from_nanoseconds,
+    message_from_array,
+    message_from_closures,
+    message_from_drawing,
+    to_nanoseconds,
+)
+from binvpr_ros.ros.pictures import picture_of
+from binvpr_ros.ros.recent_images import Answer, RecentImages
+from binvpr_ros.stamps import StampError
+
+START_ERRORS = (ConfigError, DatabaseError, DescriptorError, ModelCardError, ParameterException)
+NEWEST_IMAGE = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+NEWEST_IMAGES = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
+EVERY_RESULT = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=50, reliability=ReliabilityPolicy.RELIABLE)
+ODOMETRY = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
+LATEST_FOR_ALL = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+WARNING_INTERVAL = 5.0
+"""Least time in seconds between two warnings of one kind."""
+MOST_LOST_AT_ONCE = 10_000
+MOST_PICTURES = 8
+"""Matches that wait to be drawn; more are not shown."""
+
+
+class BinvprNode(Node):
+    """Subscribes to `image` and `camera_info`, publishes `loop_closures` and `keyframes`, reports on /diagnostics.
+
+    What it shows to people, `~/match_image` and, with `odometry`, `~/graph`, is made while somebody subscribes.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("binvpr")
+        self._recognizer = PlaceRecognizer(self._declare_parameters())
+        config = self._recognizer.config
+        self.add_on_set_parameters_callback(self._on_parameters)
+        self._statistics = Statistics()
+        self._stretch = Stretch() if config.stretch_16_bit else None
+        self._warned: dict[str, float] = {}
+
+        self._closures = self.create_publisher(PointCloud2, "loop_closures", EVERY_RESULT)
+        self._keyframes = self.create_publisher(Header, "keyframes", EVERY_RESULT)
+        self._match_image = self.create_publisher(Image, "~/match_image", 1)
+        self._graph = Graph()
+        self._graph_markers = self.create_publisher(MarkerArray, "~/graph", LATEST_FOR_ALL)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        for name, action in (
+            ("save_database", self._recognizer.save),
+            ("reset_database", self._reset),
+            ("reload_database", self._recognizer.reload),
+        ):
+            self.create_service(Trigger, f"~/{name}", self._service(name, action))
+        # Wall time: diagnostics go on when simulated time stands still.
+        for publish in (self._publish_diagnostics, self._publish_graph):
+            self.create_timer(1.0, publish, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+        # Inference stays off the executor's thread, so services and parameters answer while it runs.
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="recognizer")
+        self._busy = threading.Event()
+        # So that no image is dropped because somebody looks at the matches.
+        self._artist = ThreadPoolExecutor(max_workers=1, thread_name_prefix="artist")
+        self._pictures = threading.Semaphore(MOST_PICTURES)
+        self._camera_info: CameraInfo | None = None
+        self.create_subscription(CameraInfo, "camera_info", self._on_camera_info, NEWEST_IMAGE)
+        self.create_subscription(Odometry, "odometry", self._on_odometry, ODOMETRY)
+        self._recent: RecentImages[Image | CompressedImage] = RecentImages(config.recent_images)
+        # Images that are described after one another, since a back end wants each of them.
+        self._waiting = threading.Semaphore(config.recent_images)
+        self._asked = config.keyframe_source == "topic"
+        if self._asked:
+            # Room for a burst of as many stamps as there can be images for them.
+            depth = max(EVERY_RESULT.depth, config.recent_images)
+            stamps = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=ReliabilityPolicy.RELIABLE)
+            self._listen(Header, "keyframe_stamps", self._on_keyframe_stamp, stamps)
+        kind = CompressedImage if config.compressed else Image
+        self._listen(kind, "image", self._on_image, NEWEST_IMAGES if self._asked else NEWEST_IMAGE)
+        card, backend = self._recognizer.network.card, self._recognizer.network.backend.name
+        kept = f"kept in {config.database}" if config.database else "kept in memory alone, since database is not set"
+        self.get_logger().info(
+            f"ready: {card.name} ({card.network}, {card.descriptor_bits} bits) on {backend}, "
+            f"{len(self._recognizer.database)} keyframes, images from {self.resolve_topic_name('image')}; "
+            f"the map is {kept}"
+        )
+
+    def close(self) -> None:
+        """Finish the image in work and close the map."""
+        self._worker.shutdown(wait=True, cancel_futures=True)
+        self._artist.shutdown(wait=True, cancel_futures=True)
+        self._recognizer.close()
+
+    def _listen(self, kind: Any, topic: str, callback: Callable[[Any], None], quality: QoSProfile) -> None:
+        """Subscribe, and count lost messages where the middleware reports them."""
+        callbacks = SubscriptionEventCallbacks(message_lost=self._on_message_lost)
+        try:
+            self.create_subscription(kind, topic, callback, quality, event_callbacks=callbacks)
+        except UnsupportedEventTypeError:
+            self.get_logger().info("this middleware does not report lost messages; messages_lost stays 0")
+            self.create_subscription(kind, topic, callback, quality)
+
+    def _declare_parameters(self) -> Config:
+        """Declare all parameters of Config, and return the Config that the user asked for.
+
+        Warns of overrides that are none of them: a misspelt `database` would be a map that is not kept.
+        """
+        for parameter in Config.parameters():
+            self.declare_parameter(parameter.name, parameter.default, _descriptor_of(parameter))
+        known = ["use_sim_time", *(parameter.name for parameter in Config.parameters())]
+        # rclpy has no other way to them: it can declare all overrides, but not those of an empty list.
+        for name in sorted(getattr(self, "_parameter_overrides", ())):
+            if self.has_parameter(name):
+                continue
+            near = difflib.get_close_matches(name, known, n=1)
+            meant = f"; is {near[0]} meant?" if near else ""
+            self.get_logger().warning(f"{name} is set, and is no parameter of this node: it is ignored{meant}")
+        return Config(**{parameter.name: self.get_parameter(parameter.name).value for parameter in Config.parameters()})
+
+    def _on_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
+        names = {parameter.name for parameter in Config.parameters()}
+        changes = {parameter.name: parameter.value for parameter in parameters if parameter.name in names}
+        try:
+            self._recognizer.config = self._recognizer.config.replace(**changes)
+        except ConfigError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
+    def _service(self, name: str, action: Callable[[], str]) -> Callable[[Trigger.Request, Trigger.Response], Any]:
+        def answer(_: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+            try:
+                response.success, response.message = True, action()
+                self.get_logger().info(f"{name}: {response.message}")
+            except DatabaseError as error:
+                response.success, response.message = False, str(error)
+                self.get_logger().warning(f"{name}: {error}")
+            return response
+
+        return answer
+
+    def _reset(self) -> str:
+        sentence = self._recognizer.reset()
+        self._graph.begin(self._recognizer.database.session)
+        return sentence
+
+    def _on_message_lost(self, event: Any) -> None:
+        # Fast DDS now and then reports a change of 2,147,483,647.
+        if 0 < event.total_count_change <= MOST_LOST_AT_ONCE:
+            self._statistics.count("messages_lost", event.total_count_change)
+
+    def _on_camera_info(self, message: CameraInfo) -> None:
+        """Take over the camera's calibration where it is new."""
+        message.header = Header()  # which differs each time
+        if message == self._camera_info:
+            return
+        self._camera_info = message
+        topic = self.resolve_topic_name("image")
+        try:
+            self._recognizer.camera = camera_from_info(message, rectified="image_rect" in topic)
+            self.get_logger().info(f"the camera of {topic} is calibrated: loops are verified by its essential matrix")
+        except CameraInfoError as error:
+            self._recognizer.camera = None
+            self._warn("camera_info", f"camera_info is not used: {error}")
+
+    def _on_odometry(self, message: Odometry) -> None:
+        pose = message.pose.pose
+        position, orientation = pose.position, pose.orientation
+        self._graph.add_odometry(
+            to_nanoseconds(message.header.stamp),
+            message.header.frame_id,
+            (position.x, position.y, position.z),
+            (orientation.x, orientation.y, orientation.z, orientation.w),
+        )
+
+    def _on_image(self, message: Image | CompressedImage) -> None:
+        """Hand the image to the worker, or drop it when that is busy: a frame never waits behind another."""
+        self._statistics.count("images_received")
+        if self._asked:
+            self._describe(self._recent.add(to_nanoseconds(message.header.stamp), message))
+            return
+        if self._busy.is_set():
+            self._statistics.count("images_dropped")
+            return
+        self._busy.set()
+        self._start(message)
+
+    def _on_keyframe_stamp(self, message: Header) -> None:
+        """Describe the image that the back end has made its keyframe."""
+        self._statistics.count("stamps_received")
+        self._describe(self._recent.ask(to_nanoseconds(message.stamp)))
+
+    def _describe(self, answer: Answer[Image | CompressedImage]) -> None:
+        """Hand the images that are keyframes to the worker, and report stamps that have none."""
+        for stamp in answer.without_image:
+            self._statistics.count("stamps_without_image")
+            self._warn("stamps", f"there is no image for the keyframe at {stamp / NANOSECONDS:.3f} s: lost, or too old")
+        for image in answer.images:
+            # Bounded: a back end that names keyframes faster than they are described must not fill the memory.
+            if self._waiting.acquire(blocking=False):
+                self._start(image)
+            else:
+                self._statistics.count("images_dropped")
+
+    def _start(self, message: Image | CompressedImage) -> None:
+        """Hand one image to the worker."""
+        recognized = self._worker.submit(self._recognize, message)
+        recognized.add_done_callback(functools.partial(self._on_recognized, message))
+
+    def _on_recognized(self, message: Image | CompressedImage, future: Future[Recognition | None]) -> None:
+        self._busy.clear()
+        if self._asked:
+            self._waiting.release()
+        if future.cancelled():
+            return
+        if (error := future.exception()) is not None:
+            if self.context.ok():
+                self._skip("error", f"an image was lost to an error in the program: {error!r}; please report it")
+        elif (recognition := future.result()) is not None:
+            self._show(message, recognition)
+
+    def _recognize(self, message: Image | CompressedImage) -> Recognition | None:
+        """Recognise the place in one image and publish the result (worker thread); None where it cannot be used."""
+        started = time.perf_counter()
+        try:
+            recognition = self._recognizer.process(decode(message, self._stretch), to_nanoseconds(message.header.stamp))
+        except ImageError as error:
+            self._skip("image", f"skipped an image: {error}")
+            return None
+        except StampError as error:
+            self._skip("stamp", f"skipped an image: {error}")
+            return None
+        if recognition.keyframe is not None:
+            self._statistics.failure = recognition.failure
+        if recognition.failure:
+            self._warn("database", f"a keyframe is kept in memory alone: {recognition.failure}")
+        if recognition.new_session:
+            self.get_logger().warning(
+                f"the stamps jumped back: session {self._recognizer.database.session} begins (a bag that starts again?)"
+            )
+        if recognition.keyframe is not None and self.context.ok():
+            self._keyframes.publish(message.header)
+            if recognition.verdict.closures:
+                self._closures.publish(message_from_closures(message.header, recognition.verdict.closures))
+            self._graph.add(recognition.keyframe, [closure.match for closure in recognition.verdict.closures])
+        now = time.perf_counter()
+        latency = self.get_clock().now().nanoseconds - to_nanoseconds(message.header.stamp)
+        self._statistics.count_recognition(recognition, message.header.frame_id, (now - started) * 1e3, latency / 1e6)
+        return recognition
+
+    def _show(self, message: Image | CompressedImage, recognition: Recognition) -> None:
+        """Have a keyframe drawn beside its best match where somebody looks at that, and no more than can be drawn."""
+        if (
+            recognition.verdict.best is not None
+            and self.context.ok()
+            and self._match_image.get_subscription_count()
+            and self._pictures.acquire(blocking=False)
+        ):
+            self._artist.submit(self._draw, message, recognition).add_done_callback(self._on_drawn)
+
+    def _draw(self, message: Image | CompressedImage, recognition: Recognition) -> None:
+        """Publish the picture of a keyframe beside its best match (artist's thread)."""
+        # A copy of the stretch, since the original belongs to the worker's thread, and has followed this image already.
+        picture = picture_of(self._recognizer, decode(message, copy.copy(self._stretch)), recognition)
+        if picture is not None and self.context.ok():
+            shown = message_from_array(picture, "rgb8")
+            shown.header = message.header
+            self._match_image.publish(shown)
+
+    def _on_drawn(self, future: Future[None]) -> None:
+        self._pictures.release()
+        if not future.cancelled() and (error := future.exception()) is not None and self.context.ok():
+            self._warn("picture", f"a match was not drawn for an error in the program: {error!r}; please report it")
+
+    def _skip(self, kind: str, sentence: str) -> None:
+        """Count an image that could not be used, and warn of it."""
+        self._statistics.count_unusable(kind)
+        self._warn(kind, sentence)
+
+    def _warn(self, kind: str, sentence: str) -> None:
+        """Warn once in a while of each kind of trouble."""
+        now = time.monotonic()
+        if now - self._warned.get(kind, -WARNING_INTERVAL) >= WARNING_INTERVAL:
+            self._warned[kind] = now
+            self.get_logger().warning(sentence)
+
+    def _publish_graph(self) -> None:
+        """Draw the graph where it has changed and somebody looks at it."""
+        if self._graph_markers.get_subscription_count() and (drawing := self._graph.changes()) is not None:
+            self._graph_markers.publish(message_from_drawing(drawing))
+
+    def _publish_diagnostics(self) -> None:
+        values, database = self._statistics.values(), self._recognizer.database
+        lately = self._statistics.lately()
+        values |= {
+            "rate_hz": str(lately["images_processed"]),
+            "keyframes_matched": str(len(database)),
+            "session": str(database.session),
+            "model": self._recognizer.network.card.name,
+            "backend": self._recognizer.network.backend.name,
+        }
+        config, failure = self._recognizer.config, self._statistics.failure
+        topic, stamps_topic = map(self.resolve_topic_name, ("image", "keyframe_stamps"))
+        well = health(lately, config, topic, stamps_topic, failure, free_bytes(config), database.own)
+        status = DiagnosticStatus(
+            level=bytes([well.level]),
+            name=status_name(self.get_name(), self.get_namespace()),
+            message=well.text,
+            hardware_id=self._statistics.frame_id,
+            values=[KeyValue(key=key, value=value) for key, value in values.items()],
+        )
+        stamp = from_nanoseconds(self.get_clock().now().nanoseconds)
+        self._diagnostics.publish(DiagnosticArray(header=Header(stamp=stamp), status=[status]))
+
+
+def status_name(node: str, namespace: str) -> str:
+    """Return the name of a node's diagnostics, by which the nodes of several cameras are told apart.
+
+    The namespace is left out where it says nothing: launch's own repeats the node's name.
+    """
+    namespace = namespace.strip("/")
+    return f"{node if namespace in ('', node) else f'{namespace}/{node}'}: place recognition"
+
+
+def _descriptor_of(parameter: Any) -> ParameterDescriptor:
+    """Return the ROS description of one parameter of Config."""
+    facts = parameter.metadata
+    unit = f" [{facts['unit']}]" if facts["unit"] else ""
+    descriptor = ParameterDescriptor(
+        name=parameter.name,
+        description=facts["sentence"] + unit,
+        additional_constraints=f"one of {', '.join(facts['choices'])}" if facts["choices"] else "",
+        read_only=not facts["live"],
+        # So that exclusion_time:=10 is as good as 10.0; Config checks the type.
+        dynamic_typing=True,
+    )
+    if facts["low"] is not None:
+        if isinstance(parameter.default, int):
+            descriptor.integer_range = [IntegerRange(from_value=facts["low"], to_value=facts["high"], step=1)]
+        else:
+            descriptor.floating_point_range = [FloatingPointRange(from_value=facts["low"], to_value=facts["high"])]
+    return descriptor
+
+
+def main() -> int:
+    """Run the node until it is told to stop; the exit status is 1 where it cannot start."""
+    try:
+        return run()
+    except KeyboardInterrupt:  # before rclpy's own handler stands, or after it has gone
+        return 0
+
+
+def run() -> int:
+    """Start, spin, stop; return the exit status."""
+    node = None
+    try:
+        rclpy.init()
+    except RuntimeError as error:  # a params file, a name or a log level that ROS cannot read
+        print(f"binvpr_node: cannot start: {str(error).splitlines()[0]}", file=sys.stderr)
+        return 1
+    try:
+        # For --help, and since what stands before --ros-args would be ignored.
+        argparse.ArgumentParser(
+            prog="binvpr_node",
+            description="Recognise places in camera images, and publish loop closures.",
+            usage="%(prog)s [--help] [--ros-args -r image:=TOPIC -p PARAMETER:=VALUE --params-file FILE ...]",
+            epilog="config/binvpr.yaml describes the parameters, README.md the topics.",
+        ).parse_args(remove_ros_args(sys.argv)[1:])
+        node = BinvprNode()
+        rclpy.spin(node)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    except START_ERRORS as error:
+        rclpy.logging.get_logger("binvpr").fatal(f"cannot start: {error}")
+        return 1
+    finally:
+        # Ctrl-C reaches the node twice, from the terminal and from ros2 launch; the second must not break the clean-up.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if node is not None:
+            node.close()
+            node.destroy_node()
+        rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from binvpr_ros.lab.evaluation.datasets.dataset import Dataset, Images
+from binvpr_ros.lab.evaluation.datasets.truth import PairTruth
+from binvpr_ros.lab.evaluation.local_verification import verified_above_apart
+from binvpr_ros.lab.evaluation.similarities import MatrixSimilarities
+
+
+class Pictures(Images):
+    """Images in memory."""
+
+    def __init__(self, images: list[NDArray[np.uint8]]) -> None:
+        self._images = images
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int, /) -> NDArray[np.uint8]:
+        return self._images[index]
+
+
+def hall(queries: list[NDArray[np.uint8]], references: list[NDArray[np.uint8]], true: list[list[int]]) -> Dataset:
+    return Dataset("hall", Pictures(queries), Pictures(references), PairTruth(true, len(references)))
+
+
+def test_a_true_pair_must_beat_every_pair_of_different_places(world_images: list[NDArray[np.uint8]]) -> None:
+    places = [world_images[place] for place in (0, 12, 24, 36)]
+    flat = np.full_like(places[0], 128)
+    blind = MatrixSimilarities(np.zeros((4, 4)))
+    own: list[list[int]] = [[0], [1], [2], [3]]
+    assert verified_above_apart(hall(places, places, own), blind) == 1.0
+    # Two of the queries show nothing that could be verified.
+    assert verified_above_apart(hall([*places[:2], flat, flat], places, own), blind) == 0.5
+    # One image stands under two places: the pair that is called different verifies best of all.
+    assert verified_above_apart(hall(places, [*places[:3], places[0]], own), MatrixSimilarities(np.eye(4)[::-1])) == 0.0
+
+
+def test_where_there_is_nothing_to_compare_with_there_is_no_share(world_images: list[NDArray[np.uint8]]) -> None:
+    one = [world_images[0]]
+    assert verified_above_apart(hall(one, one, [[0]]), MatrixSimilarities(np.ones((1, 1)))) is None
+    assert verified_above_apart(hall(one, one, [[]]), MatrixSimilarities(np.ones((1, 1)))) is None
+
+
+def test_what_lies_just_beyond_a_place_is_not_called_different() -> None:
+    truth = PairTruth([[4, 5, 6], [0], []], 12)
+    assert np.flatnonzero(truth.apart(0)).tolist() == [0, 1, 9, 10, 11]
+    assert np.flatnonzero(truth.apart(1)).tolist() == list(range(1, 12))
+    assert truth.apart(2).all()

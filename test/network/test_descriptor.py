@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import cv2
+import flatbuffers
+import numpy as np
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+from hypothesis import given
+from hypothesis import strategies as st
+from lce_delegate.models import Graph
+from numpy.typing import NDArray
+
+from binvpr_ros import lce_delegate
+from binvpr_ros.images import resize
+from binvpr_ros.network.backends import DelegateBackend, DescriptorError, LitertBackend, load_backend
+from binvpr_ros.network.descriptor import DescriptorNetwork, pack
+from binvpr_ros.network.hamming import WORD_BITS, hamming, nearest_view
+from binvpr_ros.network.model_card import ModelCard, checksum
+
+
+@pytest.fixture(scope="module")
+def network(model: Path) -> DescriptorNetwork:
+    return DescriptorNetwork(model)
+
+
+def test_auto_picks_a_backend_that_runs_the_packaged_model(network: DescriptorNetwork) -> None:
+    assert network.backend.name == "delegate"
+    assert network.words * WORD_BITS == network.card.descriptor_bits
+
+
+def test_equal_images_have_equal_descriptors(network: DescriptorNetwork, world_images: list[NDArray[np.uint8]]) -> None:
+    first, again = (network.describe(world_images[0]).descriptor for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+
+
+def test_a_place_seen_again_is_nearer_than_other_places(
+    network: DescriptorNetwork, world_images: list[NDArray[np.uint8]]
+) -> None:
+    descriptors = np.stack([network.describe(image).descriptor for image in world_images[::6]])
+    image = world_images[0]
+    darker = (
+        cv2.warpAffine(image, np.array([[1, 0, 6], [0, 1, 3]], np.float32), (320, 240), borderMode=1) * 0.7
+    ).astype(np.uint8)
+    distances = hamming(descriptors, network.describe(darker).descriptor)
+    assert distances.argmin() == 0
+    assert distances[0] < 0.8 * np.partition(distances, 1)[1]
+
+
+def test_bits_are_balanced_over_places(network: DescriptorNetwork, world_images: list[NDArray[np.uint8]]) -> None:
+    descriptors = np.stack([network.describe(image).descriptor for image in world_images[::3]])
+    share_of_ones = np.unpackbits(descriptors.view(np.uint8), axis=1).mean()
+    assert 0.3 < share_of_ones < 0.7
+
+
+@pytest.mark.parametrize("shape", [(240, 320, 3), (480, 640), (16, 16, 3), (1, 1), (100, 2000, 3), (31, 200)])
+def test_images_of_any_size_colour_or_grey(network: DescriptorNetwork, shape: tuple[int, ...]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    assert network.describe(image).descriptor.shape == (network.words,)
+
+
+def test_images_need_not_be_contiguous(network: DescriptorNetwork, world_images: list[NDArray[np.uint8]]) -> None:
+    image = world_images[0]
+    padded = np.zeros((image.shape[0], image.shape[1] + 7, 3), np.uint8)
+    padded[:, :-7] = image
+    np.testing.assert_array_equal(network.describe(padded[:, :-7]).descriptor, network.describe(image).descriptor)
+
+
+@pytest.mark.parametrize("shape", [(720, 1280, 3), (1080, 1920), (100, 3000, 3), (480, 640, 3), (2000, 100)])
+def test_shrinking_takes_the_mean_of_the_area(shape: tuple[int, ...]) -> None:
+    image = np.random.default_rng(1).integers(0, 256, shape, np.uint8)
+    expected = cv2.resize(image.astype(np.float64), (64, 48), interpolation=cv2.INTER_AREA)
+    assert np.abs(resize(image, (64, 48)) - expected).max() <= 1.01
+
+
+def test_grey_is_the_colour_image_with_equal_channels(network: DescriptorNetwork) -> None:
+    grey = np.random.default_rng(1).integers(0, 256, (128, 160), np.uint8)
+    np.testing.assert_array_equal(network.describe(grey).descriptor, network.describe(np.dstack([grey] * 3)).descriptor)
+
+
+def test_contrast_is_the_standard_deviation_of_the_grey_values(network: DescriptorNetwork) -> None:
+    assert network.describe(np.full((64, 64), 130, np.uint8)).contrast == 0
+    halves = np.repeat(np.array([[0], [200]], np.uint8), 64, axis=0)
+    assert network.describe(np.tile(halves, (1, 128))).contrast == pytest.approx(100, abs=1)
+
+
+@given(st.lists(st.floats(-10, 10, width=32), min_size=1, max_size=300))
+def test_pack_sets_a_bit_for_each_value_from_zero_on(values: list[float]) -> None:
+    words = pack(np.array(values, np.float32))
+    bits = np.unpackbits(words.view(np.uint8))
+    np.testing.assert_array_equal(bits[: len(values)], [value >= 0 for value in values])
+    assert not bits[len(values) :].any()
+    assert words.dtype == np.uint64
+
+
+def test_pack_takes_packed_bits_as_they_are() -> None:
+    np.testing.assert_array_equal(pack(np.array([[1, 2, 3]], np.uint8)).view(np.uint8), [1, 2, 3, 0, 0, 0, 0, 0])
+
+
+@given(st.integers(0, 40), st.integers(1, 5), st.integers(0, 2**32))
+def test_hamming_counts_the_differing_bits(count: int, words: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    descriptors = rng.integers(0, 2**64, (count, words), np.uint64)
+    descriptor = rng.integers(0, 2**64, words, np.uint64)
+    expected = [sum((int(a) ^ int(b)).bit_count() for a, b in zip(row, descriptor, strict=True)) for row in descriptors]
+    np.testing.assert_array_equal(hamming(descriptors, descriptor), expected)
+
+
+def test_without_the_library_numpy_gives_the_same_distances(monkeypatch: pytest.MonkeyPatch) -> None:
+    descriptors = np.random.default_rng(0).integers(0, 2**64, (30, 5), np.uint64)
+    compiled = hamming(descriptors, descriptors[3])
+    nearest = {5: compiled, 30: nearest_view(descriptors, descriptors[3:9])}
+    assert (nearest[30] < compiled).any()
+    monkeypatch.setattr(lce_delegate, "LIBRARY", "not-compiled.so")
+    lce_delegate._functions.cache_clear()
+    with pytest.raises(lce_delegate.DelegateError, match="was not compiled"):
+        lce_delegate.hamming(descriptors, descriptors[3])
+    out = np.empty(30, np.uint32)
+    assert hamming(descriptors, descriptors[3], out) is out
+    np.testing.assert_array_equal(out, compiled)
+    for views in (descriptors[3], descriptors[3:4], descriptors[3:9]):
+        np.testing.assert_array_equal(nearest_view(descriptors, views, out), nearest[views.size])
+        assert nearest_view(descriptors, views, out) is out
+
+
+def test_hamming_broadcasts_other_shapes() -> None:
+    descriptors = np.random.default_rng(0).integers(0, 2**64, (7, 5), np.uint64)
+    every_pair = hamming(descriptors, descriptors[:, np.newaxis])
+    np.testing.assert_array_equal(every_pair, [hamming(descriptors, descriptor) for descriptor in descriptors])
+    assert int(hamming(descriptors[0], descriptors[1])) == every_pair[0, 1]
+
+
+def test_litert_says_that_it_does_not_know_larq_operators(model: Path) -> None:
+    with pytest.raises(
+        DescriptorError, match="does not know the Larq operators of this model; use the backend delegate"
+    ):
+        load_backend("litert", model.read_bytes(), 1)
+
+
+@pytest.mark.parametrize("backend", ["delegate", "litert", "auto"])
+def test_a_file_that_is_no_model(backend: str) -> None:
+    with pytest.raises(DescriptorError, match="cannot be loaded") as refusal:
+        load_backend(backend, b"no model at all", 1)
+    assert "\n" not in str(refusal.value)
+
+
+def test_names_in_a_model_that_are_no_utf8(model: Path) -> None:
+    data = model.read_bytes()
+    name = load_backend("delegate", data, 1).interpreter.get_input_details()[0]["name"].encode()
+    with pytest.raises(DescriptorError, match="cannot be loaded") as refusal:
+        load_backend("auto", data.replace(name, b"\xff" * len(name)), 1)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_model_without_a_graph_does_not_reach_the_runtime() -> None:
+    """ai-edge-litert 2.3 reads the number of subgraphs where there are none, and the process ends."""
+    builder = flatbuffers.Builder()
+    builder.Finish(schema.ModelT(version=3, buffers=[schema.BufferT()]).Pack(builder), file_identifier=b"TFL3")
+    with pytest.raises(DescriptorError, match=r"cannot be loaded \(it has no graph\); use one"):
+        load_backend("litert", bytes(builder.Output()), 1)
+
+
+@pytest.mark.parametrize("side", ["input", "output"])
+def test_a_model_without_input_or_output(side: str) -> None:
+    graph = Graph()
+    tensor = graph.input((1, 4, 4, 3)) if side == "output" else graph.constant(np.zeros((1, 4, 4, 3), np.float32))
+    with pytest.raises(DescriptorError, match="the model has no input or no output; use one"):
+        load_backend("litert", graph.serialize(*[tensor] * (side == "input")), 1)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int64, np.bool_])
+def test_a_model_that_takes_no_images(tmp_path: Path, model: Path, dtype: type[np.generic]) -> None:
+    graph, copy = Graph(), tmp_path / "model.tflite"
+    copy.write_bytes(graph.serialize(graph.input((1, 128, 128, 3), dtype)))
+    content = json.loads(ModelCard.path_for(model).read_text())
+    ModelCard.path_for(copy).write_text(json.dumps({**content, "input_size": [128, 128], "sha256": checksum(copy)}))
+    with pytest.raises(DescriptorError, match=r"cannot be run \(.*\); use one that train_offline wrote") as refusal:
+        DescriptorNetwork(copy)
+    assert "\n" not in str(refusal.value)
+
+
+def test_every_kernel_gives_the_same_bits(
+    network: DescriptorNetwork, model: Path, world_images: list[NDArray[np.uint8]]
+) -> None:
+    expected = [network.describe(image).descriptor for image in world_images[:3]]
+    for kernel in lce_delegate.kernels():
+        network_of_kernel = DescriptorNetwork(model)
+        network_of_kernel.backend = DelegateBackend(model.read_bytes(), 1, kernel)
+        found = [network_of_kernel.describe(image).descriptor for image in world_images[:3]]
+        np.testing.assert_array_equal(found, expected, err_msg=kernel)
+
+
+def test_a_kernel_that_this_processor_lacks(model: Path) -> None:
+    with pytest.raises(DescriptorError, match="this processor has no kernel abacus; choose one of auto, ") as refusal:
+        DelegateBackend(model.read_bytes(), 1, "abacus")
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_missing_runtime_is_one_sentence_that_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, model: Path
+) -> None:
+    monkeypatch.setattr(LitertBackend, "MODULES", ("no_such_runtime",))
+    for backend in ("delegate", "litert", "auto"):
+        with pytest.raises(DescriptorError, match="run: pip install ai-edge-litert") as refusal:
+            load_backend(backend, model.read_bytes(), 1)
+        assert "\n" not in str(refusal.value)
+
+
+def test_a_delegate_that_was_not_compiled(monkeypatch: pytest.MonkeyPatch, model: Path) -> None:
+    monkeypatch.setattr(lce_delegate, "LIBRARY", "not_compiled.so")
+    with pytest.raises(DescriptorError, match="no backend can run the model: the Larq delegate was not compiled"):
+        load_backend("auto", model.read_bytes(), 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"input_size": [32, 32]}, "its card says 32x32 RGB"),
+        ({"descriptor_bits": 512, "cells": []}, "its card says 512"),
+    ],
+)
+def test_a_card_that_does_not_fit_the_network(
+    model: Path, tmp_path: Path, changes: dict[str, Any], sentence: str
+) -> None:
+    copy = tmp_path / "copy.tflite"
+    shutil.copy(model, copy)
+    content = json.loads(ModelCard.path_for(model).read_text())
+    ModelCard.path_for(copy).write_text(json.dumps({**content, **changes, "sha256": checksum(copy)}))
+    with pytest.raises(DescriptorError, match=sentence):
+        DescriptorNetwork(copy)
+
+
+def test_revisits_are_found_on_real_images(network: DescriptorNetwork, shared_data: Path) -> None:
+    folder = shared_data / "eval" / "grief_michigan"
+    references, queries = (
+        np.stack([
+            network.describe(cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB)).descriptor
+            for file in sorted((folder / part).iterdir())
+        ])
+        for part in ("references", "queries")
+    )  # fmt: skip
+    with (folder / "ground_truth.csv").open(encoding="utf-8") as file:
+        truth = {int(row["query"]): set(map(int, row["references"].split())) for row in csv.DictReader(file)}
+    best = [int(hamming(references, query).argmin()) for query in queries]
+    assert np.mean([best[query] in matches for query, matches in truth.items()]) >= 0.9

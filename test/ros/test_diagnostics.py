@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from binvpr_ros.config import Config
+from binvpr_ros.loop_closure import Refusal, Refused, Verdict
+from binvpr_ros.recognizer import Recognition
+from binvpr_ros.ros.diagnostics import Health, Level, Statistics, free_bytes, health
+
+CONFIG = Config(database="/maps/office.db")
+GOOD = {"images_received": 15, "images_processed": 15}
+
+
+@pytest.mark.parametrize(
+    ("lately", "failure", "free", "expected"),
+    [
+        (GOOD, "", 1 << 40, Health(Level.OK, "15 images/s")),
+        (GOOD, "", None, Health(Level.OK, "15 images/s")),
+        ({}, "", None, Health(Level.WARN, "no usable image from /camera in the last second")),
+        (
+            {"images_received": 9, "images_unusable": 9}, "", None,
+            Health(Level.WARN, "no usable image from /camera in the last second"),
+        ),
+        (
+            {"images_received": 9, "images_dropped": 9}, "", None,
+            Health(Level.WARN, "all 9 images of the last second were dropped; give it more threads"),
+        ),
+        ({**GOOD, "images_dropped": 9}, "", None, Health(Level.OK, "15 images/s")),
+        (
+            {**GOOD, "featureless": 15}, "", None,
+            Health(Level.WARN, "the images are too dark, or too blank, to show a place (min_contrast)"),
+        ),
+        ({**GOOD, "featureless": 14}, "", None, Health(Level.OK, "15 images/s")),
+        (GOOD, "", 3 << 20, Health(Level.WARN, "3 MiB are left on the disk of /maps/office.db; make room")),
+        (
+            {}, "it is full", 0,
+            Health(Level.ERROR, "keyframes are kept in memory alone: it is full"),
+        ),
+    ],
+)  # fmt: skip
+def test_how_the_node_is_and_why(lately: dict[str, int], failure: str, free: int | None, expected: Health) -> None:
+    assert health(Counter(lately), CONFIG, "/camera", "/stamps", failure, free, keyframes=9) == expected
+
+
+@pytest.mark.parametrize(
+    ("lately", "text"),
+    [
+        ({"images_received": 15}, "no stamp of a keyframe has come on /stamps yet, so nothing is recognised"),
+        ({"images_received": 15, "stamps_ever": 4}, ""),
+        ({"images_received": 15, "images_processed": 2, "stamps_received": 2, "stamps_ever": 2}, ""),
+        (
+            {"images_received": 15, "stamps_received": 3, "stamps_without_image": 3, "stamps_ever": 3},
+            "there is no image for any of the 3 stamps that came on /stamps",
+        ),
+        ({"images_received": 15, "stamps_received": 3, "stamps_without_image": 2, "stamps_ever": 3}, ""),
+    ],
+)
+def test_a_back_end_whose_stamps_do_not_fit(lately: dict[str, int], text: str) -> None:
+    asked = Config(keyframe_source="topic")
+    well = health(Counter(lately), asked, "/camera", "/stamps", "", None, keyframes=0)
+    assert (well.level, well.text) == ((Level.WARN, text) if text else (Level.OK, well.text))
+
+
+def test_a_camera_of_an_image_in_two_seconds_is_well_and_one_that_stops_is_not() -> None:
+    def levels(usable: str) -> list[Level]:
+        statistics, levels = Statistics(), []
+        for second in usable:
+            if second == "x":
+                statistics.count("images_received")
+            levels.append(health(statistics.lately(), CONFIG, "/camera", "/stamps", "", None, keyframes=0).level)
+        return levels
+
+    assert levels("x.x.x.x.....")[2:] == [Level.OK] * 7 + [Level.WARN] * 3
+    assert levels("xxx.x") == [Level.OK] * 3 + [Level.WARN, Level.OK]
+
+
+def test_a_map_that_can_forget_no_more_says_so() -> None:
+    full = Config(max_keyframes=8)
+    text = "the map has 9 keyframes, more than max_keyframes: none goes that is the only view of a place"
+    assert health(Counter(GOOD), full, "/camera", "/stamps", "", None, keyframes=9) == Health(Level.WARN, text)
+    assert health(Counter(GOOD), full, "/camera", "/stamps", "", None, keyframes=8).level == Level.OK
+
+
+def test_what_was_counted_lately() -> None:
+    statistics = Statistics()
+    statistics.count("images_received", 3)
+    dark = Recognition(None, Verdict(refused=[Refused(Refusal.FEATURELESS)]))
+    statistics.count_recognition(dark, "camera", 5.0, 9.0)
+    lately = statistics.lately()
+    assert (lately["images_received"], lately["images_processed"], lately["featureless"]) == (3, 1, 1)
+    statistics.count("images_received")
+    lately = statistics.lately()
+    assert (lately["images_received"], lately["images_processed"], lately["featureless"]) == (1, 0, 0)
+    assert statistics.values()["images_received"] == "4"
+
+
+def test_the_disk_of_a_map(tmp_path: Path) -> None:
+    assert free_bytes(Config()) is None
+    assert free_bytes(Config(database=str(tmp_path / "gone" / "map.db"))) is None
+    free = free_bytes(Config(database=str(tmp_path / "map.db")))
+    assert free is not None
+    assert free > 0

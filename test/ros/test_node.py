@@ -1,0 +1,664 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The node as a process of its own: real messages over DDS in, real messages out."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from numpy.typing import NDArray
+
+rclpy = pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from nav_msgs.msg import Odometry
+from rcl_interfaces.srv import DescribeParameters, GetParameters
+from rclpy.qos import QoSProfile
+from robot import CAMERA, Robot
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
+from std_srvs.srv import Trigger
+from visualization_msgs.msg import MarkerArray
+
+from binvpr_ros.config import Config, share_directory
+from binvpr_ros.loop_closure import Refusal
+from binvpr_ros.maps.command import problems
+from binvpr_ros.ros.messages import (
+    from_nanoseconds,
+    image_from_message,
+    message_from_array,
+    rows_from_message,
+    to_nanoseconds,
+)
+from binvpr_ros.ros.node import EVERY_RESULT, LATEST_FOR_ALL
+from binvpr_ros.ros.pictures import ACCEPTED, GAP, LABEL_HEIGHT, PANEL, REFUSED, TITLE_HEIGHT
+from binvpr_ros.ros.replay import wait_for_subscriber
+
+pytestmark = pytest.mark.usefixtures("ros")
+
+EAGER = ("-p", "keyframe_distance:=0.0", "-p", "keyframe_min_interval:=0.0", "-p", "confirmation_time:=0.3")
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Robot]]:
+    robots: list[Robot] = []
+
+    def start_robot(*arguments: str, **options: Any) -> Robot:
+        robots.append(Robot(tmp_path, *arguments, **options))
+        return robots[-1]
+
+    yield start_robot
+    for robot in robots:
+        robot.close()
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_revisit_is_published(
+    start: Callable[..., Robot], world_images: list[NDArray[np.uint8]], compressed: bool
+) -> None:
+    robot = start(*EAGER, "-p", f"compressed:={str(compressed).lower()}", compressed=compressed)
+    first = robot.show(world_images[:20], start=100)
+    robot.show(world_images[30:36], start=112)
+    again = robot.show(world_images[4:12], start=122)
+    robot.wait(lambda: len(robot.listener.keyframes) == 34, "all keyframes are announced")
+    tables = robot.listener.closures
+    assert tables
+    for table in tables:
+        assert table.header.frame_id == "camera_link"
+        number = again.index(to_nanoseconds(table.header.stamp))
+        best = rows_from_message(table)[0]
+        assert int(best["match_sec"]) * 10**9 + int(best["match_nanosec"]) == first[4 + number]
+        assert (best["query_id"], best["match_id"]) == (26 + number, 4 + number)
+        assert best["hamming"] <= 64
+        assert best["inliers"] >= Config().min_inliers
+    assert [to_nanoseconds(header.stamp) for header in robot.listener.keyframes][:20] == first
+
+
+def test_a_place_of_an_earlier_map_is_recognised(
+    start: Callable[..., Robot], world_images: list[NDArray[np.uint8]], tmp_path: Path
+) -> None:
+    old, new = tmp_path / "monday.db", tmp_path / "tuesday.db"
+    monday = start(*EAGER, "-p", f"database:={old}")
+    stamps = monday.show(world_images[:20], start=100)
+    monday.close()
+    tuesday = start(*EAGER, "-p", f"database:={new}", "-p", f"maps:=[{old}]", "-p", "max_keyframes:=1000")
+    tuesday.show(world_images[4:12], start=9000)
+    tuesday.wait(lambda: bool(tuesday.listener.closures), "closures are published")
+    best = rows_from_message(tuesday.listener.closures[0])[0]
+    assert int(best["match_sec"]) * 10**9 + int(best["match_nanosec"]) in stamps
+    assert (best["query_session"], best["match_session"]) == (1, 0)
+    assert best["query_id"] >= 20 > best["match_id"]
+    assert not tuesday.set("maps", [""]).successful
+    assert tuesday.set("max_keyframes", 9).successful
+    with sqlite3.connect(new) as connection:
+        assert connection.execute("SELECT MIN(id), MAX(session) FROM keyframes").fetchone() == (0, 0)
+
+
+def test_a_calibrated_camera_is_used_and_another_one_is_not(
+    start: Callable[..., Robot], world_images: list[NDArray[np.uint8]]
+) -> None:
+    robot = start(*EAGER)
+    publisher = robot.node.create_publisher(CameraInfo, "/camera_info", CAMERA)
+    assert wait_for_subscriber(publisher, 30.0)
+    focal = 160 / np.tan(np.deg2rad(37.5))
+    calibrated = CameraInfo(width=320, height=240, k=[focal, 0.0, 160.0, 0.0, focal, 120.0, 0.0, 0.0, 1.0])
+    for info, sentence in (
+        (CameraInfo(), "camera_info is not used: it holds no calibration; calibrate the camera, or go on without"),
+        (calibrated, "the camera of /camera is calibrated: loops are verified by its essential matrix"),
+    ):
+        for second in range(3):  # said once
+            info.header.stamp.sec = second
+            publisher.publish(info)
+            time.sleep(0.05)
+        robot.wait(lambda: sentence in robot.log.read_text(), "it says so")  # noqa: B023 - called at once
+        assert robot.log.read_text().count(sentence) == 1
+    robot.show(world_images[:20], start=100)
+    robot.show(world_images[30:36], start=112)
+    robot.show(world_images[4:12], start=122)
+    robot.wait(lambda: bool(robot.listener.closures), "closures are published")
+    assert rows_from_message(robot.listener.closures[0])[0]["inliers"] >= Config().min_inliers
+
+
+def test_diagnostics_say_what_happened(start: Callable[..., Robot], world_images: list[NDArray[np.uint8]]) -> None:
+    robot = start(*EAGER)
+    robot.show(world_images[:6], start=10)
+    robot.wait(lambda: robot.count("keyframes") == 6, "diagnostics count six keyframes")
+    values = robot.listener.diagnostics
+    assert robot.listener.hardware_id == "camera_link"
+    assert values["backend"] == "delegate"
+    assert values["images_received"] == values["images_processed"] == "6"
+    assert values["refused_no_history"] == "6"
+    assert {f"refused_{reason.value}" for reason in Refusal} <= set(values)
+    assert float(values["processing_ms_p95"]) >= float(values["processing_ms_median"]) > 0
+    assert float(values["latency_ms_p99"]) >= float(values["latency_ms_p95"]) >= float(values["latency_ms_median"])
+    robot.wait(lambda: robot.listener.level == DiagnosticStatus.WARN, "a camera that stops is noticed")
+    assert "no usable image from /camera" in robot.listener.message
+
+
+def test_darkness_is_noticed(start: Callable[..., Robot]) -> None:
+    robot = start(*EAGER)
+    dark = np.full((240, 320, 3), 3, np.uint8)
+    second = iter(range(1000))
+
+    def noticed() -> bool:
+        robot.send(message_from_array(dark, "rgb8"), next(second) * 10**8)
+        return "too dark" in robot.listener.message
+
+    robot.wait(noticed, "darkness is noticed")
+    assert robot.listener.level == DiagnosticStatus.WARN
+    assert robot.count("keyframes") == 0
+    assert robot.count("refused_featureless") == robot.count("images_processed") > 0
+
+
+def test_places_are_recognised_in_12_bits_where_these_are_stretched(
+    start: Callable[..., Robot], world_images: list[NDArray[np.uint8]]
+) -> None:
+    robot = start(*EAGER, "-p", "thumbnails:=true", "-p", "stretch_16_bit:=true")
+    shown: list[Image] = []
+    robot.node.create_subscription(Image, "/binvpr/match_image", shown.append, EVERY_RESULT)
+    stamp = 0
+    for second, images in ((100, world_images[:20]), (112, world_images[30:36]), (122, world_images[4:12])):
+        for number, image in enumerate(images):
+            stamp = second * 10**9 + number * 200_000_000
+            height, width = image.shape[:2]
+            values = image[..., 1].astype("<u2") * 16
+            robot.send(
+                Image(height=height, width=width, encoding="mono16", step=2 * width, data=values.tobytes()), stamp
+            )
+            robot.wait(lambda: robot.newest_keyframe() == stamp, "the image is a keyframe")  # noqa: B023 - called at once
+    robot.wait(lambda: bool(shown) and to_nanoseconds(shown[-1].header.stamp) == stamp, "the last one is shown")
+    assert robot.listener.closures
+    rows = image_from_message(shown[-1])[TITLE_HEIGHT:-LABEL_HEIGHT].astype(int)
+    assert np.median(np.abs(rows[:, : PANEL[0]] - rows[:, PANEL[0] + GAP :])) < 10
+    assert not robot.set("stretch_16_bit", False).successful
+
+
+def test_unusable_images_are_skipped_with_one_warning_and_harm_nothing(
+    start: Callable[..., Robot], world_images: list[NDArray[np.uint8]]
+) -> None:
+    robot = start(*EAGER)
+    robot.show(world_images[:2], start=10)
+    for number in range(20):
+        robot.send(Image(height=4, width=4, encoding="rgb8", step=12, data=b"short"), round((20 + number) * 1e9))
+    robot.send(Image(height=4, width=4, encoding="sepia", step=4, data=bytes(16)), round(50e9))
+    robot.settle()
+    robot.show(world_images[2:4], start=12)
+    robot.wait(lambda: robot.count("images_unusable") == 21, "the images are counted")
+    assert robot.count("unusable_image") == 21
+    assert robot.count("keyframes") == 4
+    warnings = [line for line in robot.log.read_text().splitlines() if "WARN" in line and "[binvpr]" in line]
+    assert len(warnings) == 1
+    assert "skipped an image: it has 5 bytes of data instead of 48" in warnings[0]
+
+
+def test_stamps_that_do_not_advance_are_skipped(
+    start: Callable[..., Robot], world_images: list[NDArray[np.uint8]]
+) -> None:
+    robot = start(*EAGER)
+    for _ in range(3):
+        robot.send(message_from_array(world_images[0], "rgb8"), 0)
+    robot.settle()
+    assert robot.count("unusable_stamp") == 2
+    assert "is not later than the last image's" in robot.log.read_text()
+
+
+def test_it_goes_on_when_simulated_time_stops(
+    start: Callable[..., Robot], world_images: list[NDArray[np.uint8]]
+) -> None:
+    robot = start(*EAGER, "-p", "use_sim_time:=true")
+    clock = robot.node.create_publisher(Clock, "/clock", 10)
+    assert wait_for_subscriber(clock, 30.0)
+
+    def show_at(second: int) -> None:
+        clock.publish(Clock(clock=from_nanoseconds(second * 10**9)))
+        robot.send(message_from_array(world_images[second], "rgb8"), second * 10**9)
+        robot.settle()
+
+    show_at(10)
+    for _ in range(4):
+        show_at(11)
+    robot.wait(lambda: robot.count("unusable_stamp") == 3, "stamps that stand still are counted")
+    robot.wait(lambda: robot.listener.level == DiagnosticStatus.WARN, "diagnostics go on, and warn")
+    assert robot.call(Trigger, "reload_database", Trigger.Request()).message == "2 keyframes are matched"
+    show_at(12)
+    robot.wait(lambda: robot.count("keyframes") == 3, "it goes on with the time")
+
+
+def test_a_bag_that_starts_again_begins_a_session(
+    start: Callable[..., Robot], world_images: list[NDArray[np.uint8]]
+) -> None:
+    robot = start(*EAGER)
+    robot.show(world_images[:2], start=100)
+    robot.send(message_from_array(world_images[0], "rgb8"), round(9.8e9))
+    robot.show(world_images[:2], start=10)
+    robot.wait(lambda: robot.listener.diagnostics.get("session") == "1", "a session begins")
+    assert "the stamps jumped back: session 1 begins" in robot.log.read_text()
+
+
+def test_a_back_end_names_its_keyframes(start: Callable[..., Robot], world_images: list[NDArray[np.uint8]]) -> None:
+    robot = start("-p", "keyframe_source:=topic", "-p", "recent_images:=8")
+    stamps = robot.node.create_publisher(Header, "keyframe_stamps", EVERY_RESULT)
+    assert wait_for_subscriber(stamps, 30.0)
+
+    def name(second: int) -> None:
+        stamps.publish(Header(stamp=from_nanoseconds(second * 10**9)))
+
+    for second in range(10, 22):
+        robot.send(message_from_array(world_images[second], "rgb8"), second * 10**9)
+    robot.wait(lambda: robot.count("images_received") == 12, "all images have come")
+    name(16)
+    name(17)  # hardly differs from the one before, and is a keyframe all the same
+    name(10)  # of the latest eight no more
+    name(23)  # whose image comes later
+    name(22)  # whose image never comes
+    robot.send(message_from_array(world_images[23], "rgb8"), 23 * 10**9)
+    robot.wait(lambda: robot.count("images_processed") == 3, "three images are described")
+    robot.wait(lambda: robot.count("stamps_without_image") == 2, "two stamps are reported")
+    assert [header.stamp.sec for header in robot.listener.keyframes] == [16, 17, 23]
+    assert robot.count("stamps_received") == 5
+    assert robot.count("images_dropped") == 0
+    assert "there is no image for the keyframe at 10.000 s: lost, or too old" in robot.log.read_text()
+
+
+def test_a_burst_of_stamps_is_accounted_for(start: Callable[..., Robot], world_images: list[NDArray[np.uint8]]) -> None:
+    robot = start("-p", "keyframe_source:=topic", "-p", "recent_images:=200")
+    stamps = robot.node.create_publisher(Header, "keyframe_stamps", QoSProfile(depth=200))
+    assert wait_for_subscriber(stamps, 30.0)
+    for number in range(90):
+        robot.send(message_from_array(world_images[number % 60], "rgb8"), (100 + number) * 10**8)
+    for number in range(90):
+        stamps.publish(Header(stamp=from_nanoseconds((100 + number) * 10**8)))
+    names = ("images_processed", "stamps_without_image")
+    robot.wait(lambda: sum(map(robot.count, names)) == 90, "every stamp has its answer")
+    assert robot.count("stamps_received") == 90
+    assert len(robot.listener.keyframes) == robot.count("keyframes") == robot.count("images_processed") > 60
+
+
+def test_frames_are_dropped_not_queued(start: Callable[..., Robot], world_images: list[NDArray[np.uint8]]) -> None:
+    robot = start(*EAGER)
+    large = message_from_array(np.tile(world_images[0], (4, 4, 1)), "rgb8")
+    stamp = time.time_ns()
+    for number in range(60):
+        large.header.stamp = from_nanoseconds(stamp + number * 10**6)
+        robot.camera.publish(large)
+        time.sleep(0.002)
+
+    def counts() -> tuple[int, ...]:
+        return tuple(robot.count(f"images_{name}") for name in ("received", "processed", "dropped"))
+
+    def over() -> bool:
+        """Whether no image is in work, and none came in the last second."""
+        received, processed, dropped = counts()
+        return received == processed + dropped > 0 and robot.listener.diagnostics["rate_hz"] == "0"
+
+    robot.wait(over, "every image is processed or dropped")
+    _, processed, dropped = counts()
+    assert dropped > 0
+    assert len(robot.listener.keyframes) == processed
+
+
+def test_parameters_are_those_of_config(start: Callable[..., Robot]) -> None:
+    robot = start()
+    names = [parameter.name for parameter in Config.parameters()]
+    values = robot.call(GetParameters, "get_parameters", GetParameters.Request(names=names)).values
+    assert [rclpy.parameter.parameter_value_to_python(value) for value in values] == [
+        list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
+        for parameter in Config.parameters()
+    ]
+    described = robot.call(DescribeParameters, "describe_parameters", DescribeParameters.Request(names=names))
+    for parameter, descriptor in zip(Config.parameters(), described.descriptors, strict=True):
+        assert descriptor.description.startswith(parameter.metadata["sentence"])
+        assert descriptor.read_only != parameter.metadata["live"]
+        ranges = [*descriptor.integer_range, *descriptor.floating_point_range]
+        assert len(ranges) == (parameter.metadata["low"] is not None)
+
+
+def test_parameters_change_while_running_within_their_range(start: Callable[..., Robot]) -> None:
+    robot = start()
+    assert robot.set("min_score", 0.7).successful
+    assert robot.set("exclusion_time", 20).successful
+    for name, value, reason in [
+        ("min_score", 1.5, "range"),
+        ("max_candidates", 0, "range"),
+        ("min_score", "high", "must be of type float"),
+        ("keyframe_min_interval", 100.0, "is longer than keyframe_max_interval"),
+        ("model", "other.tflite", "read-only"),
+    ]:
+        result = robot.set(name, value)
+        assert not result.successful
+        assert reason in result.reason
+
+
+def test_services_save_reset_and_reload(
+    start: Callable[..., Robot], world_images: list[NDArray[np.uint8]], tmp_path: Path
+) -> None:
+    path = tmp_path / "map.db"
+    robot = start(*EAGER, "-p", f"database:={path}")
+    robot.show(world_images[:3], start=10)
+    saved = robot.call(Trigger, "save_database", Trigger.Request())
+    assert saved.success
+    assert saved.message == f"3 keyframes in {path}"
+    assert "session 1 begins" in robot.call(Trigger, "reset_database", Trigger.Request()).message
+    robot.show(world_images[3:5], start=20)
+    assert robot.call(Trigger, "reload_database", Trigger.Request()).message == "5 keyframes are matched"
+    robot.close()
+    with sqlite3.connect(path) as connection:
+        rows = connection.execute("SELECT session, stamp FROM keyframes ORDER BY id").fetchall()
+    assert rows == [
+        (0, 10_000_000_000),
+        (0, 10_200_000_000),
+        (0, 10_400_000_000),
+        (1, 20_000_000_000),
+        (1, 20_200_000_000),
+    ]
+
+
+def keyframes(file: Path) -> dict[int, int]:
+    """Return how many keyframes of each session a map holds."""
+    with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as connection:
+        return dict(connection.execute("SELECT session, COUNT(*) FROM keyframes GROUP BY session").fetchall())
+
+
+def test_services_do_what_they_say_while_images_arrive(
+    start: Callable[..., Robot], world_images: list[NDArray[np.uint8]], tmp_path: Path
+) -> None:
+    path = tmp_path / "map.db"
+    # The same few images in a circle: each is a place of its own, and was left when the next one came.
+    circle = [
+        "confirmations:=0",
+        "confirmation_time:=0.0",
+        "confirmation_window:=0",
+        "max_places:=1000",
+        "verify:=false",
+    ]
+    arguments = [word for one in [*circle, f"database:={path}", "exclusion_time:=1.0"] for word in ("-p", one)]
+    robot = start(*EAGER, *arguments)
+    levels: list[bytes] = []
+    robot.node.create_subscription(
+        DiagnosticArray, "/diagnostics", lambda message: levels.extend(status.level for status in message.status), 10
+    )
+    stop = threading.Event()
+    # Each session is in a room of its own: where it has been before, its own images would always be the best match.
+    # A prime number of images: else a node that takes, say, every second one never sees the others.
+    rooms = [[message_from_array(image, "rgb8") for image in world_images[19 * room :][:19]] for room in range(3)]
+    room = 0
+
+    def stream() -> None:
+        while not stop.wait(0.005):
+            message = rooms[room][robot.sent % 19]
+            message.header.stamp = from_nanoseconds(time.time_ns())
+            robot.camera.publish(message)
+            robot.sent += 1
+
+    def matched() -> set[tuple[int, int]]:
+        """Return the sessions of all that was published: of the query, of the match."""
+        rows = [row for table in list(robot.listener.closures) for row in rows_from_message(table)]
+        return {(int(row["query_session"]), int(row["match_session"])) for row in rows}
+
+    def call(service: str) -> str:
+        answer = robot.call(Trigger, service, Trigger.Request())
+        assert answer.success
+        return str(answer.message)
+
+    streaming = threading.Thread(target=stream)
+    streaming.start()
+    try:
+        robot.wait(lambda: (0, 0) in matched(), "places are recognised")
+        for session in (1, 2):
+            assert f"session {session} begins" in call("reset_database")
+            room = session
+            before = {earlier: count for earlier, count in keyframes(path).items() if earlier < session}
+            robot.wait(lambda: (session, session) in matched(), "the new session is matched")  # noqa: B023
+            assert all(match == session for query, match in matched() if query == session)
+
+            copy = tmp_path / f"copy{session}.db"
+            assert str(path) in (saved := call("save_database"))
+            shutil.copyfile(path, copy)
+            assert problems(copy) == []
+            assert sum(keyframes(copy).values()) >= int(saved.split()[0])
+            for held in (keyframes(copy), keyframes(path)):  # the rows from before the reset are there
+                assert held.items() >= before.items()
+
+            assert int(call("reload_database").split()[0]) >= sum(keyframes(copy).values())
+            room = session - 1
+            robot.wait(lambda: (session, session - 1) in matched(), "the session before is matched again")  # noqa: B023
+        for _ in range(5):
+            for service in ("save_database", "reset_database", "reload_database"):
+                call(service)
+    finally:
+        stop.set()
+        streaming.join()
+    robot.wait(lambda: robot.listener.diagnostics["rate_hz"] == "0", "no image is in work")
+    assert robot.count("images_received") == robot.count("images_processed") + robot.count("images_dropped")
+    assert DiagnosticStatus.ERROR not in levels
+    assert "WARN" not in robot.log.read_text()
+    assert len(keyframes(path)) >= 3
+    assert sum(keyframes(path).values()) == robot.count("keyframes")
+
+
+def test_saving_without_a_file_says_what_to_do(start: Callable[..., Robot]) -> None:
+    answer = start().call(Trigger, "save_database", Trigger.Request())
+    assert not answer.success
+    assert answer.message == "there is no file to save to; start the node with the parameter database"
+
+
+def test_an_earlier_session_is_recognised(
+    start: Callable[..., Robot], world_images: list[NDArray[np.uint8]], tmp_path: Path
+) -> None:
+    arguments = (*EAGER, "-p", f"database:={tmp_path / 'map.db'}")
+    first = start(*arguments)
+    stamps = first.show(world_images[:20], start=1000)
+    first.close()
+    second = start(*arguments)
+    second.show(world_images[5:10], start=5)
+    second.wait(lambda: bool(second.listener.closures), "closures are published")
+    best = rows_from_message(second.listener.closures[0])[0]
+    assert (best["query_session"], best["match_session"]) == (1, 0)
+    assert int(best["match_sec"]) * 10**9 + int(best["match_nanosec"]) in stamps
+
+
+def test_a_query_is_shown_beside_its_best_match(
+    start: Callable[..., Robot], world_images: list[NDArray[np.uint8]]
+) -> None:
+    robot = start(*EAGER, "-p", "thumbnails:=true")
+    shown: list[Image] = []
+    robot.node.create_subscription(Image, "/binvpr/match_image", shown.append, EVERY_RESULT)
+    robot.show(world_images[:20], start=100)
+    robot.show(world_images[30:36], start=112)
+    again = robot.show(world_images[4:12], start=122)
+    robot.wait(lambda: bool(shown) and to_nanoseconds(shown[-1].header.stamp) == again[-1], "the last one is shown")
+    closures = {to_nanoseconds(table.header.stamp) for table in robot.listener.closures}
+    assert closures
+    titles = {True: ACCEPTED, False: REFUSED}
+    for message in shown:
+        stamp = to_nanoseconds(message.header.stamp)
+        assert message.header.frame_id == "camera_link"
+        assert message.encoding == "rgb8"
+        picture = image_from_message(message)
+        for closed, colour in titles.items():
+            title = (picture[:TITLE_HEIGHT] == colour).all(axis=2)
+            assert title.any() == (closed == (stamp in closures))
+        if stamp in again:  # the two images are one and the same
+            rows = picture[TITLE_HEIGHT:-LABEL_HEIGHT].astype(int)
+            assert np.median(np.abs(rows[:, : PANEL[0]] - rows[:, PANEL[0] + GAP :])) < 10
+    assert closures <= {to_nanoseconds(message.header.stamp) for message in shown}
+    assert len(shown) > len(closures)
+
+
+def test_the_graph_shows_keyframes_and_closures_where_the_odometry_has_them(
+    start: Callable[..., Robot], world_images: list[NDArray[np.uint8]]
+) -> None:
+    robot = start(*EAGER)
+    odometry = robot.node.create_publisher(Odometry, "/odometry", EVERY_RESULT)
+    assert wait_for_subscriber(odometry, 30.0)
+    for second in range(100, 125):
+        message = Odometry()
+        message.header.stamp, message.header.frame_id = from_nanoseconds(second * 10**9), "odom"
+        message.pose.pose.position.x = float(second)
+        odometry.publish(message)
+        time.sleep(0.01)
+    stamps = robot.show(world_images[:20], start=100)
+    stamps += robot.show(world_images[30:36], start=112)
+    stamps += robot.show(world_images[4:12], start=122)
+
+    def newest_of(graphs: list[MarkerArray]) -> dict[str, list[float]]:
+        """Return the x of the points of each marker, by its name."""
+        markers = graphs[-1].markers[1:] if graphs else []
+        return {marker.ns: [point.x for point in marker.points] for marker in markers}
+
+    graphs: list[MarkerArray] = []
+    robot.node.create_subscription(MarkerArray, "/binvpr/graph", graphs.append, LATEST_FOR_ALL)
+    robot.wait(lambda: len(newest_of(graphs).get("keyframes", [])) == 34, "all keyframes are drawn for a late viewer")
+    markers = newest_of(graphs)
+    assert {marker.header.frame_id for marker in graphs[-1].markers} == {"odom"}
+    np.testing.assert_allclose(markers["keyframes"], np.array(stamps) * 1e-9)
+    assert markers["route"] == markers["keyframes"]
+    rows = [(table.header.stamp, row) for table in robot.listener.closures for row in rows_from_message(table)]
+    ends = [(to_nanoseconds(stamp) * 1e-9, row["match_sec"] + row["match_nanosec"] * 1e-9) for stamp, row in rows]
+    assert ends
+    np.testing.assert_allclose(np.reshape(markers["closures"], (-1, 2)), ends)
+
+    later: list[MarkerArray] = []
+    robot.node.create_subscription(MarkerArray, "/binvpr/graph", later.append, LATEST_FOR_ALL)
+    robot.wait(lambda: later == graphs[-1:], "a later viewer sees the same")
+    robot.call(Trigger, "reset_database", Trigger.Request())
+    robot.wait(lambda: len(graphs) > 0 and not newest_of(graphs), "a reset clears the graph")
+
+
+def test_rviz_shows_what_the_node_publishes(start: Callable[..., Robot]) -> None:
+    robot = start(namespace="/binvpr")
+    settings = yaml.safe_load((share_directory() / "config" / "binvpr.rviz").read_text(encoding="utf-8"))
+    displays = [display for display in settings["Visualization Manager"]["Displays"] if "Topic" in display]
+    assert [(display["Class"].rpartition("/")[2], display["Topic"]["Value"]) for display in displays] == [
+        ("MarkerArray", "/binvpr/binvpr/graph"),
+        ("Image", "/binvpr/binvpr/match_image"),
+        ("Image", "/camera/image_raw"),  # of the launch file, where it is not told another one
+    ]
+    for display, kind in zip(displays, ("visualization_msgs/msg/MarkerArray", "sensor_msgs/msg/Image"), strict=False):
+        (publisher,) = robot.node.get_publishers_info_by_topic(display["Topic"]["Value"])
+        assert publisher.topic_type == kind
+        quality = publisher.qos_profile
+        assert quality.reliability.name == display["Topic"]["Reliability Policy"].upper()
+        assert quality.durability.name == display["Topic"]["Durability Policy"].upper().replace(" ", "_")
+
+
+def test_names_follow_the_namespace(start: Callable[..., Robot], world_images: list[NDArray[np.uint8]]) -> None:
+    robot = start(*EAGER, namespace="/binvpr")
+    robot.show(world_images[:2], start=10)
+    robot.wait(lambda: len(robot.listener.keyframes) == 2, "/binvpr/keyframes carries the keyframes")
+    topics = dict(robot.node.get_topic_names_and_types())
+    assert topics["/binvpr/loop_closures"] == ["sensor_msgs/msg/PointCloud2"]
+    assert topics["/binvpr/keyframes"] == ["std_msgs/msg/Header"]
+    services = dict(robot.node.get_service_names_and_types())
+    for name in ("save", "reset", "reload"):
+        assert services[f"/binvpr/binvpr/{name}_database"] == ["std_srvs/srv/Trigger"]
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_it_stops_cleanly(
+    start: Callable[..., Robot], world_images: list[NDArray[np.uint8]], how: signal.Signals
+) -> None:
+    robot = start(*EAGER)
+    robot.show(world_images[:1], start=10)
+    robot.camera.publish(message_from_array(world_images[1], "rgb8"))  # in work while it stops
+    assert robot.process.stop(how) == 0
+    assert "Traceback" not in robot.log.read_text()
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.003, 0.03])
+def test_it_stops_cleanly_when_told_twice_as_by_ctrl_c_under_launch(start: Callable[..., Robot], pause: float) -> None:
+    robot = start()
+    robot.process.process.send_signal(signal.SIGINT)
+    time.sleep(pause)
+    assert robot.process.stop(signal.SIGINT) == 0
+    assert "Traceback" not in robot.log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("argument", "sentence"),
+    [
+        ("model:=/nowhere/x.tflite", "there is no model file /nowhere/x.tflite; check the parameter model"),
+        ("database:=/nowhere/map.db", "/nowhere/map.db cannot be opened as a map"),
+        ("min_score:=7.0", "min_score"),
+        ("min_score:=high", "min_score must be of type float, not 'high'"),
+        ("backend:=abacus", "backend must be one of auto, delegate, litert, not 'abacus'"),
+        ("min score:=1", "Couldn't parse"),
+        ("keyframe_min_interval:=9.0", "is longer than keyframe_max_interval"),
+    ],
+)
+def test_what_prevents_a_start_is_said_in_one_sentence(argument: str, sentence: str) -> None:
+    command = [sys.executable, "-m", "binvpr_ros.ros.node", "--ros-args", "-p", argument]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    output = result.stdout + result.stderr
+    assert result.returncode == 1, output
+    assert f"cannot start: {sentence}" in output or ("cannot start: " in output and sentence in output)
+    assert "Traceback" not in output
+
+
+def test_a_misspelt_parameter_is_named_and_where_the_map_is(start: Callable[..., Robot]) -> None:
+    robot = start("-p", "databse:=/nowhere/map.db", "-p", "use_sim_time:=false", "-p", "plugins:=[]", "-p", "maps:=[]")
+    log = robot.log.read_text()
+    assert "plugins is set, and is no parameter of this node: it is ignored\n" in log
+    assert "databse is set, and is no parameter of this node: it is ignored; is database meant?" in log
+    assert "use_sim_time" not in log
+    robot.wait(
+        lambda: "the map is kept in memory alone, since database is not set" in robot.log.read_text(), "it says so"
+    )
+
+
+@pytest.mark.parametrize(
+    ("argument", "status", "text"), [("--help", 0, "usage: binvpr_node"), ("/camera", 2, "/camera")]
+)
+def test_the_command_line_is_that_of_ros(argument: str, status: int, text: str) -> None:
+    command = [sys.executable, "-m", "binvpr_ros.ros.node", argument]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == status
+    assert text in result.stdout + result.stderr
+
+
+REVISIT = [(slice(20), 100), (slice(30, 36), 112), (slice(4, 12), 122)]
+REFUSALS: dict[Refusal, tuple[list[str], Sequence[tuple[slice, float]]]] = {
+    Refusal.NO_HISTORY: ([], [(slice(2), 100)]),
+    Refusal.LOW_SCORE: (["min_score:=1.0"], REVISIT),
+    Refusal.NOT_CONFIRMED: ([], [(slice(20), 100), (slice(3, 4), 112)]),
+    Refusal.NOT_AMONG_BEST: (
+        ["max_candidates:=1", "verify:=false", "exclusion_keyframes:=0"],
+        [(slice(8), 100), (slice(8), 111), (slice(8), 122)],
+    ),
+    Refusal.NEVER_LEFT: (["exclusion_time:=1.0"], [(slice(0, 1), 100 + 0.2 * number) for number in range(20)]),
+    # The second visit is within the window, so nothing has joined it to the first when the third comes.
+    Refusal.AMBIGUOUS: (
+        ["exclusion_time:=20.0"], [(slice(8), 100), (slice(30, 38), 107), (slice(8), 115), (slice(8), 125)]
+    ),
+    Refusal.FEW_INLIERS: (["min_inliers:=500"], REVISIT),
+    Refusal.NOT_VERIFIED: (["verification_time:=0.0"], REVISIT),
+}  # fmt: skip
+
+
+def test_every_refusal_is_tested() -> None:
+    assert set(REFUSALS) == set(Refusal) - {Refusal.FEATURELESS}  # which test_darkness_is_noticed has
+
+
+@pytest.mark.parametrize("reason", REFUSALS)
+def test_each_refusal_is_counted_in_diagnostics(
+    start: Callable[..., Robot], world_images: list[NDArray[np.uint8]], reason: Refusal
+) -> None:
+    parameters, visits = REFUSALS[reason]
+    robot = start(*EAGER, *(word for parameter in parameters for word in ("-p", parameter)))
+    for chosen, second in visits:
+        robot.show(world_images[chosen], start=second)
+    robot.wait(lambda: robot.count(f"refused_{reason.value}") > 0, "the refusal is counted")
+    assert robot.count("refused_featureless") == 0
