@@ -106,7 +106,7 @@ class PlaceRecognizer:
         return Recognition(query, verdict, new_session, failure)
 
     def kept_of(self, keyframe: Keyframe) -> tuple[Features | None, bytes | None]:
-        """Return the local features and the thumbnail (a small jpeg file) of a keyframe; None for what the map lacks."""
+        """Return the local features and the thumbnail (a small jpeg file) of a keyframe; None for what is missing."""
         with self._lock:
             return self.database.features(keyframe), self.database.thumbnail(keyframe)
 

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from binvpr_ros.images import Stretch, from_thumbnail, thumbnail
-from binvpr_ros.lab.evaluation.datasets.bag import camera_info_topic
+from binvpr_ros.recordings.bags import camera_info_topic
 from binvpr_ros.recordings.world import RATE, Pose, World, drive, wall_segments
 from binvpr_ros.ros.live import (
     ImageMessage,

@@ -21,7 +21,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from tqdm import tqdm
 
 from binvpr_ros.images import ImageError, Stretch
-from binvpr_ros.lab.evaluation.datasets.bag import camera_info_topic
+from binvpr_ros.recordings.bags import camera_info_topic
 from binvpr_ros.ros.dds import make_room_for_large_images
 from binvpr_ros.ros.sources import (
     DEFAULT_RATE,

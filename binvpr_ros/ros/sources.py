@@ -23,7 +23,7 @@ from tqdm import tqdm
 from binvpr_ros.images import ENCODINGS, IMAGE_SUFFIXES, ImageError, Stretch, image_paths, in_order
 from binvpr_ros.images import Image as Pixels
 from binvpr_ros.keyframes import NANOSECONDS
-from binvpr_ros.lab.evaluation.datasets.bag import (
+from binvpr_ros.recordings.bags import (
     BAG_SUFFIXES,
     Calibration,
     choose_topic,
@@ -33,7 +33,7 @@ from binvpr_ros.lab.evaluation.datasets.bag import (
     read_calibration,
     read_messages,
 )
-from binvpr_ros.lab.evaluation.datasets.dataset import DatasetError
+from binvpr_ros.recordings.errors import RecordingError
 from binvpr_ros.ros.messages import decode, from_nanoseconds, message_from_array, to_nanoseconds
 
 JPEG_AND_PNG = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png"}
@@ -235,7 +235,7 @@ class Bag(Source):
                 self._topic = connections[0].topic
                 self._count = sum(c.msgcount for c in connections)
                 calibration = read_calibration(reader, self._topic)
-        except DatasetError as error:
+        except RecordingError as error:
             raise SourceError(str(error)) from None
         if calibration is not None:
             self.camera_info = _camera_info(calibration)
@@ -260,7 +260,7 @@ class Bag(Source):
                     interval = interval_between(recorded - last[0], stamp - last[1]) if last else 0.0
                     last = recorded, stamp
                     yield name, interval, message
-        except DatasetError as error:
+        except RecordingError as error:
             if not count:
                 raise SourceError(str(error)) from None
             rest = max(self._count - count, 1)

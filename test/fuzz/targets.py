@@ -30,7 +30,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from binvpr_ros.config import Config, ConfigError
 from binvpr_ros.images import ENCODINGS, ImageError, Stretch, resize
 from binvpr_ros.lab.evaluation.datasets.bag import PosedBag
-from binvpr_ros.lab.evaluation.datasets.dataset import DatasetError, Options
+from binvpr_ros.lab.evaluation.datasets.dataset import Options
 from binvpr_ros.lab.evaluation.datasets.folders import FolderPair
 from binvpr_ros.lab.evaluation.datasets.object_array import load_objects
 from binvpr_ros.lab.evaluation.datasets.tables import read_columns, read_rows
@@ -42,6 +42,7 @@ from binvpr_ros.maps.database import DatabaseError, KeyframeDatabase
 from binvpr_ros.network.backends import DescriptorError
 from binvpr_ros.network.descriptor import DescriptorNetwork
 from binvpr_ros.network.model_card import ModelCard, ModelCardError
+from binvpr_ros.recordings.errors import RecordingError
 from binvpr_ros.ros.messages import (
     CameraInfoError,
     camera_from_info,
@@ -253,16 +254,16 @@ def ground_truth(data: bytes) -> None:
                 (folder / f"{number}.png").touch()
     path = FOLDER / "ground_truth.csv"
     path.write_bytes(data)
-    with contextlib.suppress(DatasetError):
+    with contextlib.suppress(RecordingError):
         FolderPair.from_parts(FOLDER / "queries", FOLDER / "references", path)
-    with contextlib.suppress(DatasetError):
+    with contextlib.suppress(RecordingError):
         rows, columns = read_columns(path, ("query", "references"))
         for row in rows:
-            with contextlib.suppress(DatasetError):
+            with contextlib.suppress(RecordingError):
                 row.numbers(columns)
-            with contextlib.suppress(DatasetError):
+            with contextlib.suppress(RecordingError):
                 row.stamp(columns[0], 10**9)
-    with contextlib.suppress(DatasetError):
+    with contextlib.suppress(RecordingError):
         read_rows(path)
 
 
@@ -277,7 +278,7 @@ def array_file(data: bytes) -> None:
     """A .npy file, with or without a pickle."""
     path = FOLDER / "array.npy"
     path.write_bytes(data)
-    with contextlib.suppress(DatasetError):
+    with contextlib.suppress(RecordingError):
         load_objects(path)
 
 
@@ -299,7 +300,7 @@ def bag(suffix: str) -> Callable[[bytes], None]:
     def read(data: bytes) -> None:
         path = FOLDER / f"bag{suffix}"
         path.write_bytes(data)
-        with contextlib.suppress(DatasetError):
+        with contextlib.suppress(RecordingError):
             for picture in PosedBag.read(path, Options()).queries:
                 look_at(picture)
 

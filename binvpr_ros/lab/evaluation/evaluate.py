@@ -49,6 +49,7 @@ from binvpr_ros.lab.evaluation.report import Result
 from binvpr_ros.lab.evaluation.similarities import Similarities
 from binvpr_ros.network.backends import DescriptorError
 from binvpr_ros.network.model_card import ModelCardError
+from binvpr_ros.recordings.errors import RecordingError
 
 DETECTORS = {LoopDetector.name: LoopDetector}
 """Programs that close loops of a drive by themselves, by name: `--baseline` takes them too."""
@@ -251,7 +252,15 @@ class Evaluation:
         """Go on where `what` cannot be measured, and say so."""
         try:
             yield
-        except (ConfigError, DatasetError, DescriptorError, MethodError, ModelCardError, OSError, MemoryError) as error:
+        except (
+            ConfigError,
+            DescriptorError,
+            RecordingError,
+            MethodError,
+            ModelCardError,
+            OSError,
+            MemoryError,
+        ) as error:
             short = "there is too little memory for it; take fewer images"
             reason = short if isinstance(error, MemoryError) else error
             tqdm.write(f"evaluate: left out {what}: {reason}", file=sys.stderr)
@@ -429,7 +438,7 @@ def main() -> int:
             evaluation.calibrate()
         else:
             evaluation.run()
-    except (DatasetError, MethodError, OSError) as error:
+    except (RecordingError, MethodError, OSError) as error:
         print(f"evaluate: {error}", file=sys.stderr)
         status = 1
     except KeyboardInterrupt:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from binvpr_ros.lab.evaluation.datasets.bag import PosedBag, describe_bags, is_bag
+from binvpr_ros.lab.evaluation.datasets.bag import PosedBag
 from binvpr_ros.lab.evaluation.datasets.colmap import ColmapModel
 from binvpr_ros.lab.evaluation.datasets.coordinate_names import CoordinateNames
 from binvpr_ros.lab.evaluation.datasets.dataset import Dataset, DatasetError, Layout, Options
@@ -20,6 +20,7 @@ from binvpr_ros.lab.evaluation.datasets.transforms import Transforms
 from binvpr_ros.lab.evaluation.datasets.traverses import Traverses
 from binvpr_ros.lab.evaluation.datasets.tum import TumFolder
 from binvpr_ros.lab.evaluation.datasets.vpr_bench import VprBench
+from binvpr_ros.recordings.bags import describe_bags, is_bag
 
 __all__ = [
     "LAYOUTS", "Dataset", "DatasetError", "ImageSequence", "Options", "PosedSequence", "find_datasets", "open_dataset",

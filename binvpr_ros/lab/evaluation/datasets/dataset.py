@@ -18,12 +18,13 @@ from tqdm import tqdm
 from binvpr_ros.config import Config
 from binvpr_ros.images import IMAGE_SUFFIXES, Image, ImageError, Stretch, decode_file, image_paths, in_order
 from binvpr_ros.lab.evaluation.datasets.truth import Truth
+from binvpr_ros.recordings.errors import RecordingError
 
 CAMERA_AXES = ("z", "-z", "x")
 """Axes along which a camera looks: as in OpenCV and ROS optical frames, in OpenGL, in the frame of a ROS body."""
 
 
-class DatasetError(ValueError):
+class DatasetError(RecordingError):
     """The data set cannot be read; the message says what is wrong and what to do."""
 
 
@@ -57,7 +58,7 @@ class Images(Protocol):
         for index in tqdm(range(len(self)), desc="check images", unit="image", leave=False, file=sys.stderr):
             try:
                 self[index]
-            except DatasetError as error:
+            except RecordingError as error:
                 found[index] = str(error)
         return found
 

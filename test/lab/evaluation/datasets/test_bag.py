@@ -25,8 +25,10 @@ from rosbags.rosbag2 import Writer as Writer2
 from rosbags.typesys import Stores, get_typestore
 
 from binvpr_ros.lab.evaluation.datasets import find_datasets
-from binvpr_ros.lab.evaluation.datasets.bag import PosedBag, is_bag, open_bag
-from binvpr_ros.lab.evaluation.datasets.dataset import DatasetError, Options
+from binvpr_ros.lab.evaluation.datasets.bag import PosedBag
+from binvpr_ros.lab.evaluation.datasets.dataset import Options
+from binvpr_ros.recordings.bags import is_bag, open_bag
+from binvpr_ros.recordings.errors import RecordingError
 
 from .conftest import Pictures, same_images
 
@@ -264,7 +266,7 @@ def test_images_of_a_format_that_is_not_known_name_it(tmp_path: Path, ros2: Mess
         pose = ros2.pose("PoseStamped", time, (0.0, 0.0, 0.0), UPRIGHT)
         entries.append(("/pose", POSE_TYPES["PoseStamped"], time, pose))
     bag = PosedBag.read(ros2.write(tmp_path / "drive", entries), Options())
-    with pytest.raises(DatasetError, match=r"no image of drive can be read: .*\(its format is 'h264'\)"):
+    with pytest.raises(RecordingError, match=r"no image of drive can be read: .*\(its format is 'h264'\)"):
         bag.readable()
 
 
@@ -277,7 +279,7 @@ def test_stamps_that_were_never_set_are_named(
         if topic == f"/{kind}":
             message.header.stamp.sec = message.header.stamp.nanosec = 0
     path = messages.write(tmp_path / "drive", entries)
-    with pytest.raises(DatasetError, match=rf"all {kind}s on /{kind} of .* have the stamp 0; record them again"):
+    with pytest.raises(RecordingError, match=rf"all {kind}s on /{kind} of .* have the stamp 0; record them again"):
         PosedBag.read(path, Options())
 
 
@@ -292,7 +294,7 @@ def test_images_that_cannot_be_decoded(tmp_path: Path, ros2: Messages, pictures:
     }
     for name, (kind, message) in wrong.items():
         (tmp_path / name).mkdir()
-        with pytest.raises(DatasetError, match=r"an image on /image of .* cannot be decoded") as refused:
+        with pytest.raises(RecordingError, match=r"an image on /image of .* cannot be decoded") as refused:
             read_one(ros2, tmp_path / name, kind, message)
         assert "\n" not in str(refused.value)
 
@@ -301,31 +303,33 @@ def test_one_of_several_topics_is_named(tmp_path: Path, messages: Messages, pict
     entries = drive(messages, pictures)
     twice = entries + [(topic + "2", kind, time, message) for topic, kind, time, message in entries]
     path = messages.write(tmp_path / "drive", twice)
-    with pytest.raises(DatasetError, match=r"holds several image topics, name one of them .*TOPIC=.*: /image, /image2"):
+    with pytest.raises(
+        RecordingError, match=r"holds several image topics, name one of them .*TOPIC=.*: /image, /image2"
+    ):
         PosedBag.read(path, Options(pose_topic="/pose"))
     with pytest.raises(
-        DatasetError, match=r"holds several pose topics, name one of them \(--pose-topic\): /pose, /pose2"
+        RecordingError, match=r"holds several pose topics, name one of them \(--pose-topic\): /pose, /pose2"
     ):
         PosedBag.read(path, Options(image_topic="/image"))
     bag = PosedBag.read(path, Options(image_topic="/image2", pose_topic="/pose2"))
     assert same_images(bag.queries, [pictures[0], pictures[2], pictures[3]])
     with pytest.raises(
-        DatasetError, match="does not hold the image topic /image3; its topics are: /image, /image2, /p"
+        RecordingError, match="does not hold the image topic /image3; its topics are: /image, /image2, /p"
     ):
         PosedBag.read(path, Options(image_topic="/image3"))
 
 
 def test_bags_without_images_or_poses(tmp_path: Path, ros2: Messages, pictures: Pictures) -> None:
     entries = drive(ros2, pictures)
-    with pytest.raises(DatasetError, match="does not hold an image topic"):
+    with pytest.raises(RecordingError, match="does not hold an image topic"):
         PosedBag.read(ros2.write(tmp_path / "a", entries[4:]), Options())
-    with pytest.raises(DatasetError, match="does not hold a pose topic"):
+    with pytest.raises(RecordingError, match="does not hold a pose topic"):
         PosedBag.read(ros2.write(tmp_path / "b", entries[:4]), Options())
     bare = ros2.write(tmp_path / "c", entries[4:], [("/image", "sensor_msgs/msg/Image")])
-    with pytest.raises(DatasetError, match="has no images on /image"):
+    with pytest.raises(RecordingError, match="has no images on /image"):
         PosedBag.read(bare, Options())
     empty = ros2.write(tmp_path / "d", [], [])
-    with pytest.raises(DatasetError, match="does not hold an image topic; its topics are: none, so record it again"):
+    with pytest.raises(RecordingError, match="does not hold an image topic; its topics are: none, so record it again"):
         PosedBag.read(empty, Options())
 
 
@@ -381,7 +385,7 @@ def test_a_damaged_image_costs_itself_only(tmp_path: Path, messages: Messages, p
     readable = bag.readable()
     assert readable.stamps.tolist() == [TIMES[0], TIMES[3]]
     assert same_images(readable.queries, [pictures[0], pictures[3]])
-    with pytest.raises(DatasetError, match="octarine"):
+    with pytest.raises(RecordingError, match="octarine"):
         list(bag.queries)
 
 
@@ -462,7 +466,7 @@ def test_a_bag_whose_messages_have_other_fields_than_their_names_say(
     data = file.read_bytes()
     assert defined in data
     file.write_bytes(data.replace(defined, instead))
-    with pytest.raises(DatasetError, match=sentence) as refused:
+    with pytest.raises(RecordingError, match=sentence) as refused:
         PosedBag.read(file, Options())
     assert "\n" not in str(refused.value)
 
@@ -483,7 +487,7 @@ def test_a_bag_that_was_cut_names_its_repair(
     file = path if path.is_file() else next(file for file in path.iterdir() if file.suffix != ".yaml")
     data = file.read_bytes()
     file.write_bytes(data[: int(len(data) * share)])
-    with pytest.raises(DatasetError, match="cannot be read as a bag") as refused:
+    with pytest.raises(RecordingError, match="cannot be read as a bag") as refused:
         PosedBag.read(path if whole else file, Options())
     remedy = REPAIRS[messages.kind] if share else "{name} is empty, so record it again"
     assert f"; {remedy.format(name=file.name, file=file, folder=file.parent)}" in str(refused.value)
@@ -494,13 +498,15 @@ def test_a_bag_whose_description_is_damaged_is_indexed_anew(tmp_path: Path, ros2
     path = ros2.write(tmp_path / "drive", drive(ros2, pictures))
     for text in ("{ : rubbish", ""):
         (path / "metadata.yaml").write_text(text)
-        with pytest.raises(DatasetError, match="cannot be read as a bag") as refused:
+        with pytest.raises(RecordingError, match="cannot be read as a bag") as refused:
             PosedBag.read(path, Options())
         assert str(refused.value).endswith(f"; renew its metadata.yaml with `ros2 bag reindex {path}`")
         assert "\n" not in str(refused.value)
     path = Messages("mcap", CompressionMode.FILE).write(tmp_path / "compressed", drive(ros2, pictures))
     (path / "metadata.yaml").write_text("")
-    with pytest.raises(DatasetError, match=r"renew its metadata.yaml with `zstd -d .*/\*.zstd` and then `ros2 bag rei"):
+    with pytest.raises(
+        RecordingError, match=r"renew its metadata.yaml with `zstd -d .*/\*.zstd` and then `ros2 bag rei"
+    ):
         PosedBag.read(path, Options())
 
 
@@ -513,7 +519,7 @@ def test_a_description_without_the_storage_says_which_to_write(
     path = messages.write(tmp_path / "drive", drive(messages, pictures))
     text = (path / "metadata.yaml").read_text()
     (path / "metadata.yaml").write_text(re.sub("storage_identifier: .*", f"storage_identifier: {identifier}", text))
-    with pytest.raises(DatasetError, match=f"; write `storage_identifier: {kind}` into its metadata.yaml$"):
+    with pytest.raises(RecordingError, match=f"; write `storage_identifier: {kind}` into its metadata.yaml$"):
         PosedBag.read(path, Options())
 
 
@@ -542,7 +548,7 @@ def test_a_log_beside_a_bag_is_merged_first(
     messages = Messages("sqlite3")
     path = interrupted(messages.write(tmp_path / "drive", drive(messages, pictures)), tmp_path / "a copy", mode)
     file = path / "drive.db3"
-    with pytest.raises(DatasetError) as refused:
+    with pytest.raises(RecordingError) as refused:
         PosedBag.read(path if whole else file, Options())
     command = f"sqlite3 '{file}' \"PRAGMA wal_checkpoint(TRUNCATE);\""
     assert str(refused.value) == (
@@ -570,7 +576,9 @@ def test_a_compressed_part_that_is_damaged_is_named(
     (path / "metadata.yaml").write_text(text.replace(f"- {file.name}", f"- {whole.name}\n  - {file.name}", 1))
     half = len(data) // 2
     file.write_bytes(data[:half] if damage_part == "cut" else data[:9] + b"\xff" * half + data[9 + half :])
-    with pytest.raises(DatasetError, match=rf"cannot be read as a bag .*; {file.name} is cut or damaged, so copy it "):
+    with pytest.raises(
+        RecordingError, match=rf"cannot be read as a bag .*; {file.name} is cut or damaged, so copy it "
+    ):
         PosedBag.read(path, Options())
 
 
@@ -582,10 +590,10 @@ def test_a_bag_of_ros_1_whose_recorder_was_killed(tmp_path: Path, pictures: Pict
     data = path.read_bytes()
     at = data.index(b"index_pos=") + len(b"index_pos=")
     path.write_bytes(data[:at] + bytes(8) + data[at + 8 :])  # as it is until the recorder ends
-    with pytest.raises(DatasetError, match=f"; repair drive.bag.active with `rosbag reindex {path}`$"):
+    with pytest.raises(RecordingError, match=f"; repair drive.bag.active with `rosbag reindex {path}`$"):
         PosedBag.read(path, Options())
     path.write_bytes(b"rubbish")
-    with pytest.raises(DatasetError, match=r"drive.bag.active is not a .bag file, so restore it"):
+    with pytest.raises(RecordingError, match=r"drive.bag.active is not a .bag file, so restore it"):
         PosedBag.read(path, Options())
 
 
@@ -596,11 +604,13 @@ def test_compressed_bags(tmp_path: Path, pictures: Pictures) -> None:
         assert same_images(PosedBag.read(path, Options()).queries, [pictures[0], pictures[2], pictures[3]])
         (file,) = (file for file in path.iterdir() if file.suffix != ".yaml")
         assert is_bag(file)
-        with pytest.raises(DatasetError, match=r"is a compressed part of a bag; name its folder|name its folder inst"):
+        with pytest.raises(
+            RecordingError, match=r"is a compressed part of a bag; name its folder|name its folder inst"
+        ):
             PosedBag.read(file, Options())
         (path / "metadata.yaml").unlink()
         if mode is CompressionMode.FILE:
-            with pytest.raises(DatasetError, match="is a compressed part of a bag; decompress it with `zstd -d "):
+            with pytest.raises(RecordingError, match="is a compressed part of a bag; decompress it with `zstd -d "):
                 PosedBag.read(file, Options())
 
 
@@ -617,7 +627,7 @@ def test_compressed_bags(tmp_path: Path, pictures: Pictures) -> None:
 def test_what_is_no_bag(tmp_path: Path, name: str, sentence: str) -> None:
     if name.startswith("b."):
         (tmp_path / name).write_text("rubbish")
-    with pytest.raises(DatasetError, match=re.escape(sentence)) as refused:
+    with pytest.raises(RecordingError, match=re.escape(sentence)) as refused:
         PosedBag.read(tmp_path / name, Options())
     assert "\n" not in str(refused.value)
 
@@ -631,7 +641,7 @@ def test_without_rosbags_it_says_what_to_install(tmp_path: Path, monkeypatch: py
         return real(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(DatasetError, match="reading bags needs rosbags; run: pip install rosbags"):
+    with pytest.raises(RecordingError, match="reading bags needs rosbags; run: pip install rosbags"):
         PosedBag.read(tmp_path, Options())
 
 
