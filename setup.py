@@ -108,6 +108,7 @@ setup(
             "jax>=0.7",
             "mypy>=1.18",
             "pytest-timeout>=2.3",
+            "pytest-xdist>=3.5",
             "pytest>=8",
             "pyyaml>=6",
             "rosbags-image>=0.10",
