@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import platform
+import re
 import time
 from pathlib import Path
 
@@ -18,6 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 LIBRARY = "liblce_delegate.so"
+
+TRIED_RUNTIMES = {
+    "ai_edge_litert": ("1.4", "2.0", "2.1", "2.2", "2.3"),
+    "tflite_runtime": ("2.13", "2.14"),
+}
+"""Releases of each runtime that the delegate's tests passed in. The delegate reads the structs of TensorFlow Lite as
+they lie in memory (src/tflite_abi.h), and no wheel says when they change."""
 
 
 class DelegateError(RuntimeError):
@@ -32,6 +40,23 @@ def library() -> Path:
             raise DelegateError("the Larq delegate needs a 64-bit system; install the 64-bit version of your system")
         raise DelegateError("the Larq delegate was not compiled; install a C++ compiler, then this package again")
     return path
+
+
+def check_runtime(name: str, version: str, *, at_own_risk: bool = False) -> None:
+    """Raise DelegateError where the delegate was never tried in a runtime, and may crash there.
+
+    `name` is its package, ai_edge_litert or tflite_runtime, and `version` its `__version__`; a bug-fix release counts
+    as the release that it mends. `at_own_risk` admits every version of these two.
+    """
+    tried = TRIED_RUNTIMES.get(name)
+    if tried is None:
+        raise DelegateError(f"the Larq delegate does not know the runtime {name}; use {' or '.join(TRIED_RUNTIMES)}")
+    release = re.match(r"(\d+\.\d+)(\.\d+)*$", version)
+    if not at_own_risk and (release is None or release[1] not in tried):
+        raise DelegateError(
+            f"the Larq delegate was not tried in {name} {version} and may crash there (tried: {', '.join(tried)}); "
+            "install one of these, or set untried_runtime to go on at your own risk"
+        )
 
 
 @functools.cache

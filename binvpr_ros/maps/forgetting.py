@@ -4,50 +4,67 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from binvpr_ros.config import Config
 from binvpr_ros.keyframes import NANOSECONDS, NOTHING_CLOSED
-from binvpr_ros.maps.store import KeyframeStore
+from binvpr_ros.maps.store import NOT_LOOKED, ONLY_VIEW, VIEW_LOST, KeyframeStore
 from binvpr_ros.network.hamming import WORD_BITS
 
-SAMPLED = 32
-"""Keyframes that are looked at for one that is forgotten: each is compared with the whole map."""
+SEARCHES = 4
+"""Keyframes whose other views are looked for at a time: each is compared with the whole map."""
 
 
 def most_redundant(store: KeyframeStore, first: int, config: Config, count: int = 1) -> list[int]:
     """Return the positions of the most redundant keyframes from `first` on, `count` of them at most.
 
     Redundant is what has another view of its place in the map: a keyframe so near that the policy would not have made
-    one of it (`keyframe_distance`), or one that a loop closure has joined with it. Of SAMPLED keyframes drawn at
-    random, those that are nearest to another view go, which stays; none where each of these is the only view of its
-    place. Those within the exclusion window stay too: the present is followed from keyframe to keyframe.
+    one of it (`keyframe_distance`), or one that a loop closure has joined with it. Those that are nearest to another
+    view go, which stays; the only view of a place never goes. Those within the exclusion window stay too: the present
+    is followed from keyframe to keyframe.
+
+    Each call looks at SEARCHES keyframes more, and `store` remembers what was found: at the newest one, at those whose
+    nearest other view has gone, and at some that were never looked at. The choice is among those that were.
     """
-    ids, closes = store.ids[first:], store.closes[first:]
+    ids, views, distances = store.ids[first:], store.views[first:], store.view_distances[first:]
     if len(ids) <= config.exclusion_keyframes:
         return []
     window = round(config.exclusion_time * NANOSECONDS)
     settled = np.abs(store.stamps[first:] - store.stamps[-1]) >= window
     settled[len(ids) - config.exclusion_keyframes :] = False
-    rng = np.random.default_rng(int(ids[-1]))  # the same map forgets the same
-    positions = np.flatnonzero(settled)
-    drawn = rng.permutation(positions)[:SAMPLED]
-    found: list[tuple[int, int, NDArray[np.intp]]] = []  # how near another view is, the position, and other views
-    for position in drawn.tolist():
-        descriptor = store.keyframe(first + position).descriptor
-        distances = store.distances(descriptor, first)
-        views = distances < config.keyframe_distance * descriptor.size * WORD_BITS
-        views |= closes == ids[position]
-        if closes[position] != NOTHING_CLOSED:
-            views |= ids == closes[position]
-        views[position] = False
-        if views.any():
-            found.append((int(distances[views].min()), position, np.flatnonzero(views)))
+    if store.viewed_as != (viewed_as := (first, config.keyframe_distance)):
+        views[:], store.viewed_as = NOT_LOOKED, viewed_as
+    lost, unknown = np.flatnonzero(views == VIEW_LOST), np.flatnonzero(views == NOT_LOOKED)
+    newest, others = unknown[-1:], unknown[:-1]
+    spread = others[np.linspace(0, len(others) - 1, min(len(others), SEARCHES)).astype(int)]
+    for position in np.concatenate([newest, lost, spread])[:SEARCHES].tolist():
+        _look(store, first, position, config.keyframe_distance)
+    may_go = settled & (views >= 0)
     gone: list[int] = []
-    staying: set[int] = set()
-    for _, position, others in sorted(found, key=lambda one: one[0]):
-        others_left = set(others.tolist()) - set(gone)
-        if len(gone) < count and position not in staying and others_left:
-            gone.append(position)
-            staying |= others_left
-    return [first + position for position in gone]
+    while len(gone) < count and may_go.any():
+        candidates = np.flatnonzero(may_go)
+        position = int(candidates[distances[candidates].argmin()])
+        gone.append(first + position)
+        may_go &= views != ids[position]  # whether they have yet another view, a later call finds out
+        may_go[[position, ids.searchsorted(views[position])]] = False
+    return gone
+
+
+def _look(store: KeyframeStore, first: int, position: int, keyframe_distance: float) -> None:
+    """Write the nearest other view of the keyframe at `first + position`, and whose nearest view it is itself."""
+    ids, closes = store.ids[first:], store.closes[first:]
+    views, view_distances = store.views[first:], store.view_distances[first:]
+    descriptor = store.keyframe(first + position).descriptor
+    distances = store.distances(descriptor, first)
+    is_view = distances < keyframe_distance * descriptor.size * WORD_BITS
+    is_view |= closes == ids[position]
+    if closes[position] != NOTHING_CLOSED:
+        is_view |= ids == closes[position]
+    is_view[position] = False
+    found = np.flatnonzero(is_view)[::-1]  # of equally near ones the newest is taken, since the oldest goes first
+    nearer = found[(views[found] == ONLY_VIEW) | ((views[found] >= 0) & (distances[found] < view_distances[found]))]
+    views[nearer], view_distances[nearer] = ids[position], distances[nearer]
+    if found.size:
+        nearest = found[distances[found].argmin()]
+        views[position], view_distances[position] = ids[nearest], distances[nearest]
+    else:
+        views[position] = ONLY_VIEW

@@ -16,8 +16,10 @@ BLOCK = 1 << 15
 """Keyframes whose descriptors lie in one piece. Memory for them grows by a block, and nothing is ever copied."""
 MOST_KEYFRAMES = 1 << 31
 """Ids are below it."""
+VIEW_LOST, NOT_LOOKED, ONLY_VIEW = -3, -2, -1
+"""In place of the id of another view: it was removed, it was never looked for, or there is none."""
 
-Number = TypeVar("Number", np.int32, np.int64)
+Number = TypeVar("Number", np.int32, np.int64, np.uint32)
 
 
 class Columns(NamedTuple):
@@ -51,6 +53,10 @@ class KeyframeStore:
         self._sessions = np.empty(INITIAL_CAPACITY, np.int32)
         self._stamps = np.empty(INITIAL_CAPACITY, np.int64)
         self._closes = np.empty(INITIAL_CAPACITY, np.int32)
+        self._views = np.empty(INITIAL_CAPACITY, np.int32)
+        self._view_distances = np.empty(INITIAL_CAPACITY, np.uint32)
+        self.viewed_as: tuple[int, float] | None = None
+        """From which position on, and up to which share of differing bits, `views` were looked for."""
         self._blocks: list[NDArray[np.uint64]] = []  # [BLOCK,W] each
         self._rows_used = 0
         # Row of each keyframe's descriptor; None while they lie in the keyframes' order, as they do until the first is
@@ -81,6 +87,16 @@ class KeyframeStore:
     def closes(self) -> NDArray[np.int32]:
         """Ids [K] of the keyframes whose places they were found to show, or NOTHING_CLOSED."""
         return self._closes[: self._size]
+
+    @property
+    def views(self) -> NDArray[np.int32]:
+        """Ids [K] of the nearest other views of their places, or one of the marks above; forgetting.py writes them."""
+        return self._views[: self._size]
+
+    @property
+    def view_distances(self) -> NDArray[np.uint32]:
+        """Hamming distances [K] to `views`; forgetting.py writes them."""
+        return self._view_distances[: self._size]
 
     def distances(self, views: NDArray[np.uint64], first: int = 0) -> NDArray[np.uint32]:
         """Return the Hamming distance [K - first] of a descriptor [W] to every keyframe from `first` on; exact.
@@ -116,12 +132,15 @@ class KeyframeStore:
             self._sessions = _with_capacity(self._sessions, capacity)
             self._stamps = _with_capacity(self._stamps, capacity)
             self._closes = _with_capacity(self._closes, capacity)
+            self._views = _with_capacity(self._views, capacity)
+            self._view_distances = _with_capacity(self._view_distances, capacity)
             if self._rows is not None:
                 self._rows = _with_capacity(self._rows, capacity)
         self._ids[start:stop] = keyframes.ids
         self._sessions[start:stop] = keyframes.sessions
         self._stamps[start:stop] = keyframes.stamps
         self._closes[start:stop] = keyframes.closes
+        self._views[start:stop] = NOT_LOOKED
         descriptors = keyframes.descriptors
         if self._rows is not None:
             for number in range(start, stop):
@@ -137,10 +156,12 @@ class KeyframeStore:
 
     def remove(self, position: int) -> None:
         """Drop the keyframe at `position`; the room of its descriptor is the next one's."""
+        self.views[self.views == self._ids[position]] = VIEW_LOST
         if self._rows is None:
             self._rows = _with_capacity(np.arange(self._size, dtype=np.int32), len(self._ids))
         self._free_rows.append(int(self._rows[position]))
-        for column in (self._ids, self._sessions, self._stamps, self._closes, self._rows):
+        columns = (self._ids, self._sessions, self._stamps, self._closes, self._views, self._view_distances, self._rows)
+        for column in columns:
             column[position : self._size - 1] = column[position + 1 : self._size]
         self._size -= 1
 

@@ -6,7 +6,9 @@ from __future__ import annotations
 import enum
 import shutil
 import threading
+import time
 from collections import Counter, deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +20,9 @@ from binvpr_ros.recognizer import Recognition
 
 LEAST_FREE_BYTES = 256 << 20
 """Below which a disk is nearly full: a few minutes of keyframes with their features."""
+
+RATE_SECONDS = 5
+"""Over which the rate of images is measured."""
 
 USUAL_PAUSES = 3
 """After so many pauses as long as the one before without a usable image, the camera is taken for silent."""
@@ -39,11 +44,14 @@ class Health(NamedTuple):
 
 
 class Statistics:
-    """What diagnostics report: counts since the start, and times over the latest images. Shared by two threads."""
+    """What diagnostics report: counts since the start, and times over the latest images. Shared by two threads.
+
+    `clock` gives the time in seconds.
+    """
 
     LATEST = 200
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._lock = threading.Lock()
         self.counts: Counter[str] = Counter()
         self.unusable: Counter[str] = Counter()
@@ -53,6 +61,10 @@ class Statistics:
         self.frame_id = ""
         self.failure = ""
         self._before: Counter[str] = Counter()
+        self._clock = clock
+        # Pairs of a time and how many images were processed by then: from RATE_SECONDS ago to the latest second.
+        self._processed: deque[tuple[float, int]] = deque([(clock(), 0)], maxlen=RATE_SECONDS + 1)
+        self.rate_hz = 0.0
         self._pause = self._usual_pause = 0  # seconds without a usable image: up to now, and before the last one
 
     def count(self, name: str, amount: int = 1) -> None:
@@ -96,12 +108,15 @@ class Statistics:
         """Return what was counted since the last call, a second ago: images by their fate, and `featureless` ones.
 
         And `stamps_ever`, since the start; `pause` and `usual_pause`, the seconds without a usable image up to now, and
-        before the last one.
+        before the last one. Sets `rate_hz` too, the images processed per second since RATE_SECONDS calls ago.
         """
         with self._lock:
             now = Counter({**self.counts, "featureless": self.refused[Refusal.FEATURELESS]})
             lately = Counter({name: count - self._before[name] for name, count in now.items()})
             self._before = now
+            self._processed.append((self._clock(), now["images_processed"]))
+            (start, first), (end, last) = self._processed[0], self._processed[-1]
+            self.rate_hz = (last - first) / (end - start) if end > start else 0.0
             if lately["images_received"] > lately["images_unusable"]:
                 self._pause, self._usual_pause = 0, self._pause
             else:
@@ -112,6 +127,7 @@ class Statistics:
 
 def health(
     lately: Counter[str],
+    rate_hz: float,
     config: Config,
     topic: str,
     stamps_topic: str,
@@ -121,8 +137,9 @@ def health(
 ) -> Health:
     """Return how the node is, after a second in which `lately` was counted, with the cause where it is not well.
 
-    `topic` is that of the images, `stamps_topic` that of the keyframes' stamps; `failure` says why keyframes are not
-    saved, `free_bytes` what the map's disk has left, None where there is none, and `keyframes` how many the map holds.
+    `rate_hz` is that of the images processed, `topic` that of the images, `stamps_topic` that of the keyframes' stamps;
+    `failure` says why keyframes are not saved, `free_bytes` what the map's disk has left, None where there is none, and
+    `keyframes` how many the map holds.
     """
     processed, received, dropped = (lately[f"images_{fate}"] for fate in ("processed", "received", "dropped"))
     stamps = lately["stamps_received"]
@@ -157,7 +174,7 @@ def health(
             f"the map has {keyframes} keyframes, more than max_keyframes: none goes that is the only view of a place",
         ),
     )  # fmt: skip
-    well = Health(Level.OK, f"{processed} images/s")
+    well = Health(Level.OK, f"{rate_hz:.1f} images/s")
     return next((Health(level, text) for holds, level, text in troubles if holds), well)
 
 

@@ -56,7 +56,7 @@ from binvpr_ros.ros.messages import (
     to_nanoseconds,
 )
 from binvpr_ros.ros.pictures import picture_of
-from binvpr_ros.ros.recent_images import Answer, RecentImages
+from binvpr_ros.ros.recent_images import MOST_BYTES, Answer, RecentImages
 from binvpr_ros.stamps import StampError
 
 START_ERRORS = (ConfigError, DatabaseError, DescriptorError, ModelCardError, ParameterException)
@@ -112,7 +112,7 @@ class BinvprNode(Node):
         self._camera_info: CameraInfo | None = None
         self.create_subscription(CameraInfo, "camera_info", self._on_camera_info, NEWEST_IMAGE)
         self.create_subscription(Odometry, "odometry", self._on_odometry, ODOMETRY)
-        self._recent: RecentImages[Image | CompressedImage] = RecentImages(config.recent_images)
+        self._recent: RecentImages[Image | CompressedImage] = RecentImages(config.recent_images, _bytes_of)
         # Images that are described after one another, since a back end wants each of them.
         self._waiting = threading.Semaphore(config.recent_images)
         self._asked = config.keyframe_source == "topic"
@@ -239,7 +239,12 @@ class BinvprNode(Node):
         """Hand the images that are keyframes to the worker, and report stamps that have none."""
         for stamp in answer.without_image:
             self._statistics.count("stamps_without_image")
-            self._warn("stamps", f"there is no image for the keyframe at {stamp / NANOSECONDS:.3f} s: lost, or too old")
+            reason = "lost, or too old"
+            if (fit := self._recent.fit) is not None:
+                reason += (
+                    f"; only the latest {fit} images of this size are kept ({MOST_BYTES >> 20} MiB), send smaller ones"
+                )
+            self._warn("stamps", f"there is no image for the keyframe at {stamp / NANOSECONDS:.3f} s: {reason}")
         for image in answer.images:
             # Bounded: a back end that names keyframes faster than they are described must not fill the memory.
             if self._waiting.acquire(blocking=False):
@@ -336,9 +341,9 @@ class BinvprNode(Node):
 
     def _publish_diagnostics(self) -> None:
         values, database = self._statistics.values(), self._recognizer.database
-        lately = self._statistics.lately()
+        lately, rate = self._statistics.lately(), self._statistics.rate_hz
         values |= {
-            "rate_hz": str(lately["images_processed"]),
+            "rate_hz": f"{rate:.1f}",
             "keyframes_matched": str(len(database)),
             "session": str(database.session),
             "model": self._recognizer.network.card.name,
@@ -346,7 +351,7 @@ class BinvprNode(Node):
         }
         config, failure = self._recognizer.config, self._statistics.failure
         topic, stamps_topic = map(self.resolve_topic_name, ("image", "keyframe_stamps"))
-        well = health(lately, config, topic, stamps_topic, failure, free_bytes(config), database.own)
+        well = health(lately, rate, config, topic, stamps_topic, failure, free_bytes(config), database.own)
         status = DiagnosticStatus(
             level=bytes([well.level]),
             name=status_name(self.get_name(), self.get_namespace()),
@@ -365,6 +370,11 @@ def status_name(node: str, namespace: str) -> str:
     """
     namespace = namespace.strip("/")
     return f"{node if namespace in ('', node) else f'{namespace}/{node}'}: place recognition"
+
+
+def _bytes_of(image: Image | CompressedImage) -> int:
+    """Return the size of an image's data in bytes."""
+    return len(image.data)
 
 
 def _descriptor_of(parameter: Any) -> ParameterDescriptor:

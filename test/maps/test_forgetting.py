@@ -3,12 +3,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from binvpr_ros.config import Config
 from binvpr_ros.keyframes import NANOSECONDS, NOTHING_CLOSED, Keyframe
-from binvpr_ros.maps.forgetting import most_redundant
+from binvpr_ros.maps.forgetting import SEARCHES, most_redundant
 from binvpr_ros.maps.store import Columns, KeyframeStore
-from binvpr_ros.network.hamming import Descriptor
+from binvpr_ros.network.hamming import Descriptor, hamming
 
 WORDS = 16
 BITS = 64 * WORDS
@@ -29,6 +30,24 @@ def store_of(*views: Descriptor, closes: dict[int, int] | None = None) -> Keyfra
         closed = (closes or {}).get(number, NOTHING_CLOSED)
         store.append(Columns.of(Keyframe(number, 0, number * NANOSECONDS, view, closes=closed)))
     return store
+
+
+class CountingStore(KeyframeStore):
+    """A store that counts how often it is searched."""
+
+    searches = 0
+
+    def distances(self, views: NDArray[np.uint64], first: int = 0) -> NDArray[np.uint32]:
+        self.searches += 1
+        return super().distances(views, first)
+
+
+def random_columns(count: int, seed: int) -> Columns:
+    """Keyframes of as many places, one a second."""
+    numbers = np.arange(count, dtype=np.int32)
+    descriptors = np.random.default_rng(seed).integers(0, 2**64, (count, WORDS), np.uint64)
+    closes = np.full(count, NOTHING_CLOSED, np.int32)
+    return Columns(numbers, np.zeros(count, np.int32), numbers * np.int64(NANOSECONDS), closes, descriptors)
 
 
 NEWEST = [place(seed) for seed in (90, 91, 92)]
@@ -68,3 +87,61 @@ def test_a_map_forgets_down_to_one_view_of_each_place() -> None:
     kept = [store.keyframe(position).id % 20 for position in range(20)]
     assert len(store) == 23
     assert sorted(kept) == list(range(20))
+
+
+def test_in_a_large_map_only_a_few_keyframes_are_looked_at() -> None:
+    store = CountingStore(WORDS)
+    count = 150_000
+    store.append(random_columns(count, seed=0))
+    for number in range(count, count + 20):  # the robot stands still
+        store.append(Columns.of(Keyframe(number, 0, number * NANOSECONDS, place(7))))
+        before = store.searches
+        positions = most_redundant(store, 0, CONFIG)
+        assert store.searches - before <= SEARCHES
+        assert all(store.ids[position] >= count for position in positions)
+        for position in positions:
+            store.remove(position)
+    assert len(store) == count + CONFIG.exclusion_keyframes
+
+
+def test_what_was_found_is_remembered() -> None:
+    store = CountingStore(WORDS)
+    store.append(random_columns(3 * SEARCHES, seed=1))
+    for searches in (1, 2, 3, 3, 3):
+        assert most_redundant(store, 0, CONFIG) == []
+        assert store.searches == searches * SEARCHES
+    number = len(store)
+    store.append(Columns.of(Keyframe(number, 0, number * NANOSECONDS, store.keyframe(5).descriptor)))
+    assert most_redundant(store, 0, CONFIG) == [5]
+    assert store.searches == 3 * SEARCHES + 1
+    assert most_redundant(store, 0, CONFIG) == [5]
+    store.remove(5)
+    assert most_redundant(store, 0, CONFIG) == []
+    assert store.searches == 3 * SEARCHES + 2  # the other view has lost its own
+
+
+def test_another_keyframe_distance_or_another_part_of_the_map_is_looked_at_anew() -> None:
+    store = store_of(place(3), place(3, 60), *NEWEST)  # 6% of the bits
+    assert most_redundant(store, 0, CONFIG) == []
+    assert most_redundant(store, 0, CONFIG.replace(keyframe_distance=0.08)) == [0]
+    assert most_redundant(store, 0, CONFIG) == []
+    store = store_of(place(3), place(3, 20), place(3, 10), *NEWEST)
+    assert most_redundant(store, 2, CONFIG) == []
+    assert most_redundant(store, 0, CONFIG) == [0]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_once_all_is_looked_at_the_nearest_of_all_goes(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    views = [place(int(rng.integers(9)), int(rng.integers(1, 60))) for _ in range(100)]
+    store = store_of(*views, *NEWEST)
+    config = CONFIG.replace(exclusion_keyframes=3)
+    for _ in range(40):
+        for _ in range(5):
+            positions = most_redundant(store, 0, config)
+        descriptors = np.array([store.keyframe(position).descriptor for position in range(len(store))])
+        distances = np.array([hamming(descriptors, descriptor) for descriptor in descriptors], np.int64)
+        np.fill_diagonal(distances, BITS)
+        settled = distances[:-3]
+        assert settled[positions[0]].min() == settled.min()
+        store.remove(*positions)

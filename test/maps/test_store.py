@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from binvpr_ros.keyframes import Keyframe
 from binvpr_ros.maps import store as keyframe_store
-from binvpr_ros.maps.store import Columns, KeyframeStore
+from binvpr_ros.maps.store import NOT_LOOKED, VIEW_LOST, Columns, KeyframeStore
 from binvpr_ros.network.hamming import hamming
 
 WORDS = 3
@@ -63,3 +63,17 @@ def test_many_keyframes_at_once_fill_several_blocks(monkeypatch: pytest.MonkeyPa
     store.append(Columns.of(keyframe(11)))
     assert store.distances(keyframe(11).descriptor)[-1] == 0
     assert store.distances(keyframe(1).descriptor)[0] == 0
+
+
+def test_what_is_known_of_other_views_moves_with_the_keyframes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keyframe_store, "INITIAL_CAPACITY", 2)
+    store = KeyframeStore(WORDS)
+    for number in range(4):
+        store.append(Columns.of(keyframe(number)))
+        assert store.views[number] == NOT_LOOKED
+        store.views[number], store.view_distances[number] = (number + 1) % 4, 10 * number
+    store.remove(1)
+    assert store.views.tolist() == [VIEW_LOST, 3, 0]
+    store.append(Columns.of(keyframe(4)))
+    assert store.views.tolist() == [VIEW_LOST, 3, 0, NOT_LOOKED]
+    assert store.view_distances[1:3].tolist() == [20, 30]

@@ -18,8 +18,8 @@ GOOD = {"images_received": 15, "images_processed": 15}
 @pytest.mark.parametrize(
     ("lately", "failure", "free", "expected"),
     [
-        (GOOD, "", 1 << 40, Health(Level.OK, "15 images/s")),
-        (GOOD, "", None, Health(Level.OK, "15 images/s")),
+        (GOOD, "", 1 << 40, Health(Level.OK, "14.6 images/s")),
+        (GOOD, "", None, Health(Level.OK, "14.6 images/s")),
         ({}, "", None, Health(Level.WARN, "no usable image from /camera in the last second")),
         (
             {"images_received": 9, "images_unusable": 9}, "", None,
@@ -29,12 +29,12 @@ GOOD = {"images_received": 15, "images_processed": 15}
             {"images_received": 9, "images_dropped": 9}, "", None,
             Health(Level.WARN, "all 9 images of the last second were dropped; give it more threads"),
         ),
-        ({**GOOD, "images_dropped": 9}, "", None, Health(Level.OK, "15 images/s")),
+        ({**GOOD, "images_dropped": 9}, "", None, Health(Level.OK, "14.6 images/s")),
         (
             {**GOOD, "featureless": 15}, "", None,
             Health(Level.WARN, "the images are too dark, or too blank, to show a place (min_contrast)"),
         ),
-        ({**GOOD, "featureless": 14}, "", None, Health(Level.OK, "15 images/s")),
+        ({**GOOD, "featureless": 14}, "", None, Health(Level.OK, "14.6 images/s")),
         (GOOD, "", 3 << 20, Health(Level.WARN, "3 MiB are left on the disk of /maps/office.db; make room")),
         (
             {}, "it is full", 0,
@@ -43,7 +43,7 @@ GOOD = {"images_received": 15, "images_processed": 15}
     ],
 )  # fmt: skip
 def test_how_the_node_is_and_why(lately: dict[str, int], failure: str, free: int | None, expected: Health) -> None:
-    assert health(Counter(lately), CONFIG, "/camera", "/stamps", failure, free, keyframes=9) == expected
+    assert health(Counter(lately), 14.6, CONFIG, "/camera", "/stamps", failure, free, keyframes=9) == expected
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_how_the_node_is_and_why(lately: dict[str, int], failure: str, free: int
 )
 def test_a_back_end_whose_stamps_do_not_fit(lately: dict[str, int], text: str) -> None:
     asked = Config(keyframe_source="topic")
-    well = health(Counter(lately), asked, "/camera", "/stamps", "", None, keyframes=0)
+    well = health(Counter(lately), 0.0, asked, "/camera", "/stamps", "", None, keyframes=0)
     assert (well.level, well.text) == ((Level.WARN, text) if text else (Level.OK, well.text))
 
 
@@ -71,7 +71,8 @@ def test_a_camera_of_an_image_in_two_seconds_is_well_and_one_that_stops_is_not()
         for second in usable:
             if second == "x":
                 statistics.count("images_received")
-            levels.append(health(statistics.lately(), CONFIG, "/camera", "/stamps", "", None, keyframes=0).level)
+            lately, rate = statistics.lately(), statistics.rate_hz
+            levels.append(health(lately, rate, CONFIG, "/camera", "/stamps", "", None, keyframes=0).level)
         return levels
 
     assert levels("x.x.x.x.....")[2:] == [Level.OK] * 7 + [Level.WARN] * 3
@@ -81,8 +82,8 @@ def test_a_camera_of_an_image_in_two_seconds_is_well_and_one_that_stops_is_not()
 def test_a_map_that_can_forget_no_more_says_so() -> None:
     full = Config(max_keyframes=8)
     text = "the map has 9 keyframes, more than max_keyframes: none goes that is the only view of a place"
-    assert health(Counter(GOOD), full, "/camera", "/stamps", "", None, keyframes=9) == Health(Level.WARN, text)
-    assert health(Counter(GOOD), full, "/camera", "/stamps", "", None, keyframes=8).level == Level.OK
+    assert health(Counter(GOOD), 15.0, full, "/camera", "/stamps", "", None, keyframes=9) == Health(Level.WARN, text)
+    assert health(Counter(GOOD), 15.0, full, "/camera", "/stamps", "", None, keyframes=8).level == Level.OK
 
 
 def test_what_was_counted_lately() -> None:
@@ -96,6 +97,35 @@ def test_what_was_counted_lately() -> None:
     lately = statistics.lately()
     assert (lately["images_received"], lately["images_processed"], lately["featureless"]) == (1, 0, 0)
     assert statistics.values()["images_received"] == "4"
+
+
+def test_the_rate_of_a_slow_camera_is_no_count_of_the_last_second() -> None:
+    """An image every 1.6 seconds, and diagnostics that come late now and then; the camera stops after the twentieth."""
+    now = 100.0
+    statistics = Statistics(lambda: now)
+    assert statistics.rate_hz == 0.0
+    seen, rates = 0, []
+    for call in range(45):
+        now += 1.25 if call % 2 else 1.0
+        for _ in range(min(20, int((now - 100.0) / 1.6)) - seen):
+            statistics.count_recognition(Recognition(None, Verdict()), "camera", 5.0, 9.0)
+            seen += 1
+        statistics.lately()
+        rates.append(statistics.rate_hz)
+    assert seen == 20
+    assert all(0.4 < rate < 0.8 for rate in rates[4:26])  # 0.625 images a second, of which five seconds hold 3 or 4
+    assert rates[-10:] == [0.0] * 10
+
+
+def test_the_rate_is_taken_by_the_clock() -> None:
+    now = 0.0
+    statistics = Statistics(lambda: now)
+    for seconds in (0.5, 2.0, 2.5):
+        now += seconds
+        for _ in range(round(30 * seconds)):
+            statistics.count_recognition(Recognition(None, Verdict()), "camera", 5.0, 9.0)
+        statistics.lately()
+        assert statistics.rate_hz == 30.0
 
 
 def test_the_disk_of_a_map(tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ from binvpr_ros.ros.messages import (
 )
 from binvpr_ros.ros.node import EVERY_RESULT, LATEST_FOR_ALL
 from binvpr_ros.ros.pictures import ACCEPTED, GAP, LABEL_HEIGHT, PANEL, REFUSED, TITLE_HEIGHT
+from binvpr_ros.ros.recent_images import MOST_BYTES
 from binvpr_ros.ros.replay import wait_for_subscriber
 
 pytestmark = pytest.mark.usefixtures("ros")
@@ -273,6 +274,26 @@ def test_a_back_end_names_its_keyframes(start: Callable[..., Robot], world_image
     assert "there is no image for the keyframe at 10.000 s: lost, or too old" in robot.log.read_text()
 
 
+def test_large_images_are_kept_for_a_back_end_as_far_as_there_is_room(
+    start: Callable[..., Robot], world_images: list[NDArray[np.uint8]]
+) -> None:
+    robot = start("-p", "keyframe_source:=topic")
+    stamps = robot.node.create_publisher(Header, "keyframe_stamps", EVERY_RESULT)
+    assert wait_for_subscriber(stamps, 30.0)
+    large = message_from_array(np.tile(world_images[0], (8, 8, 1)), "rgb8")
+    fit = MOST_BYTES // len(large.data)
+    assert 1 < fit < 10
+    for number in range(fit + 2):
+        robot.send(large, (10 + number) * 10**9)
+        robot.wait(lambda: robot.count("images_received") == robot.sent, "the image has come")
+    for second in (10, 13):
+        stamps.publish(Header(stamp=from_nanoseconds(second * 10**9)))
+    robot.wait(lambda: robot.count("images_processed") == 1, "an image is described")
+    robot.wait(lambda: robot.count("stamps_without_image") == 1, "a stamp is reported")
+    reason = f"lost, or too old; only the latest {fit} images of this size are kept (64 MiB), send smaller ones"
+    assert f"there is no image for the keyframe at 10.000 s: {reason}" in robot.log.read_text()
+
+
 def test_a_burst_of_stamps_is_accounted_for(start: Callable[..., Robot], world_images: list[NDArray[np.uint8]]) -> None:
     robot = start("-p", "keyframe_source:=topic", "-p", "recent_images:=200")
     stamps = robot.node.create_publisher(Header, "keyframe_stamps", QoSProfile(depth=200))
@@ -300,9 +321,9 @@ def test_frames_are_dropped_not_queued(start: Callable[..., Robot], world_images
         return tuple(robot.count(f"images_{name}") for name in ("received", "processed", "dropped"))
 
     def over() -> bool:
-        """Whether no image is in work, and none came in the last second."""
+        """Whether no image is in work, and none came in the latest seconds."""
         received, processed, dropped = counts()
-        return received == processed + dropped > 0 and robot.listener.diagnostics["rate_hz"] == "0"
+        return received == processed + dropped > 0 and robot.listener.diagnostics["rate_hz"] == "0.0"
 
     robot.wait(over, "every image is processed or dropped")
     _, processed, dropped = counts()
@@ -441,7 +462,7 @@ def test_services_do_what_they_say_while_images_arrive(
     finally:
         stop.set()
         streaming.join()
-    robot.wait(lambda: robot.listener.diagnostics["rate_hz"] == "0", "no image is in work")
+    robot.wait(lambda: robot.listener.diagnostics["rate_hz"] == "0.0", "no image is in work")
     assert robot.count("images_received") == robot.count("images_processed") + robot.count("images_dropped")
     assert DiagnosticStatus.ERROR not in levels
     assert "WARN" not in robot.log.read_text()

@@ -208,8 +208,9 @@ std::unique_ptr<IntArray, FreeIntArray> make_int_array(const std::vector<int>& f
 
 void* init(Context* context, const char* buffer, std::size_t /*length*/) {
   const auto* params = reinterpret_cast<const DelegateParams*>(buffer);
-  auto instance = std::make_unique<Instance>();
+  std::unique_ptr<Instance> instance;
   const bool done = succeeds(context, [&] {
+    instance = std::make_unique<Instance>();
     instance->state = static_cast<State*>(params->delegate->data);
     std::vector<Partition::Node> nodes;
     std::set<int> written;
@@ -252,17 +253,19 @@ Status prepare(Context* context, tflite_abi::Node* node) {
 
 Status invoke(Context* context, tflite_abi::Node* node) {
   auto& instance = *static_cast<Instance*>(node->user_data);
-  const std::lock_guard<std::mutex> lock(instance.state->running);
-  instance.partition->run([context](int tensor) { return context->tensors[tensor].data; }, instance.state->pool);
-  return kOk;
+  const bool done = succeeds(context, [&] {
+    const std::lock_guard<std::mutex> lock(instance.state->running);
+    instance.partition->run([context](int tensor) { return context->tensors[tensor].data; }, instance.state->pool);
+  });
+  return done ? kOk : kError;
 }
 
 Status claim(Context* context, Delegate* delegate) {
   auto& state = *static_cast<State*>(delegate->data);
   Status status = kError;
-  const std::lock_guard<std::mutex> lock(state.running);
-  state.levels.clear();
   const bool done = succeeds(context, [&] {
+    const std::lock_guard<std::mutex> lock(state.running);
+    state.levels.clear();
     IntArray* plan = nullptr;
     require(context->GetExecutionPlan(context, &plan) == kOk,
             "the runtime does not show its graph; use tflite-runtime 2.13 or ai-edge-litert 2");

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The part of TensorFlow Lite's C interface that an external delegate meets.
 //
-// No wheel of a TFLite runtime ships these headers, so the structs are declared here, in the layout that tflite-runtime
-// 2.13 and ai-edge-litert 2.x share on 64-bit systems; the assertions hold it fast. Names are TFLite's, shortened.
+// No wheel of a TFLite runtime ships these headers, so the structs are declared here, in the layout that the runtimes of
+// TRIED_RUNTIMES (__init__.py) share on 64-bit systems; the assertions hold it fast. Names are TFLite's, shortened.
 #pragma once
 
 #include <cstddef>

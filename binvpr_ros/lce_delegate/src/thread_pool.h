@@ -4,9 +4,9 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <exception>
 #include <functional>
 #include <mutex>
-#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -22,7 +22,7 @@ class ThreadPool {
   explicit ThreadPool(int threads) {
     try {
       for (int i = 1; i < threads; ++i) helpers_.emplace_back([this] { help(); });
-    } catch (const std::system_error&) {  // the system has no more; those that are there do the work
+    } catch (const std::exception&) {  // the system has no more; those that are there do the work
     }
   }
 

@@ -55,6 +55,26 @@ struct Faults {
   bool plan = false, node = false, resize = false;
 };
 
+// The allocations that a thread makes inside the delegate; the one with the number `fails` throws std::bad_alloc.
+struct Allocations {
+  bool counted = false;
+  long count = 0, fails = 0;
+};
+
+inline thread_local Allocations allocations;
+
+// Whether allocations are the delegate's, as long as it lives.
+class Inside {
+ public:
+  explicit Inside(bool delegate) : before_(allocations.counted) { allocations.counted = delegate; }
+  ~Inside() { allocations.counted = before_; }
+  Inside(const Inside&) = delete;
+  Inside& operator=(const Inside&) = delete;
+
+ private:
+  const bool before_;
+};
+
 class Runtime {
  public:
   // With `apart` each delegated node becomes a part of its own, so that nothing can be fused.
@@ -91,6 +111,7 @@ class Runtime {
     context_.ReplaceNodeSubsetsWithDelegateKernels = [](tflite_abi::Context* context, tflite_abi::Registration kernel,
                                                         const tflite_abi::IntArray* chosen,
                                                         tflite_abi::Delegate* delegate) {
+      const Inside runtime(false);
       return of(context).replace(kernel, {chosen->data, chosen->data + chosen->size}, delegate);
     };
   }
@@ -110,7 +131,10 @@ class Runtime {
   }
 
   // Each of the following is one that TFLite would go through; false where it would raise an error.
-  bool apply(tflite_abi::Delegate* delegate) { return delegate->Prepare(&context_, delegate) == tflite_abi::kOk; }
+  bool apply(tflite_abi::Delegate* delegate) {
+    const Inside inside(true);
+    return delegate->Prepare(&context_, delegate) == tflite_abi::kOk;
+  }
 
   void resize(int tensor, const Dims& dims) {
     std::free(at(tensor).dims);
@@ -120,8 +144,11 @@ class Runtime {
   // `size`: which of the tensors' sizes those have that other operators than the delegate's write.
   bool allocate(std::size_t size) {
     for (const Step& step : steps_) {
-      if (step.part && step.part->kernel.prepare(&context_, &step.part->node) != tflite_abi::kOk) return false;
-      if (step.part) continue;
+      if (step.part) {
+        const Inside inside(true);
+        if (step.part->kernel.prepare(&context_, &step.part->node) != tflite_abi::kOk) return false;
+        continue;
+      }
       for (const int output : model_.nodes[static_cast<std::size_t>(step.node)].outputs) {
         if (!exists(output) || is_constant(output)) continue;
         resize(output, model_.tensors[static_cast<std::size_t>(output)].dims[size]);
@@ -150,6 +177,7 @@ class Runtime {
     for (const int input : model_.inputs) fill(input);
     for (const Step& step : steps_) {
       if (step.part) {
+        const Inside inside(true);
         if (step.part->kernel.invoke(&context_, &step.part->node) != tflite_abi::kOk) return false;
         continue;
       }
@@ -194,6 +222,7 @@ class Runtime {
   static Runtime& of(tflite_abi::Context* context) { return *static_cast<Runtime*>(context->impl); }
 
   __attribute__((format(printf, 2, 3))) static void report(tflite_abi::Context* context, const char* format, ...) {
+    const Inside runtime(false);
     char text[1024];
     std::va_list arguments;
     va_start(arguments, format);
@@ -348,7 +377,10 @@ class Runtime {
     part->node.inputs = params.input_tensors;
     part->node.outputs = params.output_tensors;
     part->node.delegate = delegate;
-    part->node.user_data = kernel.init(&context_, reinterpret_cast<const char*>(&params), 0);
+    {
+      const Inside inside(true);
+      part->node.user_data = kernel.init(&context_, reinterpret_cast<const char*>(&params), 0);
+    }
     steps_.push_back({-1, part});
     ++parts_;
   }
