@@ -78,7 +78,7 @@ setup(
         "setuptools",
         "numpy>=1.21",
         "opencv-python>=4.5",
-        "ai-edge-litert>=2.1",
+        "ai-edge-litert>=2.1,<2.4",
     ],
     extras_require={
         "ros": [

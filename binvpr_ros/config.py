@@ -62,6 +62,9 @@ class Config:
         False, "Keep a small picture of each keyframe in the map, for people to look at.", live=True
     )
     backend: str = _parameter("auto", "What runs the model.", choices=BACKENDS)
+    untried_runtime: bool = _parameter(
+        False, "Go on, at your own risk, with a version of TensorFlow Lite in which the delegate was never tried."
+    )
     threads: int = _parameter(1, "Threads for inference.", low=1, high=64)
     compressed: bool = _parameter(False, "Subscribe to sensor_msgs/CompressedImage instead of Image.", basic=True)
     stretch_16_bit: bool = _parameter(
@@ -75,7 +78,7 @@ class Config:
         basic=True,
     )
     recent_images: int = _parameter(
-        60, "Latest images that are kept until keyframe_stamps names them.", low=1, high=10_000
+        60, "Latest images that are kept, within 64 MiB, until keyframe_stamps names them.", low=1, high=10_000
     )
     keyframe_distance: float = _parameter(
         0.04, "Share of descriptor bits that must change for a new keyframe.", low=0.0, high=1.0, live=True

@@ -46,7 +46,9 @@ class PlaceRecognizer:
     ) -> None:
         self.config = config
         self.camera: Camera | None = None
-        self.network = network or DescriptorNetwork(model_path(config), config.backend, config.threads)
+        self.network = network or DescriptorNetwork(
+            model_path(config), config.backend, config.threads, config.untried_runtime
+        )
         path = Path(config.database) if config.database else None
         earlier = [Path(name) for name in config.maps if name]
         card = self.network.card

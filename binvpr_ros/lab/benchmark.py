@@ -22,7 +22,7 @@ from binvpr_ros import lce_delegate
 from binvpr_ros.config import BACKENDS, Config, ConfigError, model_path
 from binvpr_ros.lab.lce_process import MODES, LceError, LceProcess, random_input
 from binvpr_ros.lab.search import search_figures
-from binvpr_ros.network.backends import DelegateBackend, DescriptorError, LitertBackend, load_backend
+from binvpr_ros.network.backends import Backend, DelegateBackend, DescriptorError, load_backend
 from binvpr_ros.network.descriptor import DescriptorNetwork
 from binvpr_ros.network.hamming import WORD_BITS
 from binvpr_ros.network.model_card import ModelCard, ModelCardError
@@ -65,7 +65,7 @@ def image_timer(network: DescriptorNetwork) -> Timer:
     return timer(lambda: network.describe(frame))
 
 
-def network_timer(backend: LitertBackend) -> Timer:
+def network_timer(backend: Backend) -> Timer:
     """Time the network alone: inputs into tensors, the run, the first output out of its tensor."""
     interpreter = backend.interpreter
     inputs = [
@@ -184,9 +184,9 @@ def image_figures(choices: argparse.Namespace, config: Config, model: Path) -> d
     }
 
 
-def _backend(choices: argparse.Namespace, content: bytes) -> LitertBackend:
+def _backend(choices: argparse.Namespace, content: bytes) -> Backend:
     if choices.kernel != "auto":
-        return DelegateBackend(content, choices.threads, choices.kernel)
+        return DelegateBackend(content, choices.threads, kernel=choices.kernel)
     return load_backend(choices.backend, content, choices.threads)
 
 

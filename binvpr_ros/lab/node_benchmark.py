@@ -63,7 +63,7 @@ def node_figures(config: Config, repeat: int) -> Iterator[dict[str, Any]]:
     `outside` is what every image costs outside the network, as a share of the network, and `outside_keyframe` the same
     for a keyframe with a match that is verified.
     """
-    network = DescriptorNetwork(model_path(config), config.backend, config.threads)
+    network = DescriptorNetwork(model_path(config), config.backend, config.threads, config.untried_runtime)
     world = World()
     views = [world.render(*place) for place in drive(VIEWS)]
     with own_ros(), tempfile.TemporaryDirectory() as folder:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import importlib
 import struct
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,16 +18,29 @@ class DescriptorError(RuntimeError):
     """The model cannot be loaded or run here; the message says what to install or change."""
 
 
-class LitertBackend:
+class Backend(Protocol):
+    """What runs a model; another one is a class that has this, and a line in BACKENDS."""
+
+    name: str
+    """What `benchmark` and the log report."""
+    input_shape: tuple[int, ...]
+    input_dtype: np.dtype[Any]
+
+    def run(self, batch: NDArray[Any]) -> NDArray[Any]:
+        """Return the first output for `batch`."""
+
+
+class LitertBackend(Backend):
     """ai-edge-litert, or tflite-runtime where that is what is installed; for models without Larq operators.
 
-    `name` is what `benchmark` and the log report.
+    `untried_runtime` admits versions of them in which the delegate was never tried.
     """
 
     name = "litert"
     MODULES = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter")
 
-    def __init__(self, model: bytes, threads: int) -> None:
+    def __init__(self, model: bytes, threads: int, untried_runtime: bool = False) -> None:
+        self._untried_runtime = untried_runtime
         if not _has_graph(model):
             raise DescriptorError("the model cannot be loaded (it has no graph); use one that train_offline wrote")
         runtime = self._import()
@@ -93,12 +106,15 @@ class DelegateBackend(LitertBackend):
 
     name = "delegate"
 
-    def __init__(self, model: bytes, threads: int, kernel: str = "auto") -> None:
+    def __init__(self, model: bytes, threads: int, untried_runtime: bool = False, kernel: str = "auto") -> None:
         self.kernel = kernel
-        super().__init__(model, threads)
+        super().__init__(model, threads, untried_runtime)
 
     def _delegates(self, runtime: Any, threads: int) -> list[Any]:
         try:
+            package = runtime.__name__.partition(".")[0]
+            version = importlib.import_module(package).__version__
+            lce_delegate.check_runtime(package, version, at_own_risk=self._untried_runtime)
             path = str(lce_delegate.library())
             return [runtime.load_delegate(path, {"threads": str(threads), "kernel": self.kernel})]
         except (lce_delegate.DelegateError, OSError, ValueError) as error:
@@ -106,18 +122,18 @@ class DelegateBackend(LitertBackend):
             raise DescriptorError(str(error).strip().rpartition("\n")[2]) from None
 
 
-BACKENDS: dict[str, Callable[[bytes, int], LitertBackend]] = {"delegate": DelegateBackend, "litert": LitertBackend}
+BACKENDS: dict[str, Callable[[bytes, int, bool], Backend]] = {"delegate": DelegateBackend, "litert": LitertBackend}
 """What runs a model, in the order in which `auto` tries them."""
 
 
-def load_backend(name: str, model: bytes, threads: int) -> LitertBackend:
+def load_backend(name: str, model: bytes, threads: int, untried_runtime: bool = False) -> Backend:
     """Load `model` into the backend of that name, for `auto` into the first that takes it."""
     if name != "auto":
-        return BACKENDS[name](model, threads)
+        return BACKENDS[name](model, threads, untried_runtime)
     refusals = []
     for backend in BACKENDS.values():
         try:
-            return backend(model, threads)
+            return backend(model, threads, untried_runtime)
         except DescriptorError as error:
             refusals.append(str(error))
     raise DescriptorError("no backend can run the model: " + "; ".join(dict.fromkeys(refusals)))

@@ -28,9 +28,9 @@ class DescriptorNetwork:
     Raises ModelCardError where the model's card does not fit it, and DescriptorError where it cannot be run here.
     """
 
-    def __init__(self, model: Path, backend: str = "auto", threads: int = 1) -> None:
+    def __init__(self, model: Path, backend: str = "auto", threads: int = 1, untried_runtime: bool = False) -> None:
         self.card = ModelCard.read(model)
-        self.backend = load_backend(backend, model.read_bytes(), threads)
+        self.backend = load_backend(backend, model.read_bytes(), threads, untried_runtime)
         height, width = self.card.input_size
         if self.backend.input_shape != (1, height, width, 3):
             raise DescriptorError(

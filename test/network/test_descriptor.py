@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import json
 import shutil
 from pathlib import Path
@@ -152,7 +153,7 @@ def test_a_file_that_is_no_model(backend: str) -> None:
 
 def test_names_in_a_model_that_are_no_utf8(model: Path) -> None:
     data = model.read_bytes()
-    name = load_backend("delegate", data, 1).interpreter.get_input_details()[0]["name"].encode()
+    name = DelegateBackend(data, 1).interpreter.get_input_details()[0]["name"].encode()
     with pytest.raises(DescriptorError, match="cannot be loaded") as refusal:
         load_backend("auto", data.replace(name, b"\xff" * len(name)), 1)
     assert "\n" not in str(refusal.value)
@@ -191,14 +192,14 @@ def test_every_kernel_gives_the_same_bits(
     expected = [network.describe(image).descriptor for image in world_images[:3]]
     for kernel in lce_delegate.kernels():
         network_of_kernel = DescriptorNetwork(model)
-        network_of_kernel.backend = DelegateBackend(model.read_bytes(), 1, kernel)
+        network_of_kernel.backend = DelegateBackend(model.read_bytes(), 1, kernel=kernel)
         found = [network_of_kernel.describe(image).descriptor for image in world_images[:3]]
         np.testing.assert_array_equal(found, expected, err_msg=kernel)
 
 
 def test_a_kernel_that_this_processor_lacks(model: Path) -> None:
     with pytest.raises(DescriptorError, match="this processor has no kernel abacus; choose one of auto, ") as refusal:
-        DelegateBackend(model.read_bytes(), 1, "abacus")
+        DelegateBackend(model.read_bytes(), 1, kernel="abacus")
     assert "\n" not in str(refusal.value)
 
 
@@ -249,3 +250,16 @@ def test_revisits_are_found_on_real_images(network: DescriptorNetwork, shared_da
         truth = {int(row["query"]): set(map(int, row["references"].split())) for row in csv.DictReader(file)}
     best = [int(hamming(references, query).argmin()) for query in queries]
     assert np.mean([best[query] in matches for query, matches in truth.items()]) >= 0.9
+
+
+def test_a_runtime_in_which_the_delegate_was_never_tried_is_refused(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = importlib.import_module(LitertBackend._import().__name__.partition(".")[0])
+    monkeypatch.setattr(package, "__version__", "99.0.0")
+    with pytest.raises(
+        DescriptorError, match=r"was not tried in \w+ 99\.0\.0 and may crash there .* set untried_runtime"
+    ):
+        DescriptorNetwork(model, "delegate")
+    image = np.zeros((48, 64), np.uint8)
+    assert DescriptorNetwork(model, "delegate", untried_runtime=True).describe(image).descriptor.shape == (32,)
