@@ -26,13 +26,13 @@ load: $(VENV)/.installed  ## put a 60 Hz 1920x1080 camera before a node of about
 	$(RUN)/python -m binvpr_ros.lab.load
 
 kill: $(VENV)/.installed-test  ## kill a node that writes its map, RUNS times (200), and see that the map lost nothing; SEED=1
-	KILL_RUNS=$(or $(RUNS),200) KILL_SEED=$(or $(SEED),1) $(RUN)/python -m pytest -s test/test_kill.py
+	KILL_RUNS=$(or $(RUNS),200) KILL_SEED=$(or $(SEED),1) $(RUN)/python -m pytest -s test/maps/test_kill.py
 
 fuzz: $(VENV)/.installed-test  ## feed rubbish to all that reads what others wrote, SECONDS (60) for each; SEED=1
 	PYTHONPATH=test $(RUN)/python -m fuzz --seconds $(or $(SECONDS),60) --seed $(or $(SEED),1)
 
 soak: $(VENV)/.installed-test  ## a million images, and HOURS (8) of recording through the node: hours, and no growth
-	SOAK_IMAGES=$(or $(IMAGES),1000000) SOAK_HOURS=$(or $(HOURS),8) $(RUN)/python -m pytest -s test/test_soak.py
+	SOAK_IMAGES=$(or $(IMAGES),1000000) SOAK_HOURS=$(or $(HOURS),8) $(RUN)/python -m pytest -s test/ros/test_soak.py
 
 aarch64: $(VENV)/.installed-test  ## run the delegate's tests and a replay on ARM64, under QEMU (Debian, x86-64)
 	.ci/aarch64-tests

@@ -22,7 +22,7 @@ from binvpr_ros import lce_delegate
 from binvpr_ros.config import BACKENDS, Config, ConfigError, model_path
 from binvpr_ros.lab.lce_process import MODES, LceError, LceProcess, random_input
 from binvpr_ros.lab.search import search_figures
-from binvpr_ros.network.backends import Backend, DelegateBackend, DescriptorError, load_backend
+from binvpr_ros.network.backends import Backend, DelegateBackend, DescriptorError, LitertBackend, load_backend
 from binvpr_ros.network.descriptor import DescriptorNetwork
 from binvpr_ros.network.hamming import WORD_BITS
 from binvpr_ros.network.model_card import ModelCard, ModelCardError
@@ -67,6 +67,7 @@ def image_timer(network: DescriptorNetwork) -> Timer:
 
 def network_timer(backend: Backend) -> Timer:
     """Time the network alone: inputs into tensors, the run, the first output out of its tensor."""
+    assert isinstance(backend, LitertBackend)  # noqa: S101 - the model may have several inputs, which `run` does not take
     interpreter = backend.interpreter
     inputs = [
         (detail["index"], random_input(tuple(detail["shape"]), np.dtype(detail["dtype"])))
