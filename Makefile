@@ -8,19 +8,30 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
 VENV := .venv
 RUN := $(VENV)/bin
 ORACLE := .venv-lce
+# On two cores; tests that start nodes stay in one process.
+PYTEST := $(RUN)/python -m pytest -n 2 --dist loadgroup --durations=20
 PACKAGING := setup.py setup.cfg pyproject.toml $(wildcard binvpr_ros/lce_delegate/src/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test load kill fuzz soak aarch64 oracle wheels lint format parameters clean
+.PHONY: help demo check test test-all load kill fuzz soak aarch64 oracle wheels lint format parameters clean
 
 help:  ## show this list
-	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 demo: $(VENV)/.installed  ## run the node end to end on a rendered world, or on IMAGES=<folder, video or bag> (TOPIC=...)
 	@$(RUN)/python -m binvpr_ros.lab.demo $(if $(IMAGES),"$(IMAGES)") $(if $(TOPIC),--source-topic "$(TOPIC)")
 
-test: $(VENV)/.installed-test lint oracle  ## check style and types, then run all tests
-	$(RUN)/python -m pytest --durations=20
+check: $(VENV)/.installed-check  ## ruff, mypy and the tests of the core: two minutes
+	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
+	$(RUN)/mypy
+	$(PYTEST) -m "not long" test/*.py test/network test/local_features test/maps test/recordings
+
+test: $(VENV)/.installed-test lint oracle  ## style, types, and all tests but the longest: ten minutes
+	$(PYTEST) -m "not long"
+
+test-all: test  ## and the longest: the whole grids of operators, sanitizers, fuzzing, nodes that are killed
+	$(PYTEST) -m long
 
 load: $(VENV)/.installed  ## put a 60 Hz 1920x1080 camera before a node of about 10 Hz, and print figures
 	$(RUN)/python -m binvpr_ros.lab.load
@@ -61,7 +72,11 @@ $(VENV)/.installed: $(PACKAGING)
 	$(RUN)/python -m pip install --quiet --editable '.[ros,tools]'
 	@touch $@
 
-$(VENV)/.installed-test: $(VENV)/.installed
+$(VENV)/.installed-check: $(VENV)/.installed
+	$(RUN)/python -m pip install --quiet --editable '.[ros,tools,test]'
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed-check
 	$(RUN)/python -m pip install --quiet --editable '.[ros,tools,training,baselines,test]'
 	# The oracle of the quantizers, which asks for an older NumPy than it needs.
 	$(RUN)/python -m pip install --quiet --no-deps larq==0.14.0 tf-keras==2.21.0 terminaltables

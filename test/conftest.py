@@ -22,6 +22,20 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
+NEIGHBOURS = 4
+"""Of the grids of the delegate's operators, whose neighbours prove the same: one of so many is enough for `make test`."""
+GRIDS = ("test_operators.py", "test_reference.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let one process at a time run nodes, and mark most of the operators' grids as long."""
+    for number, item in enumerate(items):
+        if "ros" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("ros"))
+        if item.path.name in GRIDS and number % NEIGHBOURS:
+            item.add_marker(pytest.mark.long)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real images that are here for development only; never part of the package."""

@@ -13,6 +13,8 @@ import pytest
 
 from fuzz.__main__ import NAMES, Outcome, feeding, main
 
+pytestmark = pytest.mark.long
+
 SECONDS = int(os.environ.get("FUZZ_SECONDS", "20"))
 
 if importlib.util.find_spec("atheris") is None:

@@ -16,6 +16,8 @@ import pytest
 
 from binvpr_ros import lce_delegate
 
+pytestmark = pytest.mark.long
+
 SOURCES = Path(lce_delegate.__file__).with_name("src")
 DRIVER = Path(__file__).with_name("sanitizers")
 SECONDS = float(os.environ.get("SANITIZER_SECONDS", "24"))

@@ -31,7 +31,7 @@ from binvpr_ros.ros.dds import PROFILE_VARIABLES
 from binvpr_ros.ros.live import Listener, NodeProcess
 from binvpr_ros.ros.messages import from_nanoseconds, message_from_array, to_nanoseconds
 
-pytestmark = pytest.mark.usefixtures("ros")
+pytestmark = [pytest.mark.usefixtures("ros"), pytest.mark.long]
 
 RUNS = int(os.environ.get("KILL_RUNS", "20"))
 SEED = int(os.environ.get("KILL_SEED", "1"))

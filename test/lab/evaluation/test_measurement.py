@@ -60,6 +60,7 @@ def measure(pictures: Path) -> None:
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_thirty_thousand_images_are_measured_within_two_gigabytes(tmp_path: Path) -> None:
     code = "from evaluation import test_measurement as t; import pathlib, sys; t.measure(pathlib.Path(sys.argv[1]))"
