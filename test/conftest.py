@@ -23,7 +23,7 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 NEIGHBOURS = 4
-"""Of the grids of the delegate's operators, whose neighbours prove the same: one of so many is enough for `make test`."""
+"""Of the grids of the delegate's operators neighbours prove the same: `make test` runs one of so many."""
 GRIDS = ("test_operators.py", "test_reference.py")
 
 
