@@ -2,17 +2,14 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import cv2
-import flatbuffers
 import numpy as np
 import pytest
-from ai_edge_litert import schema_py_generated as schema
 from hypothesis import given
 from hypothesis import strategies as st
 from lce_delegate.models import Graph
@@ -20,20 +17,10 @@ from numpy.typing import NDArray
 
 from binvpr_ros import lce_delegate
 from binvpr_ros.images import resize
-from binvpr_ros.network.backends import DelegateBackend, DescriptorError, LitertBackend, load_backend
+from binvpr_ros.network.backends import DelegateBackend, DescriptorError
 from binvpr_ros.network.descriptor import DescriptorNetwork, pack
-from binvpr_ros.network.hamming import WORD_BITS, hamming, nearest_view
+from binvpr_ros.network.hamming import hamming
 from binvpr_ros.network.model_card import ModelCard, checksum
-
-
-@pytest.fixture(scope="module")
-def network(model: Path) -> DescriptorNetwork:
-    return DescriptorNetwork(model)
-
-
-def test_auto_picks_a_backend_that_runs_the_packaged_model(network: DescriptorNetwork) -> None:
-    assert network.backend.name == "delegate"
-    assert network.words * WORD_BITS == network.card.descriptor_bits
 
 
 def test_equal_images_have_equal_descriptors(network: DescriptorNetwork, world_images: list[NDArray[np.uint8]]) -> None:
@@ -104,77 +91,6 @@ def test_pack_takes_packed_bits_as_they_are() -> None:
     np.testing.assert_array_equal(pack(np.array([[1, 2, 3]], np.uint8)).view(np.uint8), [1, 2, 3, 0, 0, 0, 0, 0])
 
 
-@given(st.integers(0, 40), st.integers(1, 5), st.integers(0, 2**32))
-def test_hamming_counts_the_differing_bits(count: int, words: int, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    descriptors = rng.integers(0, 2**64, (count, words), np.uint64)
-    descriptor = rng.integers(0, 2**64, words, np.uint64)
-    expected = [sum((int(a) ^ int(b)).bit_count() for a, b in zip(row, descriptor, strict=True)) for row in descriptors]
-    np.testing.assert_array_equal(hamming(descriptors, descriptor), expected)
-
-
-def test_without_the_library_numpy_gives_the_same_distances(monkeypatch: pytest.MonkeyPatch) -> None:
-    descriptors = np.random.default_rng(0).integers(0, 2**64, (30, 5), np.uint64)
-    compiled = hamming(descriptors, descriptors[3])
-    nearest = {5: compiled, 30: nearest_view(descriptors, descriptors[3:9])}
-    assert (nearest[30] < compiled).any()
-    monkeypatch.setattr(lce_delegate, "LIBRARY", "not-compiled.so")
-    lce_delegate._functions.cache_clear()
-    with pytest.raises(lce_delegate.DelegateError, match="was not compiled"):
-        lce_delegate.hamming(descriptors, descriptors[3])
-    out = np.empty(30, np.uint32)
-    assert hamming(descriptors, descriptors[3], out) is out
-    np.testing.assert_array_equal(out, compiled)
-    for views in (descriptors[3], descriptors[3:4], descriptors[3:9]):
-        np.testing.assert_array_equal(nearest_view(descriptors, views, out), nearest[views.size])
-        assert nearest_view(descriptors, views, out) is out
-
-
-def test_hamming_broadcasts_other_shapes() -> None:
-    descriptors = np.random.default_rng(0).integers(0, 2**64, (7, 5), np.uint64)
-    every_pair = hamming(descriptors, descriptors[:, np.newaxis])
-    np.testing.assert_array_equal(every_pair, [hamming(descriptors, descriptor) for descriptor in descriptors])
-    assert int(hamming(descriptors[0], descriptors[1])) == every_pair[0, 1]
-
-
-def test_litert_says_that_it_does_not_know_larq_operators(model: Path) -> None:
-    with pytest.raises(
-        DescriptorError, match="does not know the Larq operators of this model; use the backend delegate"
-    ):
-        load_backend("litert", model.read_bytes(), 1)
-
-
-@pytest.mark.parametrize("backend", ["delegate", "litert", "auto"])
-def test_a_file_that_is_no_model(backend: str) -> None:
-    with pytest.raises(DescriptorError, match="cannot be loaded") as refusal:
-        load_backend(backend, b"no model at all", 1)
-    assert "\n" not in str(refusal.value)
-
-
-def test_names_in_a_model_that_are_no_utf8(model: Path) -> None:
-    data = model.read_bytes()
-    name = DelegateBackend(data, 1).interpreter.get_input_details()[0]["name"].encode()
-    with pytest.raises(DescriptorError, match="cannot be loaded") as refusal:
-        load_backend("auto", data.replace(name, b"\xff" * len(name)), 1)
-    assert "\n" not in str(refusal.value)
-
-
-def test_a_model_without_a_graph_does_not_reach_the_runtime() -> None:
-    """ai-edge-litert 2.3 reads the number of subgraphs where there are none, and the process ends."""
-    builder = flatbuffers.Builder()
-    builder.Finish(schema.ModelT(version=3, buffers=[schema.BufferT()]).Pack(builder), file_identifier=b"TFL3")
-    with pytest.raises(DescriptorError, match=r"cannot be loaded \(it has no graph\); use one"):
-        load_backend("litert", bytes(builder.Output()), 1)
-
-
-@pytest.mark.parametrize("side", ["input", "output"])
-def test_a_model_without_input_or_output(side: str) -> None:
-    graph = Graph()
-    tensor = graph.input((1, 4, 4, 3)) if side == "output" else graph.constant(np.zeros((1, 4, 4, 3), np.float32))
-    with pytest.raises(DescriptorError, match="the model has no input or no output; use one"):
-        load_backend("litert", graph.serialize(*[tensor] * (side == "input")), 1)
-
-
 @pytest.mark.parametrize("dtype", [np.int8, np.int64, np.bool_])
 def test_a_model_that_takes_no_images(tmp_path: Path, model: Path, dtype: type[np.generic]) -> None:
     graph, copy = Graph(), tmp_path / "model.tflite"
@@ -195,28 +111,6 @@ def test_every_kernel_gives_the_same_bits(
         network_of_kernel.backend = DelegateBackend(model.read_bytes(), 1, kernel=kernel)
         found = [network_of_kernel.describe(image).descriptor for image in world_images[:3]]
         np.testing.assert_array_equal(found, expected, err_msg=kernel)
-
-
-def test_a_kernel_that_this_processor_lacks(model: Path) -> None:
-    with pytest.raises(DescriptorError, match="this processor has no kernel abacus; choose one of auto, ") as refusal:
-        DelegateBackend(model.read_bytes(), 1, kernel="abacus")
-    assert "\n" not in str(refusal.value)
-
-
-def test_a_missing_runtime_is_one_sentence_that_says_what_to_install(
-    monkeypatch: pytest.MonkeyPatch, model: Path
-) -> None:
-    monkeypatch.setattr(LitertBackend, "MODULES", ("no_such_runtime",))
-    for backend in ("delegate", "litert", "auto"):
-        with pytest.raises(DescriptorError, match="run: pip install ai-edge-litert") as refusal:
-            load_backend(backend, model.read_bytes(), 1)
-        assert "\n" not in str(refusal.value)
-
-
-def test_a_delegate_that_was_not_compiled(monkeypatch: pytest.MonkeyPatch, model: Path) -> None:
-    monkeypatch.setattr(lce_delegate, "LIBRARY", "not_compiled.so")
-    with pytest.raises(DescriptorError, match="no backend can run the model: the Larq delegate was not compiled"):
-        load_backend("auto", model.read_bytes(), 1)
 
 
 @pytest.mark.parametrize(
@@ -250,16 +144,3 @@ def test_revisits_are_found_on_real_images(network: DescriptorNetwork, shared_da
         truth = {int(row["query"]): set(map(int, row["references"].split())) for row in csv.DictReader(file)}
     best = [int(hamming(references, query).argmin()) for query in queries]
     assert np.mean([best[query] in matches for query, matches in truth.items()]) >= 0.9
-
-
-def test_a_runtime_in_which_the_delegate_was_never_tried_is_refused(
-    model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    package = importlib.import_module(LitertBackend._import().__name__.partition(".")[0])
-    monkeypatch.setattr(package, "__version__", "99.0.0")
-    with pytest.raises(
-        DescriptorError, match=r"was not tried in \w+ 99\.0\.0 and may crash there .* set untried_runtime"
-    ):
-        DescriptorNetwork(model, "delegate")
-    image = np.zeros((48, 64), np.uint8)
-    assert DescriptorNetwork(model, "delegate", untried_runtime=True).describe(image).descriptor.shape == (32,)
