@@ -85,6 +85,7 @@ def soak_recognizer(path: Path, images: int) -> None:
 
 
 @pytest.mark.timeout(120 + IMAGES)
+@pytest.mark.long
 def test_the_recognizer_does_not_grow(tmp_path: Path) -> None:
     # In a process of its own: that of the tests holds what other tests have left.
     command = [sys.executable, __file__, str(tmp_path / "map.db"), str(IMAGES)]
@@ -95,6 +96,7 @@ def test_the_recognizer_does_not_grow(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("ros")
 @pytest.mark.timeout(180 + 3 * HOURS * 3600)
+@pytest.mark.long
 def test_the_node_does_not_grow(tmp_path: Path, world_images: list[NDArray[np.uint8]], model: Path) -> None:
     robots = pytest.importorskip("robot", reason="ROS 2 is not installed")
     from binvpr_ros.ros.messages import from_nanoseconds, message_from_array

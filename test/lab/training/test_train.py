@@ -71,6 +71,7 @@ def test_a_smoke_run_goes_from_nothing_to_a_model_that_the_node_loads(tmp_path: 
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.long
 def test_a_run_that_is_killed_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     """The kill comes in the second epoch; the log has each step once."""
     write_folder(tmp_path / "data")

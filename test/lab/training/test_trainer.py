@@ -82,12 +82,14 @@ def train_on(devices: int, work: Path) -> dict[str, Any]:
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.long
 def test_the_bits_learn_what_the_teacher_sees(tmp_path: Path) -> None:
     losses = run(TAUGHT, tmp_path / "work", KERAS_BACKEND="tensorflow")
     assert losses[-1] < 0.8 * losses[0]
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.long
 def test_a_batch_spread_over_two_devices_trains_as_on_one(tmp_path: Path) -> None:
     """The loss compares all images of the batch, whichever device they are on."""
     pytest.importorskip("jax", reason="JAX is not installed")

@@ -51,6 +51,7 @@ def forest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.long
 def test_a_grid_goes_on_with_what_is_not_done(forest: Path, tmp_path: Path) -> None:
     work = tmp_path / "work"
     arguments = ["table4", "--data", forest, *BUDGET, "--rows", "STE", "--work", work]
