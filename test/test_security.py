@@ -29,7 +29,7 @@ CODE_MODULES = {"cloudpickle", "code", "codeop", "dill", "joblib", "marshal", "p
 CODE_CALLS = {"compile", "eval", "exec", "__import__", "os.popen", "os.system", "subprocess.getoutput",
               "subprocess.getstatusoutput", "yaml.load", "yaml.unsafe_load", "torch.load"}  # fmt: skip
 READERS_OF_PICKLES = {
-    "lab/evaluation/datasets/object_array.py",  # VPR-Bench's ground truths: its unpickler knows arrays of data and no more
+    "lab/evaluation/datasets/object_array.py",  # VPR-Bench: its unpickler knows arrays of data and no more
     "lab/training/efficientnet_lite0.py",  # the published weights: its unpickler knows tensors and no more
 }
 SQL_OF_OURS = {"closes", "name", "', '.join(names)", "', '.join(values)", "places"}
