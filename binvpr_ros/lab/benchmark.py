@@ -10,29 +10,22 @@ import json
 import platform
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from binvpr_ros import lce_delegate
 from binvpr_ros.config import BACKENDS, Config, ConfigError, model_path
 from binvpr_ros.lab.lce_process import MODES, LceError, LceProcess, random_input
 from binvpr_ros.lab.search import search_figures
+from binvpr_ros.lab.timing import Timer, figures_of, measure, timer
 from binvpr_ros.network.backends import Backend, DelegateBackend, DescriptorError, LitertBackend, load_backend
 from binvpr_ros.network.descriptor import DescriptorNetwork
 from binvpr_ros.network.hamming import WORD_BITS
 from binvpr_ros.network.model_card import ModelCard, ModelCardError
 
-WARM_UP = 5
-TURN = 5
 FRAME = (480, 640, 3)
-
-Timer = Callable[[int], list[float]]
-"""Runs something so many times, one after the other, and returns the times in milliseconds."""
 
 
 def cpu_name() -> str:
@@ -43,20 +36,6 @@ def cpu_name() -> str:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model"))]
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def timer(work: Callable[[], Any]) -> Timer:
-    """Return a timer of `work`."""
-
-    def run(count: int) -> list[float]:
-        times = []
-        for _ in range(count):
-            start = time.perf_counter()
-            work()
-            times.append((time.perf_counter() - start) * 1e3)
-        return times
-
-    return run
 
 
 def image_timer(network: DescriptorNetwork) -> Timer:
@@ -82,25 +61,6 @@ def network_timer(backend: Backend) -> Timer:
         interpreter.get_tensor(output)
 
     return timer(run)
-
-
-def measure(timers: dict[str, Timer], repeat: int) -> dict[str, list[float]]:
-    """Run all in turns, so that a change of the machine's speed meets all; return the times [repeat] of each."""
-    times: dict[str, list[float]] = {name: [] for name in timers}
-    for run in timers.values():
-        run(WARM_UP)
-    for start in tqdm(range(0, repeat, TURN), desc="benchmark", file=sys.stderr):
-        for name, run in timers.items():
-            times[name] += run(min(TURN, repeat - start))
-    return times
-
-
-def figures_of(times: list[float]) -> dict[str, Any]:
-    """Return what is reported of a series of times."""
-    return {
-        "median_ms": round(float(np.median(times)), 3),
-        "p95_ms": round(float(np.percentile(times, 95)), 3),
-    }
 
 
 def binary_layers(content: bytes) -> tuple[bytes, int]:

@@ -14,8 +14,8 @@ import numpy as np
 
 from binvpr_ros.config import Config, model_path
 from binvpr_ros.images import resize
-from binvpr_ros.lab.benchmark import Timer, figures_of, measure, timer
 from binvpr_ros.lab.search import decide, write_map
+from binvpr_ros.lab.timing import Timer, figures_of, measure, timer
 from binvpr_ros.local_features.geometry import verify
 from binvpr_ros.local_features.orb import extract
 from binvpr_ros.loop_closure import LoopClosure

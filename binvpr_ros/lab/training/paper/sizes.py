@@ -22,7 +22,8 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from binvpr_ros.lab.benchmark import cpu_name, measure, network_timer
+from binvpr_ros.lab.benchmark import cpu_name, network_timer
+from binvpr_ros.lab.timing import measure
 from binvpr_ros.lab.training.export import ExportError, convert
 from binvpr_ros.lab.training.networks import build
 from binvpr_ros.lab.training.paper.experiments import COUNTED_CLASSES, PARAMETERS, REAL_VALUED, SYSTEMS
