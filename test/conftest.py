@@ -22,7 +22,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
-NEIGHBOURS = 4
+NEIGHBOURS = 8
 """Of the grids of the delegate's operators neighbours prove the same: `make test` runs one of so many."""
 GRIDS = ("test_operators.py", "test_reference.py")
 

@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
 
+@pytest.mark.long
 def test_what_is_counted_adds_up() -> None:
     command = [sys.executable, "-m", "binvpr_ros.lab.load", "--seconds", "3"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)

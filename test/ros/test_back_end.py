@@ -52,6 +52,7 @@ def error(poses: list[Pose], truth: list[Pose]) -> float:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.long
 def test_closures_take_the_drift_out_of_odometry(shared_data: Path, tmp_path: Path) -> None:
     room = shared_data / "loops" / "redkitchen"
     truth = read_poses(room / "poses.csv")

@@ -106,6 +106,7 @@ def test_a_drive_is_measured_before_and_after_the_loop_closure_stage(
     assert (tmp_path / "plots" / "redkitchen_binvpr20r_trajectory.png").is_file()
 
 
+@pytest.mark.long
 def test_a_drive_is_measured_with_and_without_shifts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
