@@ -46,6 +46,8 @@ class Row:
     def columns(self, names: Sequence[str]) -> list[int]:
         """Return where the fields `names` stand in this line, the head of a table; raises DatasetError."""
         missing = [name for name in names if name not in self.fields]
+        if missing and len(self.fields) == 1 and ";" in self.fields[0]:
+            raise DatasetError(f"{self.path} has semicolons between its fields; save it with commas")
         if missing:
             raise self.wrong(f"the columns {', '.join(missing)} are missing (needed: {', '.join(names)})")
         return [self.fields.index(name) for name in names]

@@ -106,3 +106,9 @@ def test_rows_that_cannot_be_read_are_none_unless_all_are() -> None:
     assert parse_rows([], lambda found: found.numbers([0])) == []
     with pytest.raises(DatasetError, match="line 7: 'x' is not a number"):
         parse_rows([row("x"), row("nan")], lambda found: found.numbers([0]))
+
+
+def test_a_table_that_a_spreadsheet_saved_with_semicolons_is_told(tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text("query;references\n0;1 2\n", encoding="utf-8")
+    with pytest.raises(DatasetError, match=r"table.csv has semicolons between its fields; save it with commas"):
+        read_columns(tmp_path / "table.csv", ("query", "references"))
