@@ -26,12 +26,12 @@ from binvpr_ros.config import Config
 from binvpr_ros.keyframes import NANOSECONDS, Keyframe
 from binvpr_ros.lab.evaluation.datasets.sequences import ImageSequence, Relation
 from binvpr_ros.lab.evaluation.datasets.truth import blocks
+from binvpr_ros.lab.evaluation.image_features import ImageFeatures
 from binvpr_ros.lab.evaluation.metrics import PrecisionRecall
 from binvpr_ros.lab.evaluation.similarities import Similarities
 from binvpr_ros.local_features.camera import Camera
 from binvpr_ros.local_features.features import Features
 from binvpr_ros.local_features.geometry import inliers, verify
-from binvpr_ros.local_features.orb import extract
 from binvpr_ros.loop_closure import LoopCloser, Refusal, Verdict
 from binvpr_ros.maps.database import KeyframeDatabase
 from binvpr_ros.network.descriptor import Description, DescriptorNetwork
@@ -251,7 +251,7 @@ class Drive:
         sequence: ImageSequence,
         descriptions: Sequence[Description],
         shift_cells: int = Config.shift_cells,
-        features: dict[int, Features] | None = None,
+        features: ImageFeatures | None = None,
     ) -> None:
         self.sequence = sequence
         self.config = Config(exclusion_time=sequence.exclude_seconds, shift_cells=shift_cells)
@@ -259,7 +259,8 @@ class Drive:
         self._descriptions = descriptions
         self._similarities: Similarities | None = None
         self._scale = (0.0, 1.0)
-        self._features = {} if features is None else features
+        self.features = features or ImageFeatures(sequence.queries)
+        self._keyframes: dict[Config, NDArray[np.int64]] = {}
         self._verified: dict[tuple[int, int], tuple[int, float]] = {}
         self._now = 0.0  # seconds spent on verification
 
@@ -306,7 +307,7 @@ class Drive:
 
     def against(self, other: Drive, config: Config) -> Trials:
         """Hold this drive against a map of `other`, which is of another place: every closure into that map is false."""
-        keyframes = other.through(config).keyframes
+        keyframes = other.keyframes(config)
         database = KeyframeDatabase(None, "", self.network.words, grids=self.network.card.grids)
         shift = int(self.sequence.stamps[0] - BEFORE - other.sequence.stamps[-1])
         index_of = {}
@@ -344,11 +345,11 @@ class Drive:
                 points.append((score, stage.precision, stage.recall))
         return PrecisionRecall(*np.array(points, np.float64).reshape(-1, 3).T)
 
-    def features(self, index: int) -> Features:
-        """Return the local features of an image."""
-        if index not in self._features:
-            self._features[index] = extract(self.sequence.queries[index])
-        return self._features[index]
+    def keyframes(self, config: Config) -> NDArray[np.int64]:
+        """Return the images [K] that become keyframes with the parameters of `config`."""
+        if config not in self._keyframes:
+            self._keyframes[config] = self.through(config).keyframes
+        return self._keyframes[config]
 
     def _recognizer(self, config: Config) -> PlaceRecognizer:
         recognizer = PlaceRecognizer(config, self.network, LoopCloser(self._verify, lambda: self._now))

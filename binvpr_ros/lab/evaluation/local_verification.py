@@ -9,8 +9,8 @@ import numpy as np
 from tqdm import tqdm
 
 from binvpr_ros.lab.evaluation.datasets.dataset import Dataset
+from binvpr_ros.lab.evaluation.image_features import ImageFeatures
 from binvpr_ros.lab.evaluation.similarities import Similarities
-from binvpr_ros.local_features.features import Features
 from binvpr_ros.local_features.geometry import verify
 from binvpr_ros.local_features.orb import extract
 
@@ -27,29 +27,21 @@ def verified_above_apart(dataset: Dataset, similarities: Similarities) -> float 
     reference is of another place.
     """
     rng = np.random.default_rng(SEED)
-    features: dict[tuple[bool, int], Features] = {}
-
-    def inliers(query: int, reference: int) -> int:
-        for key, images in (((True, query), dataset.queries), ((False, reference), dataset.references)):
-            if key not in features:
-                features[key] = extract(images[key[1]])
-        return verify(features[True, query], features[False, reference])
-
+    references = ImageFeatures(dataset.references)
     of_true, of_apart = [], []
     progress = tqdm(
         range(len(dataset.queries)), desc=f"verify {dataset.name}", unit="query", leave=False, file=sys.stderr
     )
     for query in progress:
-        row = similarities.rows(query, query + 1)[0]
+        row, ours = similarities.rows(query, query + 1)[0], extract(dataset.queries[query])
         true = dataset.truth.of(query)
         if len(true):
             nearest = true[np.argsort(-row[true], kind="stable")[:MOST_TRUE]]
-            of_true.append(max(inliers(query, int(reference)) for reference in nearest))
+            of_true.append(max(verify(ours, references(int(reference))) for reference in nearest))
         apart = np.flatnonzero(dataset.truth.apart(query))
         if len(apart):
             hardest = apart[row[apart].argmax()]
-            of_apart += [inliers(query, int(reference)) for reference in {int(hardest), int(rng.choice(apart))}]
-        features.pop((True, query), None)
+            of_apart += [verify(ours, references(reference)) for reference in {int(hardest), int(rng.choice(apart))}]
     if not of_true or not of_apart:
         return None
     return float((np.array(of_true) > max(of_apart)).mean())

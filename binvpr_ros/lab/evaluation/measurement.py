@@ -18,14 +18,13 @@ from binvpr_ros.lab.evaluation.closure_stage import ClosureStage, Drive, Run, ho
 from binvpr_ros.lab.evaluation.datasets import Dataset, ImageSequence, PosedSequence
 from binvpr_ros.lab.evaluation.datasets.dataset import Images
 from binvpr_ros.lab.evaluation.datasets.sequences import Relation
+from binvpr_ros.lab.evaluation.image_features import ImageFeatures
 from binvpr_ros.lab.evaluation.local_verification import verified_above_apart
 from binvpr_ros.lab.evaluation.methods import BinaryNetwork, Method, MethodError
 from binvpr_ros.lab.evaluation.metrics import PrecisionRecall, Retrieval
 from binvpr_ros.lab.evaluation.report import Result
 from binvpr_ros.lab.evaluation.sequence_matching import FollowedSimilarities, match_sequences
 from binvpr_ros.lab.evaluation.similarities import ComputedSimilarities, Similarities, kept
-from binvpr_ros.local_features.features import Features
-from binvpr_ros.local_features.orb import extract
 from binvpr_ros.network.descriptor import Description
 
 MOST_DESCRIPTION_BYTES = 3 << 29
@@ -49,7 +48,7 @@ class Comparison:
         self._sequence_keyframes = sequence_keyframes
         self._pictures = pictures
         self.drives: dict[str, Drive] = {}  # by the method's name; the first is a network's
-        self._features: dict[int, Features] = {}  # local ones, by image of a drive
+        self._features = ImageFeatures(dataset.queries)
         self._curves: dict[str, PrecisionRecall] = {}
         self._closure_curves: dict[str, PrecisionRecall] = {}
 
@@ -116,14 +115,9 @@ class Comparison:
         self.results.append(
             self._result(
                 detector.name, detector.descriptor_bits, float(np.median(found.milliseconds)),
-                stage=hold_against_truth(dataset, run, obeying_poses(dataset, closures, self._features_of)),
+                stage=hold_against_truth(dataset, run, obeying_poses(dataset, closures, self._features)),
             )
         )  # fmt: skip
-
-    def _features_of(self, image: int) -> Features:
-        if image not in self._features:
-            self._features[image] = extract(self.dataset.queries[image])
-        return self._features[image]
 
     def finish(self) -> None:
         """Draw what holds all methods."""

@@ -17,6 +17,7 @@ from binvpr_ros.lab.evaluation.datasets.dataset import DatasetError, Images, wit
 WITHOUT_FILE = "without a file"
 WITHOUT_POSE = "without a pose"
 WITHOUT_STAMP = "without a stamp"
+STAMP_BEHIND = "with a stamp that does not advance"
 UNREADABLE_LINE = "with a line that cannot be read"
 MOST_TRIED = 10
 """Images that are tried for their size: the first ones may be damaged."""

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from binvpr_ros.keyframes import NANOSECONDS
 from binvpr_ros.lab.evaluation.datasets.cameras import read_camera
 from binvpr_ros.lab.evaluation.datasets.dataset import Dataset, DatasetError, Images, Options, with_more
-from binvpr_ros.lab.evaluation.datasets.files import WITHOUT_POSE
+from binvpr_ros.lab.evaluation.datasets.files import STAMP_BEHIND, WITHOUT_POSE
 from binvpr_ros.lab.evaluation.datasets.published import Published
 from binvpr_ros.lab.evaluation.datasets.truth import PairTruth, Truth, Views, ViewTruth
 from binvpr_ros.local_features.camera import Camera
@@ -138,7 +138,7 @@ class PosedSequence(ImageSequence):
         posed = np.flatnonzero(orthogonal & right_handed & np.isfinite(positions).all(axis=1))
         counts = with_more(left_out or {}, WITHOUT_POSE, len(stamps) - len(posed))
         kept = posed[longest_ascent(stamps[posed])]
-        counts = with_more(counts, "with a stamp that does not advance", len(posed) - len(kept))
+        counts = with_more(counts, STAMP_BEHIND, len(posed) - len(kept))
         if len(kept) < 2:
             reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items())
             raise DatasetError(
@@ -233,7 +233,7 @@ class ListedSequence(ImageSequence):
         Images whose stamps do not advance are left out. Raises DatasetError where fewer than two are left.
         """
         kept = longest_ascent(stamps)
-        counts = with_more(left_out or {}, "with a stamp that does not advance", len(stamps) - len(kept))
+        counts = with_more(left_out or {}, STAMP_BEHIND, len(stamps) - len(kept))
         if len(kept) < 2:
             raise DatasetError(f"{name} has {len(kept)} images whose stamps advance; a drive needs at least two")
         at = np.full(len(stamps), -1)
