@@ -428,6 +428,10 @@ def run() -> int:
     except START_ERRORS as error:
         rclpy.logging.get_logger("binvpr").fatal(f"cannot start: {error}")
         return 1
+    except Exception:
+        # A signal takes the context away at once: what rclpy has just begun, such as taking a message, may fail.
+        if rclpy.ok():
+            raise
     finally:
         # Ctrl-C reaches the node twice, from the terminal and from ros2 launch; the second must not break the clean-up.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
