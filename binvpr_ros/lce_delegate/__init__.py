@@ -3,7 +3,8 @@
 
 `load_delegate(str(library()), {"threads": "2"})` of ai-edge-litert or tflite-runtime gives what their `Interpreter`
 takes as one of its `experimental_delegates`. Options: `threads` (1 to 64) and `kernel` (a name from `kernels()`).
-The kernels that count bits for the operators compare descriptors too: `hamming`.
+The kernels that count bits for the operators compare descriptors too (`hamming`), and match local features
+(`nearest_two`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import platform
 import re
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,9 +29,30 @@ TRIED_RUNTIMES = {
 """Releases of each runtime that the delegate's tests passed in. The delegate reads the structs of TensorFlow Lite as
 they lie in memory (src/tflite_abi.h), and no wheel says when they change."""
 
+MATCH_BYTES = range(8, 65, 8)
+"""Sizes of the rows that `nearest_two` compares."""
+NO_DISTANCE = 65535
+NO_ROW = -1
+
 
 class DelegateError(RuntimeError):
     """The delegate's library cannot be used here; the message says what to do."""
+
+
+class NearestTwo(NamedTuple):
+    """For N rows their nearest two of M others, and for each of these the nearest of the N.
+
+    Where there is no such row, its index is NO_ROW and its distance NO_DISTANCE.
+    """
+
+    nearest: NDArray[np.int32]
+    """[N]: the index of the nearest; of several as near, the lowest."""
+    distance: NDArray[np.uint16]
+    """[N], in bits, to the nearest."""
+    second: NDArray[np.uint16]
+    """[N], in bits, to the second nearest, which may be as near."""
+    back: NDArray[np.int32]
+    """[M]: the index of the nearest of the N; of several as near, the lowest."""
 
 
 def library() -> Path:
@@ -72,6 +95,11 @@ def _functions() -> ctypes.CDLL:
     functions.binvpr_lce_hamming.argtypes = [
         ctypes.c_char_p, words, ctypes.c_size_t, ctypes.c_size_t, words, ctypes.c_size_t, distances,
     ]  # fmt: skip
+    functions.binvpr_lce_nearest_two.restype = ctypes.c_bool
+    size, address = ctypes.c_size_t, ctypes.c_void_p
+    functions.binvpr_lce_nearest_two.argtypes = [
+        ctypes.c_char_p, address, size, address, size, size, address, address, address, address,
+    ]  # fmt: skip
     functions.binvpr_lce_peak.restype = ctypes.c_double
     functions.binvpr_lce_peak.argtypes = [ctypes.c_char_p, ctypes.c_long]
     return functions
@@ -103,6 +131,32 @@ def hamming(
     if not _functions().binvpr_lce_hamming(kernel.encode(), rows, count, words, queries, len(queries), distances):
         raise _no_kernel(kernel)
     return distances
+
+
+def nearest_two(these: NDArray[np.uint8], those: NDArray[np.uint8], kernel: str = "auto") -> NearestTwo:
+    """Return the nearest two of `those` [M,B] to each of `these` [N,B], and the nearest of `these` to each of `those`.
+
+    B is one of MATCH_BYTES. Raises DelegateError where the library or its kernel cannot be used here.
+    """
+    if these.ndim != 2 or those.ndim != 2 or these.shape[1] != those.shape[1] or these.shape[1] not in MATCH_BYTES:
+        raise ValueError(
+            f"rows of the shapes {these.shape} and {those.shape} cannot be matched; "
+            f"give two arrays of rows of {MATCH_BYTES[0]} to {MATCH_BYTES[-1]} bytes, a multiple of {MATCH_BYTES.step}"
+        )
+    if these.dtype != np.uint8 or those.dtype != np.uint8:
+        raise ValueError(f"rows of {these.dtype} and {those.dtype} cannot be matched; give rows of uint8")
+    rows, others = np.ascontiguousarray(these), np.ascontiguousarray(those)
+    count, other_count = len(rows), len(others)
+    distance, second = np.empty((2, count), np.uint16)
+    found = NearestTwo(np.empty(count, np.int32), distance, second, np.empty(other_count, np.int32))
+    if not _functions().binvpr_lce_nearest_two(
+        kernel.encode(), rows.ctypes.data, count, others.ctypes.data, other_count, rows.shape[1] // 8,
+        *(values.ctypes.data for values in found),
+    ):  # fmt: skip
+        if kernel not in ("auto", *kernels()):
+            raise _no_kernel(kernel)
+        raise MemoryError(f"{count} and {other_count} rows cannot be matched in memory; match fewer at a time")
+    return found
 
 
 def peak(kernel: str, seconds: float = 0.2) -> float:

@@ -11,6 +11,7 @@
 
 #include "kernel.h"
 #include "int8_convolution.h"
+#include "matching.h"
 #include "operator.h"
 #include "partition.h"
 #include "refusal.h"
@@ -351,6 +352,23 @@ BINVPR_EXPORT bool binvpr_lce_hamming(const char* kernel, const std::uint8_t* de
                                       std::uint32_t* distances) {
   try {
     binvpr::find_kernel(kernel).hamming(descriptors, count, words, queries, views, distances);
+    return true;
+  } catch (const std::exception&) {
+    return false;
+  }
+}
+
+// As binvpr::nearest_two; returns whether there are such a kernel, as few rows and words as it takes, and enough memory.
+BINVPR_EXPORT bool binvpr_lce_nearest_two(const char* kernel, const std::uint8_t* these, std::size_t these_count,
+                                          const std::uint8_t* those, std::size_t those_count, std::size_t words,
+                                          std::int32_t* nearest, std::uint16_t* distance, std::uint16_t* second,
+                                          std::int32_t* back) {
+  if (words < 1 || words > binvpr::kMostMatchWords || std::max(these_count, those_count) > binvpr::kMostMatchRows) {
+    return false;
+  }
+  try {
+    binvpr::nearest_two(binvpr::find_kernel(kernel), these, these_count, those, those_count, words,
+                        {nearest, distance, second, back});
     return true;
   } catch (const std::exception&) {
     return false;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What differs from one processor to the next: counting the bits in which pixels and filters differ, and turning the
-// counts into output. Everything else is in convolution.cc. Descriptors are compared by counting bits too.
+// counts into output. Everything else is in convolution.cc. Descriptors and local features are compared by counting bits
+// too.
 #pragma once
 
 #include <cstddef>
@@ -75,6 +76,28 @@ struct Requantization {
   std::int32_t max;
 };
 
+// Rows are matched by 16-bit keys: a distance and, below it, a position. The least of some keys then says both how near
+// the nearest is and where it is, the first of several as near.
+constexpr int kPositionBits = 6;
+constexpr std::uint16_t kFarthest = UINT16_MAX >> kPositionBits;  // than any distance: there is no row
+
+// Up to 2^kPositionBits tiles of rows to compare with, packed as filters of one run.
+struct PackedColumns {
+  const std::uint8_t* packed;
+  std::size_t tile_bytes;
+  int count;
+  Run run;
+};
+
+// Of the columns; kFarthest where there is none.
+struct Nearest {
+  std::int32_t column;
+  std::uint16_t distance;
+  std::uint16_t second;  // the second smallest distance
+};
+
+constexpr int kMostStagedBytes = 8;  // that a kernel stages for a word
+
 struct Kernel {
   const char* name;
   const QuantizedKernel& quantized;
@@ -109,6 +132,11 @@ struct Kernel {
   // words have 64 bits and any alignment.
   void (*hamming)(const std::uint8_t* descriptors, std::size_t count, std::size_t words, const std::uint8_t* queries,
                   std::size_t views, std::uint32_t* distances);
+
+  // The nearest of `columns` to each of kTilePixels staged rows. keys[column] becomes the key of the nearest of the rows,
+  // at the positions `first` and following, where none is less; there are keys for whole tiles.
+  void (*nearest)(const std::uint8_t* const* rows, const PackedColumns& columns, int first, std::uint16_t* keys,
+                  Nearest* nearest);
 
   // Multiply-accumulates that the counting instructions alone do in `rounds` rounds, with no memory touched.
   double (*peak)(long rounds);

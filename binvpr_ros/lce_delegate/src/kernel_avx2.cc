@@ -321,6 +321,11 @@ void pack_int8(const std::int8_t* values, int count, std::int8_t zero_point, std
   loop_pack_int8(values, count, zero_point, words);
 }
 
+void nearest(const std::uint8_t* const* rows, const PackedColumns& columns, int first, std::uint16_t* keys,
+             Nearest* found) {
+  loop_nearest(rows, columns, first, keys, found, count);
+}
+
 double peak(long rounds) {
   __m256i table = _mm256_set1_epi8(3), nibbles = _mm256_set1_epi8(5);
   __m256i a = table, b = table, c = table, d = table, e = table, f = table, g = table, h = table;
@@ -343,7 +348,7 @@ const QuantizedKernel kAvx2Quantized = {
 
 const Kernel kAvx2Kernel = {
     "avx2", kAvx2Quantized, [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }, kNibbles, stage, loop_pack_bytes, count,
-    reach, loop_add_doubled, loop_to_float, loop_to_int8, pack_float, pack_int8, loop_hamming, peak,
+    reach, loop_add_doubled, loop_to_float, loop_to_int8, pack_float, pack_int8, loop_hamming, nearest, peak,
 };
 
 }  // namespace binvpr

@@ -154,6 +154,11 @@ void hamming(const std::uint8_t* descriptors, std::size_t count, std::size_t wor
   loop_hamming(descriptors, count, words, queries, views, distances, differing_bits);
 }
 
+void nearest(const std::uint8_t* const* rows, const PackedColumns& columns, int first, std::uint16_t* keys,
+             Nearest* found) {
+  loop_nearest(rows, columns, first, keys, found, count);
+}
+
 // The empty assembly keeps the compiler from doing the same count once for all.
 inline void add_apart(__m512i& sum, __m512i& filters, __m512i pixel) {
   asm volatile("" : "+v"(filters));
@@ -182,7 +187,7 @@ bool runs_here() {
 
 const Kernel kAvx512Kernel = {
     "avx512", kAvx2Quantized, runs_here, sizeof(std::int32_t), loop_stage, pack, count, reach, loop_add_doubled, loop_to_float, loop_to_int8, pack_float,
-    pack_int8, hamming, peak,
+    pack_int8, hamming, nearest, peak,
 };
 
 }  // namespace binvpr

@@ -66,12 +66,13 @@ inline void loop_pack_bytes(const std::int32_t* const* filters, const std::vecto
                             std::vector<std::uint8_t>& packed) {
   int words = 0;
   for (const Run& run : runs) words += run.words;
-  for (int word = 0; word < words; ++word) {
-    for (int byte = 0; byte < 4; ++byte) {
-      for (int channel = 0; channel < kTileChannels; ++channel) {
-        const auto bits = filters[channel] ? static_cast<std::uint32_t>(filters[channel][word]) : 0U;
-        packed.push_back(static_cast<std::uint8_t>(bits >> 8 * byte));
-      }
+  const std::size_t before = packed.size();
+  packed.resize(before + 4 * kTileChannels * static_cast<std::size_t>(words));
+  std::uint8_t* to = packed.data() + before;
+  for (int word = 0; word < words; ++word, to += 4 * kTileChannels) {
+    for (int channel = 0; channel < kTileChannels; ++channel) {
+      const auto bits = filters[channel] ? static_cast<std::uint32_t>(filters[channel][word]) : 0U;
+      for (int byte = 0; byte < 4; ++byte) to[byte * kTileChannels + channel] = static_cast<std::uint8_t>(bits >> 8 * byte);
     }
   }
 }
@@ -132,6 +133,55 @@ inline void loop_hamming(const std::uint8_t* descriptors, std::size_t count, std
 inline void loop_hamming(const std::uint8_t* descriptors, std::size_t count, std::size_t words,
                          const std::uint8_t* queries, std::size_t views, std::uint32_t* distances) {
   loop_hamming(descriptors, count, words, queries, views, distances, loop_differing_bits);
+}
+
+// Keys of a tile's columns, each of which is followed through all tiles: its position is the tile.
+struct TileKeys {
+  alignas(64) std::uint16_t least[kTileChannels];
+  alignas(64) std::uint16_t second[kTileChannels];
+};
+
+// The least over the tile's columns; `keys` are spent.
+inline Nearest loop_least(TileKeys& keys) {
+  constexpr std::uint32_t kTile = kTileChannels, kPositions = 1U << kPositionBits;
+  std::uint32_t least = UINT32_MAX;
+  for (std::uint32_t i = 0; i < kTile; ++i) least = std::min(least, std::uint32_t{keys.least[i]} << 16 | i);
+  const std::uint32_t column = least % kTile, key = least >> 16;
+  keys.least[column] = keys.second[column];
+  std::uint16_t second = UINT16_MAX;
+  for (const std::uint16_t other : keys.least) second = std::min(second, other);
+  return {static_cast<std::int32_t>(key % kPositions * kTile + column), static_cast<std::uint16_t>(key >> kPositionBits),
+          static_cast<std::uint16_t>(second >> kPositionBits)};
+}
+
+// `count` is that of the kernel.
+template <typename Count>
+inline void loop_nearest(const std::uint8_t* const* rows, const PackedColumns& columns, int first, std::uint16_t* keys,
+                         Nearest* nearest, Count count) {
+  TileKeys found[kTilePixels];
+  std::memset(found, 0xff, sizeof(found));
+  alignas(64) std::uint16_t counts[kTilePixels * kTileChannels];
+  const std::uint8_t* packed = columns.packed;
+  for (int tile = 0, left = columns.count; left > 0; ++tile, left -= kTileChannels) {
+    count(rows, &columns.run, 1, packed, std::min(left, kTileChannels), counts);
+    for (int row = 0; row < kTilePixels; ++row) {
+      for (int i = left; i < kTileChannels; ++i) counts[row * kTileChannels + i] = kFarthest;
+    }
+    for (int row = 0; row < kTilePixels; ++row) {
+      const std::uint16_t* distances = counts + row * kTileChannels;
+      TileKeys& of_row = found[row];
+      for (int i = 0; i < kTileChannels; ++i) {
+        const auto distance = static_cast<std::uint16_t>(distances[i] << kPositionBits);
+        const auto key = static_cast<std::uint16_t>(distance | tile);
+        of_row.second[i] = std::min(of_row.second[i], std::max(of_row.least[i], key));
+        of_row.least[i] = std::min(of_row.least[i], key);
+        keys[i] = std::min(keys[i], static_cast<std::uint16_t>(distance | (first + row)));
+      }
+    }
+    packed += columns.tile_bytes;
+    keys += kTileChannels;
+  }
+  for (int row = 0; row < kTilePixels; ++row) nearest[row] = loop_least(found[row]);
 }
 
 }  // namespace

@@ -319,6 +319,11 @@ void hamming(const std::uint8_t* descriptors, std::size_t count, std::size_t wor
   loop_hamming(descriptors, count, words, queries, views, distances, differing_bits);
 }
 
+void nearest(const std::uint8_t* const* rows, const PackedColumns& columns, int first, std::uint16_t* keys,
+             Nearest* found) {
+  loop_nearest(rows, columns, first, keys, found, count);
+}
+
 double peak(long rounds) {
   std::uint8_t bytes[sizeof(Filters)] = {};
   asm volatile("" ::"r"(bytes) : "memory");  // that they are all the same is not to be known
@@ -342,7 +347,7 @@ const QuantizedKernel kNeonQuantized = {
 
 const Kernel kNeonKernel = {
     "neon", kNeonQuantized, [] { return true; }, sizeof(std::int32_t), loop_stage, pack, count, reach, loop_add_doubled, loop_to_float, loop_to_int8,
-    pack_float, pack_int8, hamming, peak,
+    pack_float, pack_int8, hamming, nearest, peak,
 };
 
 }  // namespace binvpr

@@ -94,6 +94,11 @@ void multiply(const std::int16_t* patches, int length, const std::int16_t* weigh
   }
 }
 
+void nearest(const std::uint8_t* const* rows, const PackedColumns& columns, int first, std::uint16_t* keys,
+             Nearest* found) {
+  loop_nearest(rows, columns, first, keys, found, count);
+}
+
 double peak(long rounds) {
   std::uint64_t x = 0x0123456789abcdef;
   std::uint64_t sum[4] = {};
@@ -115,7 +120,7 @@ const QuantizedKernel kPortableQuantized = {
 
 const Kernel kPortableKernel = {
     "portable", kPortableQuantized, [] { return true; }, sizeof(std::int32_t), loop_stage, pack, count, reach, loop_add_doubled, loop_to_float, loop_to_int8,
-    loop_pack_float, loop_pack_int8, loop_hamming, peak,
+    loop_pack_float, loop_pack_int8, loop_hamming, nearest, peak,
 };
 
 }  // namespace binvpr

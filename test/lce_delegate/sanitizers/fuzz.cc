@@ -28,6 +28,8 @@ void tflite_plugin_destroy_delegate(tflite_abi::Delegate*);
 const char* binvpr_lce_kernels();
 bool binvpr_lce_hamming(const char*, const std::uint8_t*, std::size_t, std::size_t, const std::uint8_t*, std::size_t,
                         std::uint32_t*);
+bool binvpr_lce_nearest_two(const char*, const std::uint8_t*, std::size_t, const std::uint8_t*, std::size_t, std::size_t,
+                            std::int32_t*, std::uint16_t*, std::uint16_t*, std::int32_t*);
 }
 
 // Memory that runs out when a check wants it to. Where GCC sees through one of the two, it takes free() for a mistake.
@@ -311,6 +313,74 @@ void check_hamming() {
   }
 }
 
+// Rows that are each other's nearest: every kernel finds the same, reads what is theirs, and bears a lack of memory.
+
+struct Found {
+  std::vector<std::int32_t> nearest, back;
+  std::vector<std::uint16_t> distance, second;
+
+  Found(std::size_t these, std::size_t those)
+      : nearest(these, -1), back(those, -1), distance(these, UINT16_MAX), second(these, UINT16_MAX) {}
+
+  bool operator==(const Found& other) const {
+    return nearest == other.nearest && back == other.back && distance == other.distance && second == other.second;
+  }
+};
+
+void check_matching() {
+  Random random(seed);
+  const std::size_t most = random.one_in(20) ? 4300 : 150;  // more than are compared at a time, or not
+  std::size_t counts[] = {random.index(most), random.index(most / 20)};
+  if (random.one_in(2)) std::swap(counts[0], counts[1]);
+  const std::size_t bytes = 8 * (1 + random.index(8)), offset = random.index(8), distinct = 1 + random.index(most);
+  const auto source = random_bytes(distinct * bytes, random);
+  std::unique_ptr<std::uint8_t[]> rows[2];
+  for (std::size_t side = 0; side < 2; ++side) {
+    rows[side].reset(new std::uint8_t[offset + counts[side] * bytes]);
+    for (std::size_t i = 0; i < counts[side]; ++i) {
+      std::memcpy(&rows[side][offset + i * bytes], &source[random.index(distinct) * bytes], bytes);
+    }
+  }
+  Found expected(counts[0], counts[1]);
+  std::vector<std::uint16_t> back_distance(counts[1], UINT16_MAX);
+  for (std::size_t i = 0; i < counts[0]; ++i) {
+    for (std::size_t j = 0; j < counts[1]; ++j) {
+      int bits = 0;
+      for (std::size_t byte = offset; byte < offset + bytes; ++byte) {
+        bits += __builtin_popcount(static_cast<unsigned>(rows[0][i * bytes + byte] ^ rows[1][j * bytes + byte]));
+      }
+      const auto distance = static_cast<std::uint16_t>(bits);
+      expected.second[i] = std::min(expected.second[i], std::max(expected.distance[i], distance));
+      if (distance < expected.distance[i]) {
+        expected.distance[i] = distance;
+        expected.nearest[i] = static_cast<std::int32_t>(j);
+      }
+      if (distance < back_distance[j]) {
+        back_distance[j] = distance;
+        expected.back[j] = static_cast<std::int32_t>(i);
+      }
+    }
+  }
+  const auto match = [&](const std::string& kernel, std::size_t words, Found& found, long fails) {
+    fake::allocations = {false, 0, fails};
+    const fake::Inside inside(true);
+    const bool matched = binvpr_lce_nearest_two(kernel.c_str(), &rows[0][offset], counts[0], &rows[1][offset], counts[1],
+                                                words, found.nearest.data(), found.distance.data(), found.second.data(),
+                                                found.back.data());
+    fake::allocations.fails = 0;
+    return matched;
+  };
+  for (const std::string& kernel : kernels()) {
+    Found found(counts[0], counts[1]);
+    expect(match(kernel, bytes / 8, found, 0) && found == expected, kernel + " finds other rows");
+    if (fake::allocations.count > 0) {
+      const auto fails = 1 + static_cast<long>(random.index(static_cast<std::size_t>(fake::allocations.count)));
+      expect(!match(kernel, bytes / 8, found, fails), kernel + " matched rows without memory");
+    }
+    expect(!match(kernel, 0, found, 0) && !match(kernel, 9, found, 0), kernel + " matched rows of no or too many words");
+  }
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -318,12 +388,13 @@ int main(int count, char** arguments) {
                                                     {"whole", check_whole},
                                                     {"damaged", check_damaged},
                                                     {"hamming", check_hamming},
+                                                    {"matching", check_matching},
                                                     {"starved", check_starved},
                                                     {"pool", check_pool},
                                                     {"shared", check_shared}};
   const auto check = count > 2 ? checks.find(arguments[1]) : checks.end();
   if (check == checks.end()) {
-    std::fprintf(stderr, "usage: fuzz options|whole|damaged|starved|hamming|pool|shared SECONDS [SEED]\n");
+    std::fprintf(stderr, "usage: fuzz options|whole|damaged|starved|hamming|matching|pool|shared SECONDS [SEED]\n");
     return 2;
   }
   check_name = arguments[1];
