@@ -97,6 +97,7 @@ setup(
             "tensorflow-cpu>=2.21,<2.22",
             "larq-compute-engine>=0.16; platform_machine == 'x86_64' and python_version < '3.13'",
             "matplotlib>=3.5",
+            "onnxruntime>=1.20,<2",
             "rich>=10",
             "scipy>=1.10",
             "tqdm>=4.60",

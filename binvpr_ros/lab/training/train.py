@@ -25,6 +25,7 @@ import numpy as np
 
 from binvpr_ros.lab.training.data import TrainingDataError, TrainingImages, rendered_buildings
 from binvpr_ros.lab.training.export import ExportError, export
+from binvpr_ros.lab.training.local import train as local
 from binvpr_ros.lab.training.networks import NETWORKS, RECIPES, find
 from binvpr_ros.lab.training.paper import reproduce, sizes
 from binvpr_ros.lab.training.places365 import GROUPS, categories
@@ -33,7 +34,7 @@ from binvpr_ros.lab.training.state import StateError
 from binvpr_ros.lab.training.teacher import TeacherError, teach
 from binvpr_ros.lab.training.trainer import SAVE_EVERY, SEEDS, Trainer, use_all_devices
 
-OTHERS = {"reproduce": reproduce.main, "sizes": sizes.main}
+OTHERS = {"local": local.main, "reproduce": reproduce.main, "sizes": sizes.main}
 HELD_OUT = 10  # one in so many places, where there is no folder of validation images
 
 
@@ -41,7 +42,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     """Return the command line's choices."""
     parser = argparse.ArgumentParser(
         prog="train_offline", description=__doc__,
-        epilog="The paper's experiments: train_offline reproduce --help, and train_offline sizes --help",
+        epilog="A network for local features: train_offline local --help. "
+        "The paper's experiments: train_offline reproduce --help, and train_offline sizes --help",
     )  # fmt: skip
     parser.add_argument(
         "data", type=Path, nargs="?", help="folder with train/<class>/ and val/<class>/ images, or <place>/ (--places)"

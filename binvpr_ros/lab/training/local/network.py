@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The network for local features: one definition for training and for export.
+
+All layers but the stem and the heads are binary convolutions with a shortcut over each. Every size in it is half or a
+quarter of another, and nothing in the exported file states one: its input can be resized to any multiple of SIZE_STEP.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import keras
+from keras import layers, ops
+
+from binvpr_ros.lab.training.networks.layers import (
+    BinaryConv2D,
+    EightBits,
+    QuantizedConv2D,
+    Tensor,
+    batch_norm,
+)
+from binvpr_ros.lab.training.quantizers import WeightClip, leaky_tanh_sign
+
+NETWORK = "local"
+CELL = 8
+"""Pixels a side of a cell: the outputs have one row and column for each."""
+POSITIONS = CELL**2
+DESCRIPTOR_BITS = 256
+SIZE_STEP = 16
+"""Height and width are multiples of this: the context is computed at a sixteenth of the size."""
+STEM = (24, 64)
+"""Filters of the two layers with real inputs."""
+WIDTH = 128
+"""Of the binary layers at an eighth and at a sixteenth of the size."""
+QUARTER, EIGHTH, SIXTEENTH = 1, 2, 4
+"""Binary layers at each size, beside those that bring it down."""
+CORNERS, CORNERS_WIDTH = 3, 64
+"""Layers that find keypoints, each in its cell alone, and their filters."""
+LEVELS = 32
+"""Of the input, to one standard deviation of the image."""
+IMAGE_RANGE = (-128 / LEVELS, 127 / LEVELS)
+FEATURES_RANGE = (-4.0, 4 * 127 / 128)
+SUMS_RANGE = (-12.0, 12 * 127 / 128)
+"""Of the sums of all layers of the trunk."""
+RECTIFIED_TOP = 6.0
+
+NORM = partial(batch_norm, epsilon=1e-5)
+
+
+class TrunkConv2D(BinaryConv2D):
+    """A binary convolution with clipped latent weights: an optimiser with momentum would carry them away."""
+
+    constraint = WeightClip(1.3)
+
+
+def build(height: int, width: int, for_export: bool = False, taught: int = 0) -> keras.Model:
+    """Build the network for images [N, height, width, 1] of levels float32 from 0 to 255, multiples of SIZE_STEP.
+
+    Levels are what `local_features.learned.levels` makes of an image: in shades of grey, normalized.
+
+    Outputs for each of the height/8 x width/8 cells, float32: `descriptors` [N,h,w,256], whose signs are the bits once
+    they are interpolated; `keypoints` [N,h,w,65], the logits of the 64 positions in the cell, row by row, and of none;
+    `reliability` [N,h,w,1], a logit. With `taught` also what the bits say of the teacher's descriptors, [N,h,w,taught].
+    With `for_export` the input is scaled to IMAGE_RANGE already, as the converter's uint8 input will be.
+    Raises ValueError where a size does not fit.
+    """
+    if height % SIZE_STEP or width % SIZE_STEP or min(height, width) < SIZE_STEP:
+        raise ValueError(f"images of {width}x{height} pixels do not fit; give multiples of {SIZE_STEP}")
+    image = keras.Input((height, width, 1), name="image")
+    x = image if for_export else layers.Rescaling(1 / LEVELS, offset=-128 / LEVELS, name="rescale")(image)
+    image_levels = EightBits(*IMAGE_RANGE, name="image_levels")(x)
+
+    x = _folded(image_levels, 2)
+    x = _stem(x, STEM[0], 2, "stem1", for_export=for_export)
+    x = NORM("stem2_norm")(QuantizedConv2D(STEM[1], for_export=for_export, name="stem2_conv")(x))
+    x = EightBits(*FEATURES_RANGE, name="stem2_levels")(x)
+
+    convolve = partial(_binary, for_export=for_export)
+    for number in range(QUARTER):
+        x = layers.Add()([x, convolve(x, STEM[1], 1, f"quarter{number + 1}")])
+    x = layers.Add()([_widen(layers.AveragePooling2D(2)(x)), convolve(x, WIDTH, 2, "eighth0")])
+    for number in range(EIGHTH):
+        x = layers.Add()([x, convolve(x, WIDTH, 1, f"eighth{number + 1}")])
+    context = layers.Add()([layers.AveragePooling2D(2)(x), convolve(x, WIDTH, 2, "sixteenth0")])
+    for number in range(SIXTEENTH):
+        context = layers.Add()([context, convolve(context, WIDTH, 1, f"sixteenth{number + 1}")])
+    x = layers.Add()([x, _enlarged(context)])
+    x = layers.Add()([x, convolve(x, WIDTH, 1, "fused")])
+
+    mixed = EightBits(*SUMS_RANGE, name="fused_levels")(x)
+    mixed = _stem(mixed, WIDTH, 1, "mixed", for_export=for_export, size=1)
+    # Without scale and shift every bit's threshold is its mean, so the bits stay balanced.
+    descriptors = QuantizedConv2D(DESCRIPTOR_BITS, for_export=for_export, size=1, name="descriptors_conv")(mixed)
+    descriptors = EightBits(*FEATURES_RANGE, name="descriptors")(NORM("descriptors_norm", affine=False)(descriptors))
+    corners = _folded(image_levels, CELL)
+    for number in range(CORNERS):
+        corners = _stem(corners, CORNERS_WIDTH, 1, f"corners{number + 1}", for_export=for_export, size=1)
+    outputs = {
+        "descriptors": descriptors,
+        "keypoints": layers.Conv2D(POSITIONS + 1, 1, name="keypoints")(corners),
+        "reliability": layers.Conv2D(1, 1, name="reliability")(mixed),
+    }
+    if taught:
+        outputs["taught"] = layers.Conv2D(taught, 1, use_bias=False, name="taught")(leaky_tanh_sign(descriptors))
+    return keras.Model(image, outputs, name=NETWORK)
+
+
+def _folded(x: Tensor, block: int) -> Tensor:
+    """Return levels [N,H,W,1] with each block of pixels as the channels of one: [N,H/block,W/block,block*block]."""
+    return EightBits(*IMAGE_RANGE, name=f"folded{block}_levels")(ops.space_to_depth(x, block))
+
+
+def _stem(x: Tensor, filters: int, stride: int, name: str, *, for_export: bool, size: int = 3) -> Tensor:
+    """Return the rectified convolution of levels, as levels."""
+    x = QuantizedConv2D(filters, stride, for_export=for_export, size=size, name=f"{name}_conv")(x)
+    x = layers.ReLU(RECTIFIED_TOP, name=f"{name}_relu")(NORM(f"{name}_norm")(x))
+    return EightBits(0.0, RECTIFIED_TOP, name=f"{name}_levels")(x)
+
+
+def _binary(x: Tensor, filters: int, stride: int, name: str, *, for_export: bool) -> Tensor:
+    return NORM(f"{name}_norm")(TrunkConv2D(filters, stride, for_export, name=f"{name}_conv")(x))
+
+
+def _widen(x: Tensor) -> Tensor:
+    """Return `x` [N,h,w,C] twice, as [N,h,w,2C]."""
+    return layers.Concatenate()([x, x])
+
+
+def _enlarged(x: Tensor) -> Tensor:
+    """Return `x` [N,h,w,C] at twice the size, each value four times; no size is stated in the file."""
+    return ops.depth_to_space(layers.Concatenate()([x, x, x, x]), 2)

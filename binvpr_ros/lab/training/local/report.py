@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How well a network for local features tells places apart, beside ORB.
+
+    python -m binvpr_ros.lab.training.local.report MODEL.tflite DATA_SET... [--half]
+
+For each data set, of the queries that have a true reference: the share whose best true pair has more inliers than every
+pair that shows different places (above), the median inliers of the best true pairs, and the most of the others. Choose
+among networks with --half; report without it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from binvpr_ros.images import Image
+from binvpr_ros.lab.evaluation.datasets import Dataset, DatasetError, Options, open_dataset
+from binvpr_ros.local_features import orb
+from binvpr_ros.local_features.learned import LearnedFeatures, LearnedNetwork
+from binvpr_ros.local_features.matching import mutual_matches
+from binvpr_ros.network.backends import DescriptorError
+
+MOST_QUERIES, MOST_TRUE = 50, 5
+"""Queries of a data set, and true references of each, that are looked at: evenly spread over all."""
+APART = 500
+"""Pairs that show different places."""
+EPIPOLAR_PIXELS, HOMOGRAPHY_PIXELS = 2.0, 6.0
+CONFIDENCE, MOST_ITERATIONS = 0.99, 500
+FEWEST_MATCHES = 8
+ROLLS = (0, 20, 30, 45, 60, 90)
+"""Degrees by which images are turned against themselves."""
+ROLLED = 20
+"""Images that are."""
+
+Matched = tuple[NDArray[Any], NDArray[Any]]
+Matcher = Callable[[Any, Any], Matched]
+
+
+@dataclass(frozen=True)
+class Features:
+    """One kind of local features: how they are found, and the pixels [M,2] of two images' matches."""
+
+    name: str
+    extract: Callable[[Image], Any]
+    match: Matcher
+
+
+def orb_features() -> Features:
+    """Return ORB as the node has it."""
+
+    def match(one: Any, other: Any) -> Matched:
+        ours, theirs = orb.matches(one, other)
+        return one.points(ours, one.size), other.points(theirs, other.size)
+
+    return Features("orb", orb.extract, match)
+
+
+def learned_features(network: LearnedNetwork, most: int, most_bits: int, ratio: float) -> Features:
+    """Return a network's features, matched where `most_bits` differ at most."""
+
+    def match(one: LearnedFeatures, other: LearnedFeatures) -> Matched:
+        ours, theirs = mutual_matches(one.descriptors, other.descriptors, most_bits, ratio)
+        return one.points[ours], other.points[theirs]
+
+    return Features(f"learned {most}, {most_bits} bits, ratio {ratio:g}", lambda i: network.extract(i, most), match)
+
+
+def inliers(one: NDArray[Any], other: NDArray[Any]) -> int:
+    """Return how many matches [M,2] obey one fundamental matrix or one homography, whichever has more (MAGSAC++)."""
+    if len(one) < FEWEST_MATCHES:
+        return 0
+    masks = []
+    try:
+        masks.append(
+            cv2.findFundamentalMat(one, other, cv2.USAC_MAGSAC, EPIPOLAR_PIXELS, CONFIDENCE, MOST_ITERATIONS)[1]
+        )
+        masks.append(
+            cv2.findHomography(
+                one, other, cv2.USAC_MAGSAC, HOMOGRAPHY_PIXELS, maxIters=MOST_ITERATIONS, confidence=CONFIDENCE
+            )[1]
+        )
+    except cv2.error:  # how USAC reports points that admit none
+        pass
+    return max((int(np.count_nonzero(mask)) for mask in masks if mask is not None), default=0)
+
+
+Pair = tuple[tuple[bool, int], tuple[bool, int]]
+"""Of two images, whether each is a query, and its index."""
+
+
+def chosen_pairs(dataset: Dataset, half: bool) -> tuple[list[tuple[int, list[int]]], list[Pair]]:
+    """Return queries with their true references, and pairs that show different places.
+
+    Where there are few references, two queries are such a pair too. With `half`, of the first half of the queries
+    only, less a gap of a twentieth.
+    """
+    rng = np.random.default_rng(0)
+    answerable = np.flatnonzero(dataset.truth.answerable)
+    if half:
+        answerable = answerable[: round(len(answerable) * 0.475)]
+    queries = _spread(answerable, MOST_QUERIES)
+    true = [(int(query), _spread(dataset.truth.of(int(query)), MOST_TRUE).tolist()) for query in queries]
+    apart: list[Pair] = []
+    for query in queries.tolist():
+        elsewhere = dataset.truth.apart(query)
+        apart += [((True, query), (False, int(other))) for other in np.flatnonzero(elsewhere)]
+        if dataset.references is not dataset.queries:
+            others = [other for other in queries.tolist() if other > query]
+            apart += [((True, query), (True, other)) for other in others if elsewhere[dataset.truth.of(other)].all()]
+    kept = rng.permutation(len(apart))[:APART]
+    return true, [apart[number] for number in sorted(kept)]
+
+
+def measure(dataset: Dataset, features: Features, half: bool = False) -> dict[str, float]:
+    """Return the figures of one kind of features on one data set, by name."""
+    true, apart = chosen_pairs(dataset, half)
+    same = dataset.references is dataset.queries
+    known: dict[tuple[bool, int], Any] = {}
+    times = []
+
+    def found(is_query: bool, index: int) -> Any:
+        key = (is_query or same, index)
+        if key not in known:
+            image = (dataset.queries if is_query else dataset.references)[index]
+            began = time.perf_counter()
+            known[key] = features.extract(image)
+            times.append(time.perf_counter() - began)
+        return known[key]
+
+    def score(one: tuple[bool, int], other: tuple[bool, int]) -> int:
+        return inliers(*features.match(found(*one), found(*other)))
+
+    best = np.array([max(score((True, query), (False, reference)) for reference in some) for query, some in true])
+    others = np.array([score(*pair) for pair in apart])
+    return {
+        "queries": len(true), "apart": len(apart), "above": float((best > others.max(initial=0)).mean()),
+        "twenty": float((best >= 20).mean()), "median": float(np.median(best)),
+        "most_apart": float(others.max(initial=0)), "above_99": float((best > np.percentile(others, 99)).mean()),
+        "milliseconds": 1e3 * float(np.median(times)),
+    }  # fmt: skip
+
+
+def rolled(dataset: Dataset, features: Features) -> dict[int, float]:
+    """Return the median inliers of images against themselves, turned about their middle, by the angle in degrees."""
+    images = [dataset.queries[int(index)] for index in _spread(np.arange(len(dataset.queries)), ROLLED)]
+    medians = {}
+    for degrees in ROLLS:
+        counts = []
+        for image in images:
+            height, width = image.shape[:2]
+            turn = cv2.getRotationMatrix2D((width / 2 - 0.5, height / 2 - 0.5), degrees, 1.0)
+            turned: Image = cv2.warpAffine(image, turn, (width, height))
+            counts.append(inliers(*features.match(features.extract(image), features.extract(turned))))
+        medians[degrees] = float(np.median(counts))
+    return medians
+
+
+def _spread(indices: NDArray[Any], most: int) -> NDArray[Any]:
+    return indices[np.unique(np.linspace(0, len(indices) - 1, min(most, len(indices))).round().astype(int))]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the figures of ORB and of a model on data sets."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("data", type=Path, nargs="+", help="data sets, as `evaluate` reads them")
+    parser.add_argument("--half", action="store_true", help="the first half of the queries: for choosing")
+    parser.add_argument("--features", type=int, default=500, metavar="N")
+    parser.add_argument("--most-bits", type=int, nargs="+", default=[80], metavar="N")
+    parser.add_argument("--ratio", type=float, nargs="+", default=[1.0])
+    parser.add_argument("--roll", action="store_true", help="turned images of the first data set, too")
+    parser.add_argument("--no-orb", action="store_true")
+    choices = parser.parse_args(arguments)
+    cv2.setNumThreads(1)
+    try:
+        network = LearnedNetwork(choices.model.read_bytes())
+        kinds = [] if choices.no_orb else [orb_features()]
+        kinds += [
+            learned_features(network, choices.features, bits, ratio)
+            for bits in choices.most_bits
+            for ratio in choices.ratio
+        ]
+        datasets = [open_dataset(path, Options()) for path in choices.data]
+    except (OSError, DescriptorError, DatasetError) as error:
+        print(f"report: {error}", file=sys.stderr)
+        return 1
+    for dataset in datasets:
+        for features in kinds:
+            figures = measure(dataset, features, choices.half)
+            shown = " ".join(f"{name} {value:.4g}" for name, value in figures.items())
+            print(f"{dataset.name}, {features.name}: {shown}", flush=True)
+    if choices.roll:
+        for features in kinds:
+            print(f"{datasets[0].name} turned, {features.name}: {rolled(datasets[0], features)}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
