@@ -81,19 +81,13 @@ class Config:
         60, "Latest images that are kept, within 64 MiB, until keyframe_stamps names them.", low=1, high=10_000
     )
     keyframe_distance: float = _parameter(
-        0.04, "Share of descriptor bits that must change for a new keyframe.", low=0.0, high=1.0, live=True
-    )
+        -1.0, "Share of descriptor bits that must change for a new keyframe; -1: more than the model's own noise.",
+        low=-1.0, high=1.0, live=True,
+    )  # fmt: skip
     keyframe_min_interval: float = _parameter(
-        0.05, "Least time between two keyframes.", low=0.0, high=3600.0, unit="s", live=True
-    )
-    keyframe_max_interval: float = _parameter(
-        2.0,
-        "Time after which an image becomes a keyframe without any change.",
-        low=0.0,
-        high=3600.0,
-        unit="s",
-        live=True,
-    )
+        0.5, "Least time between two keyframes; a quarter of it where the view changes fast.", low=0.0, high=3600.0,
+        unit="s", live=True,
+    )  # fmt: skip
     min_contrast: float = _parameter(
         6.0, "Standard deviation of the grey values (0 to 255) below which an image shows nothing to recognise.",
         low=0.0, high=127.0, live=True,
@@ -106,7 +100,7 @@ class Config:
         10, "This many latest keyframes of a session are not matched.", low=0, high=1_000_000, live=True
     )
     min_score: float = _parameter(
-        0.05,
+        0.0,
         "Least score of a loop closure: 0 is the map's median similarity, 1 that of neighbours.",
         low=0.0,
         high=1.0,
@@ -124,35 +118,43 @@ class Config:
         live=True,
     )  # fmt: skip
     confirmations: int = _parameter(
-        2, "Preceding keyframes that must have matched near the same place.", low=0, high=100, live=True
+        2, "Without verify: preceding keyframes that must have matched near the same place.", low=0, high=100, live=True
     )
-    confirmation_time: float = _parameter(
-        0.7,
-        "How long keyframes in a row must have matched near the same place.",
-        low=0.0,
-        high=60.0,
-        unit="s",
-        live=True,
-    )
-    confirmation_window: int = _parameter(
-        5, "How many keyframes apart two matches are still near the same place.", low=0, high=1000, live=True
-    )
+    confirmation_window: float = _parameter(
+        2.5, "Keyframes of a session no further apart in time are taken for views of one place.", low=0.0, high=60.0,
+        unit="s", live=True,
+    )  # fmt: skip
     verify: bool = _parameter(True, "Publish only what local features verify by geometry.", live=True)
+    mask: str = _parameter(
+        "",
+        "Where the robot itself is in the picture: an image that is black there, or 'left top right bottom' in shares.",
+    )
     min_inliers: int = _parameter(
-        45, "Matches of local features that must obey one motion of the camera.", low=8, high=500, live=True, basic=True
+        15,
+        "Matches of local features that must agree, times the share of the common view that they cover.",
+        low=8,
+        high=500,
+        live=True,
+        basic=True,
+    )
+    verifications: int = _parameter(
+        8, "Verification budget per keyframe; candidates not reached are refused.", low=1, high=100, live=True
     )
     verification_time: float = _parameter(
-        0.02,
-        "Verification budget per keyframe; candidates not reached in time are refused.",
+        0.2,
+        "Time after which no more verification of a keyframe begins, as a last resort.",
         low=0.0,
         high=60.0,
         unit="s",
         live=True,
     )
-    max_places: int = _parameter(
-        1, "Places apart that may look like a keyframe; more are a pattern, such as equal doors.", low=1, high=1000,
+    odometry_drift: float = _parameter(
+        0.1,
+        "Share of the way travelled by which odometry may be off: what is further away is no match; 0: do not ask it.",
+        low=0.0,
+        high=10.0,
         live=True,
-    )  # fmt: skip
+    )
     max_candidates: int = _parameter(3, "Most candidates for one keyframe.", low=1, high=100, live=True)
 
     def __post_init__(self) -> None:
@@ -162,15 +164,9 @@ class Config:
                 # As ROS and YAML give several; of an empty list rcl says that it is not set.
                 object.__setattr__(self, parameter.name, tuple(value or ("",)))
             _check(parameter, getattr(self, parameter.name))
-        for name in ("model", "database"):
+        for name in ("model", "database", "mask"):
             object.__setattr__(self, name, with_home(getattr(self, name)))
         object.__setattr__(self, "maps", tuple(map(with_home, self.maps)))
-        if self.keyframe_min_interval > self.keyframe_max_interval:
-            raise ConfigError(
-                f"keyframe_min_interval ({self.keyframe_min_interval} s) is longer than keyframe_max_interval "
-                f"({self.keyframe_max_interval} s); make it shorter"
-            )
-
         files = [os.path.realpath(name) for name in (*self.maps, self.database) if name]
         if twice := [file for file in files if files.count(file) > 1]:
             raise ConfigError(f"{twice[0]} is named twice among maps and database; name it once")

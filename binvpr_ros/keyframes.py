@@ -5,9 +5,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from binvpr_ros.config import Config
 from binvpr_ros.local_features.features import Features
 from binvpr_ros.network.hamming import WORD_BITS, Descriptor, hamming
+from binvpr_ros.odometry import Whereabouts
 
 NANOSECONDS = 1_000_000_000
 NOTHING_CLOSED = -1
@@ -19,7 +23,8 @@ class Keyframe:
 
     `features`, and the `thumbnail` (a small jpeg file), are those of the newest keyframe, None where they were not
     asked for; of an earlier one they are asked of the database. `closes` is the id of the keyframe whose place it was
-    found to show, or NOTHING_CLOSED.
+    found to show, or NOTHING_CLOSED. `motion` is the homography [3,3] from it to the keyframe before it in its session
+    (geometry.Verification), `whereabouts` are those by odometry; None where that is not known.
     """
 
     id: int
@@ -29,10 +34,28 @@ class Keyframe:
     features: Features | None = None
     closes: int = NOTHING_CLOSED
     thumbnail: bytes | None = None
+    motion: NDArray[np.float32] | None = None
+    whereabouts: Whereabouts | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what a map keeps of it: nearly all are its features."""
+        features = 0 if self.features is None else self.features.nbytes
+        return self.descriptor.nbytes + features + len(self.thumbnail or b"")
+
+
+FAST_CHANGE = 0.3
+"""Share of the descriptor's bits in a change that is much at once: views half of which are the same, about."""
+FAST_INTERVAL = 0.25
+"""Of `keyframe_min_interval`, after which a keyframe may follow another one when the view changes fast."""
 
 
 class KeyframePolicy:
-    """An image becomes a keyframe by change of its descriptor, within a least and a longest interval."""
+    """An image becomes a keyframe when its descriptor has changed, and a while has gone by.
+
+    The while is shorter when the view changes fast, so that the camera's motion can be followed from keyframe to
+    keyframe.
+    """
 
     def __init__(self) -> None:
         self._last: Keyframe | None = None
@@ -42,13 +65,17 @@ class KeyframePolicy:
         if self._last is None:
             return True
         interval = (stamp - self._last.stamp) / NANOSECONDS
-        if interval < config.keyframe_min_interval:
+        if interval < FAST_INTERVAL * config.keyframe_min_interval:
             return False
-        if interval >= config.keyframe_max_interval:
-            return True
-        changed = int(hamming(self._last.descriptor, descriptor)) / (descriptor.size * WORD_BITS)
-        return changed >= config.keyframe_distance
+        change = _change(self._last.descriptor, descriptor)
+        soon = interval < config.keyframe_min_interval
+        return change >= (max(FAST_CHANGE, config.keyframe_distance) if soon else config.keyframe_distance)
 
     def accept(self, keyframe: Keyframe) -> None:
         """Take `keyframe` as the newest."""
         self._last = keyframe
+
+
+def _change(one: Descriptor, other: Descriptor) -> float:
+    """Return the share of bits in which two descriptors differ."""
+    return int(hamming(one, other)) / (one.size * WORD_BITS)

@@ -7,31 +7,36 @@ and for two, depends on the scene, so a match's score is its position between th
 whole (its median), 1 that of neighbouring keyframes. DBoW2 normalises by the latter alone (Galvez-Lopez and Tardos, TRO
 2012, section V-A); the former makes buildings where all looks alike score lower.
 
-What scores well and is confirmed by the keyframes before must then be a place that was left and come back to, must not
-be one of many that look alike, and must be verified by geometry.
+Scores say what is tried, and geometry decides: the match is the place for which there is most evidence. It must have
+been left and come back to, and there must be no rival, which is another place that verifies nearly as well. Whether two
+keyframes of a session that both verify are rivals, or one place, is told by the camera's motion along the keyframes
+between them: where it leads back, they are one place.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import enum
+import itertools
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from binvpr_ros.config import Config
-from binvpr_ros.keyframes import NANOSECONDS, NOTHING_CLOSED, Keyframe
+from binvpr_ros.keyframes import NANOSECONDS, Keyframe
 from binvpr_ros.local_features.camera import Camera
 from binvpr_ros.local_features.features import Features
-from binvpr_ros.local_features.geometry import verify
+from binvpr_ros.local_features.geometry import Verification, agree, verify
 from binvpr_ros.maps.database import KeyframeDatabase
 from binvpr_ros.network.hamming import WORD_BITS, hamming
-from binvpr_ros.sequence import SequenceMatcher
+from binvpr_ros.odometry import too_far
+from binvpr_ros.sequence import REACH, SequenceMatcher
 
 NOT_VERIFIED = -1
 COUNTED_AT_ONCE = 1 << 15
@@ -44,12 +49,13 @@ class Refusal(str, enum.Enum):
     FEATURELESS = "featureless"  # the image shows too little contrast to be a keyframe
     NO_HISTORY = "no_history"  # no keyframe lies outside the exclusion window
     LOW_SCORE = "low_score"  # less similar than min_score
-    NOT_CONFIRMED = "not_confirmed"  # the preceding keyframes did not match near the same place
-    NOT_AMONG_BEST = "not_among_best"  # more than max_candidates other places match better
+    NOT_AMONG_BEST = "not_among_best"  # other places match better
+    NOT_VERIFIED = "not_verified"  # there are no features, or too many other places were verified before
+    FEW_INLIERS = "few_inliers"  # too few local features agree that it is the same place
+    NOT_CONFIRMED = "not_confirmed"  # without geometry: the preceding keyframes did not match near the same place
     NEVER_LEFT = "never_left"  # the view has been much the same all the time since
-    AMBIGUOUS = "ambiguous"  # more than max_places places look like this one
-    FEW_INLIERS = "few_inliers"  # the local features do not obey one motion of the camera
-    NOT_VERIFIED = "not_verified"  # there was no time to verify, or there are no features
+    ODOMETRY = "odometry"  # the robot's odometry says that it is elsewhere
+    AMBIGUOUS = "ambiguous"  # another place matches nearly as well
 
 
 @dataclass(frozen=True)
@@ -86,123 +92,141 @@ class Verdict:
         return next((judged for judged in matched if judged.match is not None), None)
 
 
-class _Candidate(NamedTuple):
-    """A match above the threshold: its position in the database, and the streak of keyframes that matched near it.
+class _Place(NamedTuple):
+    """A keyframe of the map that looks like the query, the best of those around it."""
 
-    The score is not yet clipped to 1, so that the best of several good matches is told apart.
-    """
-
-    position: int
-    id: int
+    position: int  # in the database
     session: int
-    score: float
-    streak: int  # keyframes in a row, this one included
-    since: int  # stamp of the first of them, nanoseconds
+    stamp: int  # nanoseconds
+    score: float  # not yet clipped to 1, so that the best of several good matches is told apart
+    streak: int = 1  # keyframes in a row that matched near it, the query included
 
 
-Verify = Callable[[Features, Features, Camera | None], int]
-"""Two images' features and their camera -> inliers, as `features.verify` does."""
+class _Verified(NamedTuple):
+    """A place that geometry has looked at."""
+
+    place: _Place
+    found: Verification
+
+
+Verify = Callable[[Features, Features, Camera | None, Camera | None], Verification]
+"""Two images' features and their cameras -> what geometry says, as `geometry.verify` does."""
 Clock = Callable[[], float]
 """Seconds since any moment, as `time.perf_counter` does."""
 
 
-class _Trial:
-    """Tries the candidates of one keyframe: that they are one place, to which the robot came back, and by geometry."""
+@dataclass(frozen=True, eq=False)
+class _Search:
+    """A query, and how near each of the K keyframes of the map is to it."""
 
-    ISLAND_SCORE = 0.5  # of a match's score: what an island of keyframes around it, or the present, reaches throughout
-    RIVAL_SCORE = 0.8  # of a match's score: what the best of an island reaches that could be taken for it
-
-    def __init__(
-        self,
-        query: Keyframe,
-        database: KeyframeDatabase,
-        config: Config,
-        camera: Camera | None,
-        views: NDArray[np.uint64],
-        scores: NDArray[np.float64],
-        distances: NDArray[np.uint32],
-        verify: Verify,
-        clock: Clock,
-    ) -> None:
-        self.query = query
-        self.views = views  # [V,W], of the query's descriptor
-        self.database = database
-        self.config = config
-        self._camera = camera
-        self.distances = distances  # [K], of the keyframes within the exclusion window too
-        self._score_at = scores  # [N+1], by distance
-        self._verify = verify
-        self._clock = clock
-        self._spent = 0.0  # seconds
+    query: Keyframe
+    database: KeyframeDatabase
+    config: Config
+    views: NDArray[np.uint64]  # [V,W], of the query's descriptor
+    distances: NDArray[np.uint32]  # [K]
+    score_at: NDArray[np.float64]  # [N+1], by distance
+    within_window: NDArray[np.bool_]  # [K], what is too near in time to be matched
+    elsewhere: NDArray[np.bool_]  # [K], what is too far away by odometry
 
     @cached_property
-    def _scores(self) -> NDArray[np.float64]:
-        """Scores [K] of all keyframes; most queries have no candidate that needs them."""
-        return self._score_at[self.distances]
+    def scores(self) -> NDArray[np.float64]:
+        """Scores [K] of all keyframes; most queries have no match that needs them."""
+        return self.score_at[self.distances]
 
-    def of(self, candidate: _Candidate, match: Keyframe) -> tuple[Refusal | None, int]:
-        """Return why `candidate`, which is the keyframe `match`, is no closure, or None, and the inliers."""
-        reason = self._aliasing(candidate)
-        if reason is not None or not self.config.verify:
-            return reason, NOT_VERIFIED
-        if self.query.features is None or self._spent >= self.config.verification_time:
-            return Refusal.NOT_VERIFIED, NOT_VERIFIED
-        start = self._clock()
-        features = self.database.features(match)
-        if features is None:
-            return Refusal.NOT_VERIFIED, NOT_VERIFIED
-        inliers = self._verify(self.query.features, features, self._camera)
-        self._spent += self._clock() - start
-        return (None if inliers >= self.config.min_inliers else Refusal.FEW_INLIERS), inliers
+    def places(self, least: float, among: NDArray[np.bool_]) -> Iterator[_Place]:
+        """Yield the best keyframe of each place `among` [K] keyframes with a score of `least` or more, best first."""
+        stamps, sessions = self.database.stamps, self.database.sessions
+        # The farther, the lower the score.
+        remaining = np.flatnonzero(among & (self.distances < np.count_nonzero(self.score_at >= least)))
+        while remaining.size:
+            best = int(remaining[self.distances[remaining].argmin()])
+            score = float(self.score_at[self.distances[best]])
+            yield _Place(best, int(sessions[best]), int(stamps[best]), score)
+            apart = np.abs(stamps[remaining] - stamps[best]) > self._window
+            remaining = remaining[apart | (sessions[remaining] != sessions[best])]
 
-    def _aliasing(self, candidate: _Candidate) -> Refusal | None:
-        """Return why the map around `candidate` looks like no one place to which the robot came back, or None.
+    def present(self, score: float) -> int:
+        """Return where the present begins [0, K]: from there on, all keyframes look like the query.
 
-        An island is a run of keyframes that look like the query. One that lasts until now is the present, and was never
-        left: so look a tunnel, a wall, and a robot that stands. Of the others, those that closures have joined are one
-        place; what looks like more than `max_places` places is a pattern, such as equal doors along a corridor. The
-        keyframes within the exclusion window count too: a door that was passed seconds ago may be this one's double.
+        Such a run reaches ISLAND_SCORE of `score` throughout.
         """
-        scores, window = self._scores, self.config.confirmation_window
-        ids, sessions, closes = self.database.ids, self.database.sessions, self.database.closes
-        score = min(candidate.score, 1.0)  # to be more like the query than its neighbours are proves nothing
-        alike = np.flatnonzero(scores >= self.ISLAND_SCORE * score)
-        apart = (np.diff(ids[alike]) > window) | (np.diff(sessions[alike]) != 0)
-        starts = np.append(0, np.flatnonzero(apart) + 1)
-        best = np.maximum.reduceat(scores[alike], starts)
-        newest = alike[-1]
-        if sessions[newest] == self.query.session and self.query.id - ids[newest] <= window:
-            if candidate.position >= alike[starts[-1]]:
-                return Refusal.NEVER_LEFT
-            best[-1] = -np.inf  # the present is no other place
-        stops = np.append(starts[1:], alike.size)
-        places: list[list[tuple[int, int]]] = []  # each the first and last ids of its islands
-        for at in np.flatnonzero(best >= self.RIVAL_SCORE * score):
-            island = alike[starts[at] : stops[at]]
-            first, last = int(ids[island[0]]), int(ids[island[-1]])
-            closed = closes[island][closes[island] != NOTHING_CLOSED]
-            joined = [
-                place
-                for place in places
-                if any(((low - window <= closed) & (closed <= high + window)).any() for low, high in place)
-            ]
-            places = [place for place in places if place not in joined]
-            places.append([(first, last), *(ends for place in joined for ends in place)])
-        return Refusal.AMBIGUOUS if len(places) > self.config.max_places else None
+        database, query = self.database, self.query
+        unlike = (self.scores < ISLAND_SCORE * min(score, 1.0)) | (database.sessions != query.session)
+        unlike_at = np.flatnonzero(unlike)
+        return int(unlike_at[-1]) + 1 if unlike_at.size else 0
+
+    def was_left(self, place: _Place) -> bool:
+        """Tell whether a place is another one than the present: so look a tunnel, a wall, and a robot at rest."""
+        return place.position < self.present(place.score)
+
+    def joined(self, one: _Place, other: _Place) -> bool:
+        """Tell whether two places of a session are known to be one, though geometry is not asked.
+
+        All keyframes between them look like the query, or keyframes around the one closed a loop to those around the
+        other.
+        """
+        first, last = sorted((one.position, other.position))
+        goes_on = np.diff(self.database.stamps[first : last + 1]) <= self._window
+        if goes_on.all() and (self.scores[first:last] >= ISLAND_SCORE * min(one.score, 1.0)).all():
+            return True
+        here, there = self._around(one), self._around(other)
+        closes, ids = self.database.closes, self.database.ids
+        return bool(np.isin(closes[here], ids[there]).any() or np.isin(closes[there], ids[here]).any())
+
+    def _around(self, place: _Place) -> NDArray[np.bool_]:
+        """Return which keyframes [K] show `place` by their time alone."""
+        near = np.abs(self.database.stamps - place.stamp) <= self._window
+        return near & (self.database.sessions == place.session)
+
+    @property
+    def _window(self) -> int:
+        return round(self.config.confirmation_window * NANOSECONDS)
+
+    def closure(self, place: _Place, inliers: int) -> LoopClosure:
+        """Return the loop closure with the keyframe of `place`."""
+        match = self.database.keyframe(place.position)
+        bits = int(hamming(self.views, match.descriptor).min())
+        return LoopClosure(self.query, match, bits, _reported(place.score), inliers)
+
+    def refused(self, reason: Refusal, place: _Place) -> Refused:
+        """Return the refusal of `place`."""
+        return Refused(reason, self.database.keyframe(place.position), _reported(place.score))
+
+
+ISLAND_SCORE = 0.5
+"""Of a match's score: what keyframes that show much the same view reach."""
+RIVAL_SCORE = 0.6
+"""Of a match's score: what another place reaches that could be taken for it."""
+RIVAL_EVIDENCE = 0.5
+"""Of a match's evidence: what another place has that could be taken for it."""
+FEWEST_FOLLOWED = 15
+"""Inliers of two keyframes in a row, of which fewer tell no motion."""
+MOST_PLACES = 20
+"""Places followed from keyframe to keyframe, where geometry is not asked."""
 
 
 class LoopCloser:
-    """Decides over the matches of each keyframe in turn; remembers what the preceding ones matched."""
+    """Decides over the matches of each keyframe in turn; remembers how similar the preceding ones were."""
 
     NEIGHBOURS = 15  # keyframes over which the similarity of neighbours is taken
     LEAST_NEIGHBOUR_SIMILARITY = 0.75  # of a calm drive; a fast one must not make poor matches look good
-    MOST_PLACES = 20  # places followed from keyframe to keyframe
 
     def __init__(self, verify: Verify = verify, clock: Clock = time.perf_counter) -> None:
         self._verify, self._clock = verify, clock
         self._neighbour_similarities: deque[float] = deque(maxlen=self.NEIGHBOURS)
-        self._previous: list[_Candidate] = []
+        self._previous: list[_Place] = []
         self._sequence = SequenceMatcher()
+        self._latest: Features | None = None
+
+    def follow(self, query: Keyframe, camera: Camera | None = None) -> Keyframe:
+        """Return the newest keyframe with the camera's motion since the one before it, which was given here too."""
+        latest, self._latest = self._latest, query.features
+        if latest is None or query.features is None:
+            return query
+        found = self._verify(query.features, latest, camera, camera)
+        if found.homography is None or found.inliers < FEWEST_FOLLOWED:
+            return query
+        return dataclasses.replace(query, motion=found.homography.astype(np.float32))
 
     def decide(
         self, query: Keyframe, database: KeyframeDatabase, config: Config, camera: Camera | None = None
@@ -214,67 +238,54 @@ class LoopCloser:
         previous, self._previous = self._previous, []
         if len(database) == 0:
             return Verdict(refused=[Refused(Refusal.NO_HISTORY)])
-        within_window = self._within_window(query, database, config)
-        views = database.views(query.descriptor, config.shift_cells)
-        distances = self._distances(views, database, config, within_window)
-        # A map has many keyframes, and few distances that they can be at: all that follows is reckoned for the latter.
-        bits = query.descriptor.size * WORD_BITS
-        similarities = 1.0 - 2.0 * np.arange(bits + 1) / bits
-
-        if database.sessions[-1] == query.session:
-            self._neighbour_similarities.append(float(similarities[distances[-1]]))
-        if within_window.all():
+        search = self._search(query, database, config)
+        if search.within_window.all():
             return Verdict(refused=[Refused(Refusal.NO_HISTORY)])
+        places = search.places(config.min_score, ~search.within_window & ~search.elsewhere)
+        if config.verify:
+            verdict = _Trial(search, self._verify, self._clock, camera).verdict(places)
+        else:
+            self._previous = [self._follow(place, previous, config) for place in itertools.islice(places, MOST_PLACES)]
+            verdict = _by_looks(search, self._previous)
+        for place in itertools.islice(search.places(config.min_score, ~search.within_window & search.elsewhere), 1):
+            verdict.refused.append(search.refused(Refusal.ODOMETRY, place))
+        if verdict.best is None:
+            best = int(np.where(search.within_window, len(search.score_at), search.distances).argmin())
+            score = _reported(search.score_at[search.distances[best]])
+            return Verdict(refused=[Refused(Refusal.LOW_SCORE, database.keyframe(best), score)])
+        return verdict
 
-        scores = self._scores(similarities, distances)
-        open_distances = np.where(within_window, np.uint32(len(scores)), distances)  # farther than any
-        places = self._places(open_distances, scores, query, database, config)
-        if not places:
-            best = int(open_distances.argmin())
-            refused = Refused(Refusal.LOW_SCORE, database.keyframe(best), _reported(scores[distances[best]]))
-            return Verdict(refused=[refused])
-        self._previous = [self._follow(place, previous, config) for place in places]
-
-        return self._verdict(
-            _Trial(query, database, config, camera, views, scores, distances, self._verify, self._clock)
-        )
+    def lose_sight(self) -> None:
+        """Take it that the camera saw nothing for a while: its motion up to the next keyframe is not known."""
+        self._latest = None
 
     def forget(self) -> None:
         """Start anew, as after a reset: nothing that was matched before confirms anything."""
         self._neighbour_similarities.clear()
         self._previous = []
         self._sequence.forget()
+        self.lose_sight()
 
-    def _distances(
-        self,
-        views: NDArray[np.uint64],
-        database: KeyframeDatabase,
-        config: Config,
-        within_window: NDArray[np.bool_],
-    ) -> NDArray[np.uint32]:
-        """Return the distances [K] of the query's `views` [V,W], or those of the sequence that ends with it."""
+    def _search(self, query: Keyframe, database: KeyframeDatabase, config: Config) -> _Search:
+        within_window = _within_window(query, database, config)
+        views = database.views(query.descriptor, config.shift_cells)
         distances = database.distances(views)
-        if config.sequence_keyframes == 1:
+        if config.sequence_keyframes > 1:
+            followed = self._sequence.follow(distances, database.ids, within_window, config.sequence_keyframes, REACH)
+            distances = np.rint(followed).astype(np.uint32)
+        else:
             self._sequence.forget()  # the parameter may change while the node runs
-            return distances
-        keyframes, reach = config.sequence_keyframes, config.confirmation_window
-        followed = self._sequence.follow(distances, database.ids, within_window, keyframes, reach)
-        return np.rint(followed).astype(np.uint32)
-
-    def _within_window(self, query: Keyframe, database: KeyframeDatabase, config: Config) -> NDArray[np.bool_]:
-        """Return which keyframes [K] are too near in time, or among the latest of this session, to be matched."""
-        window = round(config.exclusion_time * NANOSECONDS)
-        within = database.stamps > query.stamp - window
-        within &= database.stamps < query.stamp + window
-        # Not what an earlier session saw in a time that came again: in a simulation, or a bag, that was started anew.
-        stamps, sessions = database.stamps, database.sessions
-        own = int(sessions.searchsorted(query.session))
-        start = stamps[own] if own < len(stamps) else query.stamp
-        earlier = np.flatnonzero(within[:own])
-        last = sessions.searchsorted(sessions[earlier], side="right") - 1
-        within[earlier[stamps[last] > start]] = False
-        within[max(own, int(database.ids.searchsorted(query.id - config.exclusion_keyframes))) :] = True
-        return within
+        # A map has many keyframes, and few distances that they can be at: scores are reckoned for the latter.
+        bits = query.descriptor.size * WORD_BITS
+        similarities = 1.0 - 2.0 * np.arange(bits + 1) / bits
+        if database.sessions[-1] == query.session:
+            self._neighbour_similarities.append(float(similarities[distances[-1]]))
+        elsewhere = np.zeros(len(database), bool)
+        if query.whereabouts is not None and config.odometry_drift:
+            elsewhere = too_far(query.whereabouts, database.whereabouts, config.odometry_drift)
+            elsewhere &= database.sessions == query.session
+        scores = self._scores(similarities, distances)
+        return _Search(query, database, config, views, distances, scores, within_window, elsewhere)
 
     def _scores(self, similarities: NDArray[np.float64], distances: NDArray[np.uint32]) -> NDArray[np.float64]:
         """Return the score at each distance [N+1] of N bits, given the similarity there and the map's distances [K].
@@ -288,65 +299,188 @@ class LoopCloser:
         of_others = min(float(similarities[_middle(distances, len(similarities))].mean()), of_neighbours / 2)
         return (similarities - of_others) / (of_neighbours - of_others)
 
-    def _places(
-        self,
-        distances: NDArray[np.uint32],
-        scores: NDArray[np.float64],
-        query: Keyframe,
-        database: KeyframeDatabase,
-        config: Config,
-    ) -> list[_Candidate]:
-        """Return the best keyframe of each place that reaches the threshold, best first.
-
-        `distances` [K] index `scores`; those beyond its end are not matched.
-        """
-        ids, sessions = database.ids, database.sessions
-        places: list[_Candidate] = []
-        # The farther, the lower the score.
-        remaining = np.flatnonzero(distances < np.count_nonzero(scores >= config.min_score))
-        while remaining.size and len(places) < self.MOST_PLACES:
-            best = int(remaining[distances[remaining].argmin()])
-            score = float(scores[distances[best]])
-            places.append(_Candidate(best, int(ids[best]), int(sessions[best]), score, 1, query.stamp))
-            apart = np.abs(ids[remaining] - ids[best]) > config.confirmation_window
-            remaining = remaining[apart | (sessions[remaining] != sessions[best])]
-        return places
-
-    def _verdict(self, trial: _Trial) -> Verdict:
-        """Return which candidates of this keyframe are closures; those that match best are tried first."""
-        query, config = trial.query, trial.config
-        closures: list[LoopClosure] = []
-        refusals: list[Refused] = []
-        for candidate in self._previous:
-            match = trial.database.keyframe(candidate.position)
-            lasted = query.stamp - candidate.since
-            reason, inliers = None, NOT_VERIFIED
-            if candidate.streak <= config.confirmations or lasted < config.confirmation_time * NANOSECONDS:
-                reason = Refusal.NOT_CONFIRMED
-            elif len(closures) == config.max_candidates:
-                reason = Refusal.NOT_AMONG_BEST
-            else:
-                reason, inliers = trial.of(candidate, match)
-            if reason is None:
-                bits = int(hamming(trial.views, match.descriptor).min())
-                closures.append(LoopClosure(query, match, bits, _reported(candidate.score), inliers))
-            else:
-                refusals.append(Refused(reason, match, _reported(candidate.score)))
-        return Verdict(closures, refusals)
-
     @staticmethod
-    def _follow(place: _Candidate, previous: list[_Candidate], config: Config) -> _Candidate:
+    def _follow(place: _Place, previous: Sequence[_Place], config: Config) -> _Place:
         """Return `place` with the longest streak that it continues."""
+        window = round(config.confirmation_window * NANOSECONDS)
         near = [
-            before
+            before.streak
             for before in previous
-            if before.session == place.session and abs(before.id - place.id) <= config.confirmation_window
+            if before.session == place.session and abs(before.stamp - place.stamp) <= window
         ]
-        if not near:
-            return place
-        return place._replace(
-            streak=1 + max(before.streak for before in near), since=min(before.since for before in near)
-        )
+        return place._replace(streak=1 + max(near, default=0))
+
+
+def _within_window(query: Keyframe, database: KeyframeDatabase, config: Config) -> NDArray[np.bool_]:
+    """Return which keyframes [K] are too near in time, or among the latest of this session, to be matched."""
+    window = round(config.exclusion_time * NANOSECONDS)
+    within = database.stamps > query.stamp - window
+    within &= database.stamps < query.stamp + window
+    # Not what an earlier session saw in a time that came again: in a simulation, or a bag, that was started anew.
+    stamps, sessions = database.stamps, database.sessions
+    own = int(sessions.searchsorted(query.session))
+    start = stamps[own] if own < len(stamps) else query.stamp
+    earlier = np.flatnonzero(within[:own])
+    last = sessions.searchsorted(sessions[earlier], side="right") - 1
+    within[earlier[stamps[last] > start]] = False
+    within[max(own, int(database.ids.searchsorted(query.id - config.exclusion_keyframes))) :] = True
+    return within
+
+
+class _Trial:
+    """Tries the places that look like a query by geometry, the most alike first, and looks for rivals."""
+
+    def __init__(self, search: _Search, verify: Verify, clock: Clock, camera: Camera | None) -> None:
+        self._search, self._verify, self._clock, self._camera = search, verify, clock, camera
+        self._tried = 0
+        self._spent = 0.0  # seconds
+
+    def verdict(self, places: Iterable[_Place]) -> Verdict:
+        """Return the closures, the one with most evidence first, and what was refused."""
+        search = self._search
+        verified, refused = self._try(places)
+        rows, reason = self._judge(verified)
+        others = [search.refused(reason, one.place) for one in verified if one not in rows]
+        return Verdict([search.closure(place, found.inliers) for place, found in rows], others + refused)
+
+    def _try(self, places: Iterable[_Place]) -> tuple[list[_Verified], list[Refused]]:
+        """Return the places, given best first, that verify, those with most evidence first, and the others."""
+        search, verified, refused = self._search, list[_Verified](), list[Refused]()
+        enough = 0.0  # score below which no place could be taken for the match
+        for place in places:
+            if place.score < enough:
+                refused.append(search.refused(Refusal.NOT_AMONG_BEST, place))
+                break
+            found = self._look(place)
+            if found is None:
+                refused.append(search.refused(Refusal.NOT_VERIFIED, place))
+                if self._exhausted:
+                    break
+            elif found.evidence < search.config.min_inliers:
+                refused.append(search.refused(Refusal.FEW_INLIERS, place))
+            else:
+                verified.append(_Verified(place, found))
+                if not found.of_a_part and search.was_left(place):
+                    enough = max(enough, RIVAL_SCORE * place.score)
+        return sorted(verified, key=lambda one: (one.found.of_a_part, -one.found.evidence)), refused
+
+    def _judge(self, verified: list[_Verified]) -> tuple[list[_Verified], Refusal]:
+        """Return the closures among the places that verify, best first, and why the others are none."""
+        left = [one for one in verified if self._search.was_left(one.place)]
+        if not left:
+            return [], Refusal.NEVER_LEFT
+        match = left[0]
+        if match.found.of_a_part:
+            return [], Refusal.FEW_INLIERS
+        rivals = [one for one in left if one.found.evidence >= RIVAL_EVIDENCE * match.found.evidence]
+        if self._ambiguous(rivals):
+            return [], Refusal.AMBIGUOUS
+        rows = [one for one in rivals if not one.found.of_a_part]
+        return rows[: self._search.config.max_candidates], Refusal.NOT_AMONG_BEST
+
+    @property
+    def _exhausted(self) -> bool:
+        config = self._search.config
+        nothing = self._search.query.features is None
+        return nothing or self._tried >= config.verifications or self._spent >= config.verification_time
+
+    def _look(self, place: _Place) -> Verification | None:
+        """Return what geometry says of the query and a keyframe; None where it cannot say, or was asked too often."""
+        query, database = self._search.query, self._search.database
+        if self._exhausted or query.features is None:
+            return None
+        start, found = self._clock(), None
+        keyframe = database.keyframe(place.position)
+        features = database.features(keyframe)
+        if features is not None:
+            found = self._verify(query.features, features, self._camera, database.camera_of(keyframe))
+        self._tried += 1
+        self._spent += self._clock() - start
+        return found
+
+    def _ambiguous(self, verified: list[_Verified]) -> bool:
+        """Tell whether the query could be at several places, of which the first is its match.
+
+        What lies within the exclusion window may be a rival too: a door passed seconds ago may be this one's double.
+        """
+        search, match = self._search, verified[0]
+        recent = search.within_window & ~search.elsewhere & (search.database.sessions == search.query.session)
+        recent[search.present(match.place.score) :] = False
+        alike = list(verified)
+        for place in search.places(RIVAL_SCORE * min(match.place.score, 1.0), recent):
+            found = self._look(place)
+            if found is None:
+                return True
+            if found.evidence >= max(RIVAL_EVIDENCE * match.found.evidence, search.config.min_inliers):
+                alike.append(_Verified(place, found))
+        for session in {one.place.session for one in alike}:
+            those = [one for one in alike if one.place.session == session]
+            if session == search.query.session:
+                # The query is at the place of what the camera's motion leads back to, as it is at that of its match.
+                those = [one for one in those if one is match or not self._led_back(one, None)]
+            if not _one_group(those, self._joined):
+                return True
+        return False
+
+    def _joined(self, one: _Verified, other: _Verified) -> bool:
+        return self._search.joined(one.place, other.place) or self._led_back(one, other)
+
+    def _led_back(self, one: _Verified, other: _Verified | None) -> bool:
+        """Tell whether the camera's motion between two keyframes of a session is what geometry says of them.
+
+        `other` None is the query.
+        """
+        database, query = self._search.database, self._search.query
+        if other is not None and other.place.position < one.place.position:
+            one, other = other, one
+        motion = database.motion(one.place.position, len(database) - 1 if other is None else other.place.position)
+        if other is None and motion is not None:
+            motion = None if query.motion is None else motion @ query.motion
+        to_one = one.found.homography
+        from_other = np.eye(3) if other is None else other.found.homography
+        if motion is None or to_one is None or from_other is None:
+            return False
+        return agree(motion, to_one @ np.linalg.inv(from_other))
+
+
+def _by_looks(search: _Search, places: Iterable[_Place]) -> Verdict:
+    """Return the verdict over matches, best first, by looks alone: they must be confirmed, and look like no other."""
+    config = search.config
+    closures: list[LoopClosure] = []
+    refused: list[Refused] = []
+    for place in places:
+        reason = None
+        if place.streak <= config.confirmations:
+            reason = Refusal.NOT_CONFIRMED
+        elif not search.was_left(place):
+            reason = Refusal.NEVER_LEFT
+        elif len(closures) == config.max_candidates:
+            reason = Refusal.NOT_AMONG_BEST
+        else:
+            before = ~search.elsewhere & (np.arange(len(search.distances)) < search.present(place.score))
+            alike = list(search.places(RIVAL_SCORE * min(place.score, 1.0), before))
+            sessions = {one.session for one in alike}
+            groups = ([one for one in alike if one.session == session] for session in sessions)
+            if not all(_one_group(group, search.joined) for group in groups):
+                reason = Refusal.AMBIGUOUS
+        if reason is None:
+            closures.append(search.closure(place, NOT_VERIFIED))
+        else:
+            refused.append(search.refused(reason, place))
+    return Verdict(closures, refused)
+
+
+Member = TypeVar("Member")
+
+
+def _one_group(members: Sequence[Member], joined: Callable[[Member, Member], bool]) -> bool:
+    """Tell whether all members belong together, where some are `joined` in pairs."""
+    group, others = list(members[:1]), list(members[1:])
+    for member in group:  # which grows meanwhile
+        near = [other for other in others if joined(member, other)]
+        group += near
+        others = [other for other in others if other not in near]
+    return not others
 
 
 def _middle(distances: NDArray[np.uint32], kinds: int) -> NDArray[np.intp]:

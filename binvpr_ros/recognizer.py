@@ -4,23 +4,36 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from binvpr_ros.config import Config, model_path
 from binvpr_ros.images import Image, thumbnail
 from binvpr_ros.keyframes import Keyframe, KeyframePolicy
 from binvpr_ros.local_features.camera import Camera
 from binvpr_ros.local_features.features import Features
+from binvpr_ros.local_features.mask import Mask, read_mask
 from binvpr_ros.local_features.orb import extract
 from binvpr_ros.loop_closure import LoopCloser, Refusal, Refused, Verdict
 from binvpr_ros.maps.database import DatabaseError, KeyframeDatabase
 from binvpr_ros.network.descriptor import Description, DescriptorNetwork
+from binvpr_ros.odometry import Odometry
 from binvpr_ros.stamps import Stamps
 
 NO_DECISION = Verdict()
+
+ABOVE_NOISE = 1.2
+"""Of the most by which a model's descriptor changes by the camera's noise alone: what makes a new keyframe."""
+USUAL_NOISE = 0.07
+"""Share of a descriptor's bits, for models whose cards do not state theirs."""
+KEPT_FEATURES = 540
+"""That a map keeps of a keyframe: half of what is found, 20 kB. A query is matched with all of its own."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +44,7 @@ class Recognition:
     verdict: Verdict
     new_session: bool = False
     failure: str = ""  # why the keyframe is in memory alone, though there is a map file
+    kept_bytes: int = 0  # by which the map has grown
 
 
 class PlaceRecognizer:
@@ -44,40 +58,55 @@ class PlaceRecognizer:
     def __init__(
         self, config: Config, network: DescriptorNetwork | None = None, closer: LoopCloser | None = None
     ) -> None:
-        self.config = config
         self.camera: Camera | None = None
         self.network = network or DescriptorNetwork(
             model_path(config), config.backend, config.threads, config.untried_runtime
         )
+        self.config = config
         path = Path(config.database) if config.database else None
         earlier = [Path(name) for name in config.maps if name]
         card = self.network.card
         self.database = KeyframeDatabase(path, card.sha256, self.network.words, earlier, card.grids)
         self._policy = KeyframePolicy()
         self._closer = closer or LoopCloser()
+        self.odometry = Odometry()
+        self.mask = Mask(read_mask(config.mask))
         self._stamps = Stamps()
         self._lock = threading.Lock()
+
+    @property
+    def config(self) -> Config:
+        """The parameters, `keyframe_distance` filled in."""
+        return self._config
+
+    @config.setter
+    def config(self, config: Config) -> None:
+        if config.keyframe_distance < 0:
+            noise = self.network.card.noise or USUAL_NOISE
+            config = config.replace(keyframe_distance=ABOVE_NOISE * noise)
+        self._config = config
 
     def process(self, image: Image, stamp: int) -> Recognition:
         """Recognise the place in `image` (uint8, [H,W,3] RGB or [H,W] grey), taken at `stamp` (nanoseconds).
 
         Raises StampError, as `recognize` does.
         """
-        return self.recognize(self.network.describe(image), stamp, lambda: extract(image), lambda: thumbnail(image))
+        description = self.network.describe(image)
+        return self.recognize(description, stamp, functools.partial(extract, image), lambda: thumbnail(image))
 
     def recognize(
         self,
         description: Description,
         stamp: int,
-        features: Callable[[], Features | None] = lambda: None,
+        features: Callable[[NDArray[np.uint8] | None], Features] | None = None,
         picture: Callable[[], bytes | None] = lambda: None,
     ) -> Recognition:
         """Recognise the place of an image that the network has described, taken at `stamp` (nanoseconds).
 
         It becomes a keyframe if it differs enough, or where a back end chooses the images in any case, unless it has no
-        contrast. `features` finds its local features, `picture` makes its thumbnail; each is called where it is wanted.
-        Raises StampError for an image whose stamp does not follow (stamps.py); a leap back (a bag that loops) begins a
-        session.
+        contrast. `features` finds its local features where it is told to, as `LocalFeatures.extract` does, `picture`
+        makes its thumbnail; each is called where it is wanted. Raises StampError for an image whose stamp does not
+        follow (stamps.py); a leap back (a bag that loops) begins a session.
         """
         config = self.config
         descriptor, contrast = description
@@ -87,25 +116,28 @@ class PlaceRecognizer:
                 self.database.new_session()
                 self._start_anew()
             if contrast < config.min_contrast:
+                self._closer.lose_sight()
                 return Recognition(None, Verdict(refused=[Refused(Refusal.FEATURELESS)]), new_session)
             if config.keyframe_source == "images" and not self._policy.wants(stamp, descriptor, config):
                 return Recognition(None, NO_DECISION, new_session)
             query = self.database.next_keyframe(
                 stamp,
                 descriptor,
-                features() if config.verify else None,
+                self.mask.features(features) if config.verify and features else None,
                 picture() if config.thumbnails else None,
             )
+            query = dataclasses.replace(query, whereabouts=self.odometry.at(stamp))
+            query = self._closer.follow(query, self.camera)
             verdict = self._closer.decide(query, self.database, config, self.camera)
             if verdict.closures:
                 query = dataclasses.replace(query, closes=verdict.closures[0].match.id)
-            failure = ""
+            failure, remembered = "", kept(query)
             try:
-                self.database.add(query, forgotten=self.database.redundant(config))
+                self.database.add(remembered, self.database.redundant(config), self.camera)
             except DatabaseError as error:
                 failure = str(error)
             self._policy.accept(query)
-        return Recognition(query, verdict, new_session, failure)
+        return Recognition(query, verdict, new_session, failure, remembered.nbytes)
 
     def kept_of(self, keyframe: Keyframe) -> tuple[Features | None, bytes | None]:
         """Return the local features and the thumbnail (a small jpeg file) of a keyframe; None for what is missing."""
@@ -139,3 +171,10 @@ class PlaceRecognizer:
     def _start_anew(self) -> None:
         self._policy = KeyframePolicy()
         self._closer.forget()
+
+
+def kept(keyframe: Keyframe) -> Keyframe:
+    """Return a keyframe as a map keeps it: with KEPT_FEATURES of its features."""
+    if keyframe.features is None:
+        return keyframe
+    return dataclasses.replace(keyframe, features=keyframe.features.fewer(KEPT_FEATURES))

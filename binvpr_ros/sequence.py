@@ -15,6 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+REACH = 5
+"""Keyframes of the map, at most, by which each step of a drive moves on."""
+
 
 class SequenceMatcher:
     """Sums up the distances of keyframes as they come; a map may grow, and lose keyframes, between them."""

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Drives through scenes that look alike in many places, drawn for tests: no place in them is ever seen again."""
+"""Drives through scenes that look alike in many places, drawn for tests.
+
+In SCENES no place is ever seen again; a robot that turns about (`there_and_back`) sees each place twice.
+"""
 
 from __future__ import annotations
 
@@ -17,19 +20,36 @@ RATE = 10  # images a second
 IMAGES = 260
 WIDTH, HEIGHT = 320, 240
 SPEED = 12  # pixels an image
+PAPER = 20  # pixels
 
 
-def equal_doors(seconds: int) -> Iterator[Image]:
-    """Yield what a camera sees that passes a door every so many `seconds`; all doors are one picture."""
+def equal_doors(seconds: int, seed: int = 0, papered: bool = False) -> Iterator[Image]:
+    """Yield what a camera sees that passes a door every so many `seconds`; all doors are one picture.
+
+    Between them the wall is blank, or `papered`, which is nowhere the same. The noise is that of `seed`.
+    """
+    return _past(_wall(seconds, papered), np.random.default_rng(seed))
+
+
+def there_and_back(seconds: int, seed: int = 0) -> Iterator[tuple[int, Image]]:
+    """Yield where a camera is (pixels) and what it sees that passes equal doors in a blank wall, and then backs up."""
+    wall, rng = _wall(seconds, papered=False), np.random.default_rng(seed)
+    for left in (*range(0, IMAGES // 2 * SPEED, SPEED), *range(IMAGES // 2 * SPEED, -1, -SPEED)):
+        yield left, _noisy(wall[:, left : left + WIDTH], rng)
+
+
+def _wall(seconds: int, papered: bool) -> Image:
     rng = np.random.default_rng(0)
-    spacing = SPEED * RATE * seconds
     wall = np.full((HEIGHT, IMAGES * SPEED + WIDTH), 150, np.uint8)
+    if papered:
+        paper = rng.integers(60, 200, (HEIGHT // PAPER, -(-wall.shape[1] // PAPER)), np.uint8)
+        wall = paper.repeat(PAPER, axis=0).repeat(PAPER, axis=1)[:, : wall.shape[1]]
     door = cv2.resize(rng.integers(60, 140, (24, 12), np.uint8), (120, 200), interpolation=cv2.INTER_NEAREST)
     cv2.putText(door, "B 17", (18, 60), cv2.FONT_HERSHEY_SIMPLEX, 1.0, 250, 2)
     cv2.circle(door, (104, 110), 7, 20, -1)
-    for left in range(40, wall.shape[1] - 120, spacing):
+    for left in range(40, wall.shape[1] - 120, SPEED * RATE * seconds):
         wall[40:, left : left + 120] = door
-    return _past(wall, rng)
+    return wall
 
 
 def repeated_texture() -> Iterator[Image]:
@@ -75,7 +95,15 @@ def tunnel() -> Iterator[Image]:
 
 
 SCENES: dict[str, Callable[[], Iterator[Image]]] = {
-    **{f"equal doors, one every {seconds} s": functools.partial(equal_doors, seconds) for seconds in (3, 5, 8)},
+    **{
+        f"equal doors, one every {seconds} s, noise {seed}": functools.partial(equal_doors, seconds, seed)
+        for seconds in (3, 5, 8)
+        for seed in range(3)
+    },
+    **{
+        f"equal doors in a papered wall, one every {seconds} s": functools.partial(equal_doors, seconds, papered=True)
+        for seconds in (3, 5, 8)
+    },
     "repeated texture": repeated_texture,
     "blank walls": blank_walls,
     "darkness": darkness,

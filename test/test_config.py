@@ -58,7 +58,10 @@ def test_every_sentence_ends_and_every_range_is_a_range() -> None:
         ({"model": "a\0b"}, r"model has characters that no file has in its name ('a\x00b'); write others"),
         ({"maps": ["a.db", "\ud800"]}, r"maps has characters that no file has in its name (('a.db', '\ud800'"),
         ({"maps": ["/a.db"], "database": "//a.db"}, "/a.db is named twice among maps and database; name it once"),
-        ({"keyframe_min_interval": 3.0}, "is longer than keyframe_max_interval"),
+        ({"keyframe_min_interval": -0.1}, "keyframe_min_interval must be between 0.0 and 3600.0, not -0.1"),
+        ({"confirmation_window": True}, "confirmation_window must be of type float, not True"),
+        ({"min_inliers": 7}, "min_inliers must be between 8 and 500, not 7"),
+        ({"verifications": 0}, "verifications must be between 1 and 100, not 0"),
     ],
 )
 def test_a_value_outside_its_range_is_refused_in_one_sentence(change: dict[str, Any], sentence: str) -> None:

@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 
 from binvpr_ros.config import Config
-from binvpr_ros.keyframes import NANOSECONDS, Keyframe, KeyframePolicy
+from binvpr_ros.keyframes import FAST_CHANGE, NANOSECONDS, Keyframe, KeyframePolicy
 from binvpr_ros.network.hamming import Descriptor
 
-CONFIG = Config(keyframe_distance=0.25, keyframe_min_interval=0.5, keyframe_max_interval=3.0)
+CONFIG = Config(keyframe_distance=0.25, keyframe_min_interval=0.8)
+FAST = round(FAST_CHANGE * 128 + 0.5)
+"""Bits of 128 that change when the view changes fast."""
 
 
 def descriptor(changed_bits: int) -> Descriptor:
@@ -35,17 +37,36 @@ def test_the_first_image_is_a_keyframe() -> None:
 @pytest.mark.parametrize(
     ("after", "changed_bits", "wanted"),
     [
-        (0.49, 128, False),  # whatever changes, not before the least interval
-        (0.5, 32, True),
-        (0.5, 31, False),
-        (2.99, 31, False),
-        (3.0, 0, True),  # without any change, at the longest interval
+        (0.19, 128, False),  # whatever changes, not before a quarter of the interval
+        (0.2, FAST, True),  # then only what changes fast
+        (0.2, FAST - 1, False),
+        (0.79, FAST, True),
+        (0.79, FAST - 1, False),
+        (0.8, 32, True),  # and from there on what changes enough
+        (0.8, 31, False),
+        (3600.0, 31, False),  # a robot that stands makes no more keyframes, however long
     ],
 )
-def test_change_decides_between_the_least_and_the_longest_interval(
-    policy: KeyframePolicy, after: float, changed_bits: int, wanted: bool
-) -> None:
+def test_change_and_time_make_a_keyframe(policy: KeyframePolicy, after: float, changed_bits: int, wanted: bool) -> None:
     assert policy.wants(seconds(10 + after), descriptor(changed_bits), CONFIG) == wanted
+
+
+@pytest.mark.parametrize("distance", [0.0, 0.5])
+def test_the_change_that_is_asked_for_may_be_none_or_more_than_a_fast_one(
+    policy: KeyframePolicy, distance: float
+) -> None:
+    config = CONFIG.replace(keyframe_distance=distance)
+    assert policy.wants(seconds(10.8), descriptor(64), config)
+    assert policy.wants(seconds(10.8), descriptor(63), config) == (distance == 0.0)
+    assert policy.wants(seconds(10.8), descriptor(0), config) == (distance == 0.0)
+    assert policy.wants(seconds(10.2), descriptor(FAST), config) == (distance == 0.0)
+    assert policy.wants(seconds(10.2), descriptor(64), config)
+
+
+def test_without_an_interval_each_image_that_differs_is_a_keyframe(policy: KeyframePolicy) -> None:
+    config = CONFIG.replace(keyframe_min_interval=0.0)
+    assert policy.wants(seconds(10) + 1, descriptor(32), config)
+    assert not policy.wants(seconds(10) + 1, descriptor(31), config)
 
 
 def test_change_is_measured_against_the_last_keyframe(policy: KeyframePolicy) -> None:

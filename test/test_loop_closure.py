@@ -2,8 +2,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
-from typing import Any
+import itertools
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -15,28 +16,37 @@ from binvpr_ros.config import Config
 from binvpr_ros.keyframes import NANOSECONDS, NOTHING_CLOSED, Keyframe
 from binvpr_ros.local_features.camera import Camera
 from binvpr_ros.local_features.features import Features
+from binvpr_ros.local_features.geometry import WIDTH, Verification
 from binvpr_ros.loop_closure import (
+    FEWEST_FOLLOWED,
+    ISLAND_SCORE,
+    MOST_PLACES,
     NOT_VERIFIED,
+    RIVAL_EVIDENCE,
+    RIVAL_SCORE,
     LoopCloser,
     LoopClosure,
     Refusal,
     Refused,
     Verdict,
-    _Candidate,
-    _reported,
-    _Trial,
 )
 from binvpr_ros.maps.database import KeyframeDatabase
 from binvpr_ros.network.cells import Grids, shifted
 from binvpr_ros.network.hamming import Descriptor, hamming
+from binvpr_ros.odometry import Whereabouts
 
 BITS = 1024
 CONFIG = Config(
-    exclusion_time=10.0, exclusion_keyframes=5, min_score=0.6, confirmations=2, confirmation_time=0.0,
-    confirmation_window=3, max_candidates=2, verify=False,
-)  # fmt: skip
+    exclusion_time=10.0, exclusion_keyframes=5, min_score=0.6, confirmations=2, max_candidates=2, verify=False
+)
 VERIFIED = CONFIG.replace(verify=True, min_inliers=20, verification_time=60.0)
+CLOSES_NOTHING = VERIFIED.replace(min_inliers=500)
 SOME_FEATURES = Features((1, 1), np.zeros((0, 2), np.uint16), np.zeros(0, np.uint8), np.zeros((0, 32), np.uint8))
+PLACE = 0.45 * WIDTH
+"""Pixels by which the view moves from a place to the next one."""
+
+Geometry = Callable[[float, float], Verification]
+"""Where two keyframes were taken, query and match -> what geometry says of them."""
 
 
 def place(number: float, noise: float = 0.0) -> Descriptor:
@@ -50,36 +60,93 @@ def place(number: float, noise: float = 0.0) -> Descriptor:
     return np.packbits(segments[segment, np.arange(BITS)] ^ flips).view(np.uint64)
 
 
-class Drive:
-    """Feeds places, one a second, to a LoopCloser, to which geometry says `inliers` of every pair."""
+def found(inliers: int, coverage: float = 1.0, moved: float = 0.0) -> Verification:
+    """Return what geometry says of two views with so many inliers, of places that are `moved` apart."""
+    homography = np.array([[1.0, 0, moved * PLACE], [0, 1, 0], [0, 0, 1]])
+    return Verification((np.arange(inliers), np.arange(inliers)), homography, coverage, spread=1.0)
 
-    def __init__(self, config: Config = CONFIG, inliers: int = 100, grids: Grids = ()) -> None:
+
+def always(inliers: int, coverage: float = 1.0) -> Geometry:
+    """Return a geometry by which all views are one."""
+    return lambda *_: found(inliers, coverage)
+
+
+def on_a_road(query: float, match: float) -> Verification:
+    """Say of two views what a camera sees that looks at one side of a road: they overlap up to two places apart."""
+    return found(100, moved=query - match) if abs(query - match) <= 2 else Verification()
+
+
+def with_equal_doors(*doors: float) -> Geometry:
+    """Return the geometry of a road where at all of `doors` the same is seen."""
+
+    def geometry(query: float, match: float) -> Verification:
+        here, there = ([at - door for door in doors if abs(at - door) <= 1] for at in (query, match))
+        return found(100, moved=here[0] - there[0]) if here and there else on_a_road(query, match)
+
+    return geometry
+
+
+class Drive:
+    """Feeds places, one a second, to a LoopCloser, as the recognizer does; geometry is the one given."""
+
+    def __init__(
+        self,
+        config: Config = CONFIG,
+        geometry: Geometry = on_a_road,
+        grids: Grids = (),
+        seconds_each: float = 0.0,
+    ) -> None:
         self.config = config
-        self.features: Features | None = SOME_FEATURES
-        self.inliers = inliers
-        self.verified = 0
-        self.closer = LoopCloser(self.verify)
+        self.geometry = geometry
+        self.has_features = True
+        self.whereabouts: Callable[[float], Whereabouts] | None = None
+        self.camera: Camera | None = None
+        self.cameras: set[Camera | None] = set()
+        self.verified = 0  # pairs, for the latest keyframe
+        self.closer = LoopCloser(self.verify, lambda: self.clock)
         self.database = KeyframeDatabase(None, "", BITS // 64, grids=grids)
         self.seconds = 0
+        self.clock, self._seconds_each = 0.0, seconds_each
+        self._taken_at: list[float] = []
 
     def through(self, places: Iterable[float], noise: float = 0.0) -> list[Verdict]:
-        return [self.at(place(number, noise)) for number in places]
+        return [self.at(place(number, noise), number) for number in places]
 
-    def verify(self, _query: Features, _match: Features, _camera: Camera | None) -> int:
+    def verify(
+        self, query: Features, match: Features, camera: Camera | None, match_camera: Camera | None
+    ) -> Verification:
         self.verified += 1
-        return self.inliers
+        self.clock += self._seconds_each
+        self.cameras |= {camera, match_camera}
+        # The width stands for the number of the view.
+        return self.geometry(*(self._taken_at[features.size[0]] for features in (query, match)))
 
-    def at(self, descriptor: Descriptor) -> Verdict:
-        query = self.database.next_keyframe(self.seconds * NANOSECONDS, descriptor, self.features)
-        verdict = self.closer.decide(query, self.database, self.config)
+    def at(self, descriptor: Descriptor, taken_at: float = 0.0) -> Verdict:
+        features = SOME_FEATURES._replace(size=(len(self._taken_at), 1)) if self.has_features else None
+        self._taken_at.append(taken_at)
+        query = self.database.next_keyframe(self.seconds * NANOSECONDS, descriptor, features)
+        if self.whereabouts is not None:
+            query = dataclasses.replace(query, whereabouts=self.whereabouts(taken_at))
+        query = self.closer.follow(query, self.camera)
+        self.verified = 0
+        verdict = self.closer.decide(query, self.database, self.config, self.camera)
         closes = verdict.closures[0].match.id if verdict.closures else NOTHING_CLOSED
-        self.database.add(dataclasses.replace(query, closes=closes))
+        self.database.add(dataclasses.replace(query, closes=closes), camera=self.camera)
         self.seconds += 1
         return verdict
+
+    def begin_session(self, seconds_later: int = 0) -> None:
+        self.database.new_session()
+        self.closer.forget()
+        self.seconds += seconds_later
 
 
 def reasons(verdict: Verdict) -> list[Refusal]:
     return [refused.reason for refused in verdict.refused]
+
+
+def matches(verdict: Verdict) -> list[int]:
+    return [closure.match.id for closure in verdict.closures]
 
 
 def test_the_first_keyframes_have_no_history() -> None:
@@ -161,6 +228,15 @@ def test_matches_that_jump_about_do_not_confirm_each_other() -> None:
     assert not any(verdict.closures for verdict in drive.through([3, 20, 10, 28, 15]))
 
 
+@pytest.mark.parametrize(("window", "confirmed"), [(3.0, True), (2.5, False)])
+def test_matches_confirm_each_other_within_the_window_in_seconds(window: float, confirmed: bool) -> None:
+    drive = Drive(CONFIG.replace(confirmations=1, confirmation_window=window))
+    drive.through(range(30))
+    verdict = drive.through([5, 8])[-1]  # which was seen three seconds after the other
+    assert matches(verdict) == [8] * confirmed
+    assert reasons(verdict) == [Refusal.NOT_CONFIRMED] * (not confirmed)
+
+
 def test_nothing_younger_than_the_window_is_matched() -> None:
     drive = Drive()
     verdicts = drive.through([*range(9)] * 6)  # the latest view of a place is nine seconds old
@@ -183,7 +259,7 @@ def test_no_more_than_max_candidates_best_first_one_a_place() -> None:
         drive.through(range(12), noise)
         drive.through(range(50, 70))
     verdict = drive.through([4, 5, 6])[-1]
-    assert [closure.match.id for closure in verdict.closures] == [38, 70]
+    assert matches(verdict) == [38, 70]
     assert verdict.closures[0].score >= verdict.closures[1].score
     assert reasons(verdict) == [Refusal.NOT_AMONG_BEST]
 
@@ -191,38 +267,32 @@ def test_no_more_than_max_candidates_best_first_one_a_place() -> None:
 def test_an_earlier_session_is_matched_at_once() -> None:
     drive = Drive()
     drive.through(range(20))
-    drive.database.new_session()
-    drive.closer.forget()
-    drive.seconds += 10_000
+    drive.begin_session(seconds_later=10_000)
     verdict = drive.through([5, 6, 7])[-1]
-    assert [closure.match.id for closure in verdict.closures] == [7]
+    assert matches(verdict) == [7]
     assert (verdict.closures[0].query.session, verdict.closures[0].match.session) == (1, 0)
 
 
 def test_a_robot_that_starts_where_it_stopped_the_day_before_finds_the_latest_keyframes_too() -> None:
     drive = Drive(CONFIG.replace(confirmations=0))
     drive.through(range(20))
-    drive.database.new_session()
-    drive.closer.forget()
-    drive.seconds += 86_400
+    drive.begin_session(seconds_later=86_400)
     verdicts = drive.through([19, 18, 17])
-    assert [[closure.match.id for closure in verdict.closures[:1]] for verdict in verdicts] == [[19], [18], [17]]
+    assert [matches(verdict)[:1] for verdict in verdicts] == [[19], [18], [17]]
     assert not any(verdict.closures for verdict in drive.through([50, 50, 50]))  # but none of its own session
 
 
 def test_the_latest_keyframes_are_not_matched_where_only_the_session_is_another() -> None:
     drive = Drive(CONFIG.replace(confirmations=0))
     drive.through(range(20))
-    drive.database.new_session()
-    drive.closer.forget()
+    drive.begin_session()
     assert not any(verdict.closures for verdict in drive.through([19, 19, 19]))
 
 
 def test_the_window_holds_over_the_border_of_a_session() -> None:
     drive = Drive(CONFIG.replace(confirmations=0, exclusion_keyframes=0))
     drive.through(range(20))
-    drive.database.new_session()
-    drive.closer.forget()
+    drive.begin_session()
     verdicts = drive.through([15] * 12)
     assert not any(verdict.closures for verdict in verdicts[:3])
     assert all(abs(c.query.stamp - c.match.stamp) >= 10 * NANOSECONDS for verdict in verdicts for c in verdict.closures)
@@ -232,15 +302,14 @@ def test_a_time_that_comes_again_is_not_the_present() -> None:
     """A simulation that is started anew: what the first session saw at these stamps is what is to be found."""
     drive = Drive(CONFIG.replace(confirmations=0, exclusion_keyframes=0))
     drive.through(range(40))
-    drive.database.new_session()
-    drive.closer.forget()
+    drive.begin_session()
     drive.seconds = 0
     for number, verdict in enumerate(drive.through(range(20))):
         assert [(closure.match.id, closure.match.session) for closure in verdict.closures[:1]] == [(number, 0)]
 
 
 def test_without_geometry_a_robot_that_stands_closes_no_loops() -> None:
-    drive = Drive(CONFIG.replace(verify=False))
+    drive = Drive()
     drive.through(range(20))
     standing = drive.through([20.0] * 40)
     assert not any(verdict.closures for verdict in standing)
@@ -260,13 +329,7 @@ def test_scores_are_relative_to_how_similar_neighbours_are() -> None:
 def test_without_confirmations_a_single_match_is_enough() -> None:
     drive = Drive(CONFIG.replace(confirmations=0))
     drive.through(range(30))
-    assert drive.through([7])[0].closures[0].match.id == 7
-
-
-def test_the_streak_must_last_for_a_while() -> None:
-    drive = Drive(CONFIG.replace(confirmations=0, confirmation_time=3.0))
-    drive.through(range(30))
-    assert [len(verdict.closures) for verdict in drive.through([5, 6, 7, 8, 9])] == [0, 0, 0, 1, 1]
+    assert matches(drive.through([7])[0]) == [7]
 
 
 def test_forget_ends_all_streaks() -> None:
@@ -275,6 +338,16 @@ def test_forget_ends_all_streaks() -> None:
     drive.through([5, 6])
     drive.closer.forget()
     assert reasons(drive.through([7])[0]) == [Refusal.NOT_CONFIRMED]
+
+
+def test_a_streak_does_not_go_on_over_keyframes_that_geometry_decided() -> None:
+    drive = Drive()
+    drive.through(range(30))
+    drive.through([5, 6])
+    drive.config = VERIFIED  # while the node runs
+    assert matches(drive.through([7])[0]) == [7]
+    drive.config = CONFIG
+    assert reasons(drive.through([8])[0]) == [Refusal.NOT_CONFIRMED]
 
 
 def misleading(number: int) -> Descriptor:
@@ -292,14 +365,13 @@ def misleading(number: int) -> Descriptor:
 def test_in_a_sequence_what_misleads_one_image_does_not_count(keyframes: int, right: int) -> None:
     drive = Drive(CONFIG.replace(sequence_keyframes=keyframes, min_score=0.05, confirmations=0, max_candidates=1))
     drive.through(range(60))
-    drive.database.new_session()
-    drive.closer.forget()
+    drive.begin_session()
     way = range(0, 60, 2)
     verdicts = [drive.at(misleading(number)) for number in way]
     best = [verdict.best.match if verdict.best else None for verdict in verdicts]
-    found = [match is not None and abs(match.id - number) <= 1 for number, match in zip(way, best, strict=True)]
-    assert sum(found) >= right
-    assert (sum(found) < 10) == (keyframes == 1)
+    near = [match is not None and abs(match.id - number) <= 1 for number, match in zip(way, best, strict=True)]
+    assert sum(near) >= right
+    assert (sum(near) < 10) == (keyframes == 1)
     closures = [closure for verdict in verdicts for closure in verdict.closures]
     assert len(closures) >= 10
     for closure in closures:
@@ -307,74 +379,202 @@ def test_in_a_sequence_what_misleads_one_image_does_not_count(keyframes: int, ri
         assert closure.hamming == own  # of the two images, not of the sequence
 
 
-class PlainLoopCloser(LoopCloser):
-    """Decides as LoopCloser does, but reckons similarity and score of each keyframe, and sorts them."""
+class Streak(NamedTuple):
+    """A place that matched."""
 
-    def decide(
-        self, query: Keyframe, database: KeyframeDatabase, config: Config, camera: Camera | None = None
-    ) -> Verdict:
-        assert camera is None
-        previous, self._previous = self._previous, []
+    at: int  # position in the database
+    session: int
+    stamp: int
+    length: int
+
+
+class PlainLoopCloser:
+    """Decides as LoopCloser does, one keyframe and one rule after the other; geometry knows of no motion here."""
+
+    def __init__(self, geometry: Geometry) -> None:
+        self._geometry = geometry
+        self._neighbours: list[float] = []
+        self._streaks: list[Streak] = []
+
+    def forget(self) -> None:
+        self._neighbours, self._streaks = [], []
+
+    def decide(self, query: Keyframe, database: KeyframeDatabase, config: Config) -> Verdict:
+        previous, self._streaks = self._streaks, []
         if len(database) == 0:
             return Verdict(refused=[Refused(Refusal.NO_HISTORY)])
-        distances = database.distances(query.descriptor)
-        similarities = 1.0 - 2.0 * distances / (query.descriptor.size * 64)
-        if database.sessions[-1] == query.session:
-            self._neighbour_similarities.append(float(similarities[-1]))
-        outside = self._outside(query, database, config)
-        if not outside.any():
+        self._query, self._database, self._config = query, database, config
+        self._window = round(config.confirmation_window * NANOSECONDS)
+        self._sessions, self._stamps = database.sessions.tolist(), database.stamps.tolist()
+        self._distances = database.distances(query.descriptor[None])
+        scores, outside = self._scores(), self._outside()
+        if not any(outside):
             return Verdict(refused=[Refused(Refusal.NO_HISTORY)])
-        of_neighbours = self.LEAST_NEIGHBOUR_SIMILARITY
-        if self._neighbour_similarities:
-            of_neighbours = max(float(np.median(self._neighbour_similarities)), of_neighbours)
-        of_others = min(float(np.median(similarities)), of_neighbours / 2)
-        scores = (similarities - of_others) / (of_neighbours - of_others)
-        all_bits = query.descriptor.size * 64
-        by_distance = (1.0 - 2.0 * np.arange(all_bits + 1) / all_bits - of_others) / (of_neighbours - of_others)
-        trial = _Trial(
-            query, database, config, None, query.descriptor[None], by_distance, distances, self._verify, self._clock
-        )
-        scores[~outside] = -np.inf
-        places = self._sorted_places(scores, query, database, config)
-        if not places:
-            best = int(scores.argmax())
-            return Verdict(refused=[Refused(Refusal.LOW_SCORE, database.keyframe(best), _reported(scores[best]))])
-        self._previous = [self._follow(place, previous, config) for place in places]
-        verdict = Verdict()
-        for place in self._previous:
-            match, score = database.keyframe(place.position), _reported(place.score)
-            lasted = query.stamp - place.since
-            if place.streak <= config.confirmations or lasted < config.confirmation_time * NANOSECONDS:
-                verdict.refused.append(Refused(Refusal.NOT_CONFIRMED, match, score))
-            elif len(verdict.closures) == config.max_candidates:
-                verdict.refused.append(Refused(Refusal.NOT_AMONG_BEST, match, score))
-            elif (reason := trial.of(place, match)[0]) is not None:
-                verdict.refused.append(Refused(reason, match, score))
-            else:
-                verdict.closures.append(LoopClosure(query, match, int(distances[place.position]), score))
+        verdict = self._by_geometry(scores, outside) if config.verify else self._by_looks(scores, outside, previous)
+        if not verdict.closures and not verdict.refused:
+            best = int(np.where(outside, scores, -np.inf).argmax())
+            verdict.refused.append(self._refused(Refusal.LOW_SCORE, best, scores))
         return verdict
 
-    def _outside(self, query: Keyframe, database: KeyframeDatabase, config: Config) -> NDArray[np.bool_]:
-        outside = np.abs(query.stamp - database.stamps) >= round(config.exclusion_time * NANOSECONDS)
-        begun = min([query.stamp, *database.stamps[database.sessions == query.session].tolist()])
-        for session in set(database.sessions.tolist()) - {query.session}:
-            outside[(database.sessions == session) & (database.stamps[database.sessions == session].max() > begun)] = (
-                True
-            )
-        outside &= (query.id - database.ids > config.exclusion_keyframes) | (database.sessions != query.session)
-        return np.asarray(outside)
+    def _outside(self) -> list[bool]:
+        """Return which keyframes may be matched."""
+        query, own = self._query, self._query.session
+        begun = min([query.stamp, *(t for t, s in zip(self._stamps, self._sessions, strict=True) if s == own)])
+        ended = {session: max(self._of(session)) for session in set(self._sessions)}
+        result = []
+        for number, session, stamp in zip(self._database.ids.tolist(), self._sessions, self._stamps, strict=True):
+            old = abs(query.stamp - stamp) >= round(self._config.exclusion_time * NANOSECONDS)
+            if session == own:
+                result.append(old and query.id - number > self._config.exclusion_keyframes)
+            else:
+                result.append(old or ended[session] > begun)  # its time comes again
+        return result
 
-    def _sorted_places(
-        self, scores: NDArray[np.float64], query: Keyframe, database: KeyframeDatabase, config: Config
-    ) -> list[_Candidate]:
-        places: list[_Candidate] = []
-        for at in np.argsort(-scores, kind="stable"):
-            id_, session, score = int(database.ids[at]), int(database.sessions[at]), float(scores[at])
-            if score < config.min_score or len(places) == self.MOST_PLACES:
-                break
-            if all(p.session != session or abs(p.id - id_) > config.confirmation_window for p in places):
-                places.append(_Candidate(int(at), id_, session, score, 1, query.stamp))
+    def _of(self, session: int) -> list[int]:
+        return [stamp for stamp, of in zip(self._stamps, self._sessions, strict=True) if of == session]
+
+    def _scores(self) -> NDArray[np.float64]:
+        similarities = 1.0 - 2.0 * self._distances / (self._query.descriptor.size * 64)
+        if self._sessions[-1] == self._query.session:
+            self._neighbours = [*self._neighbours, float(similarities[-1])][-LoopCloser.NEIGHBOURS :]
+        of_neighbours = LoopCloser.LEAST_NEIGHBOUR_SIMILARITY
+        if self._neighbours:
+            of_neighbours = max(float(np.median(self._neighbours)), of_neighbours)
+        of_others = min(float(np.median(similarities)), of_neighbours / 2)
+        scores: NDArray[np.float64] = (similarities - of_others) / (of_neighbours - of_others)
+        return scores
+
+    def _places(self, scores: NDArray[np.float64], among: Iterable[bool], least: float) -> list[int]:
+        """Return the positions of the best keyframes of places, best first."""
+        places: list[int] = []
+        may = list(among)
+        for at in np.argsort(-scores, kind="stable").tolist():
+            if may[at] and scores[at] >= least and not any(self._near(at, other) for other in places):
+                places.append(at)
         return places
+
+    def _near(self, one: int, other: int) -> bool:
+        """Tell whether two keyframes show one place by their time alone."""
+        near = abs(self._stamps[one] - self._stamps[other]) <= self._window
+        return near and self._sessions[one] == self._sessions[other]
+
+    def _present(self, scores: NDArray[np.float64], best: float) -> int:
+        """Return where the run of keyframes that look like the query begins, which goes on until now."""
+        first = len(scores)
+        own = self._query.session
+        while first and scores[first - 1] >= ISLAND_SCORE * min(best, 1.0) and self._sessions[first - 1] == own:
+            first -= 1
+        return first
+
+    def _one_place(self, places: list[int], scores: NDArray[np.float64]) -> bool:
+        """Tell whether all places of each session are joined with the first one of it, over any number of others."""
+        for session in {self._sessions[at] for at in places}:
+            those = [at for at in places if self._sessions[at] == session]
+            group, grown = {those[0]}, True
+            while grown:
+                grown = False
+                for one, other in itertools.product(list(group), those):
+                    if other not in group and self._joined(one, other, scores):
+                        group.add(other)
+                        grown = True
+            if len(group) < len(those):
+                return False
+        return True
+
+    def _joined(self, one: int, other: int, scores: NDArray[np.float64]) -> bool:
+        first, last = sorted((one, other))
+        goes_on = all(self._stamps[at + 1] - self._stamps[at] <= self._window for at in range(first, last))
+        if goes_on and all(score >= ISLAND_SCORE * min(scores[one], 1.0) for score in scores[first:last]):
+            return True
+        ids, closes = self._database.ids.tolist(), self._database.closes.tolist()
+        here, there = ([at for at in range(len(ids)) if self._near(at, place)] for place in (one, other))
+        return any(closes[a] == ids[b] or closes[b] == ids[a] for a, b in itertools.product(here, there))
+
+    def _by_looks(self, scores: NDArray[np.float64], outside: list[bool], previous: list[Streak]) -> Verdict:
+        verdict = Verdict()
+        for at in self._places(scores, outside, self._config.min_score)[:MOST_PLACES]:
+            session, stamp = self._sessions[at], self._stamps[at]
+            lengths = [s.length for s in previous if s.session == session and abs(s.stamp - stamp) <= self._window]
+            self._streaks.append(Streak(at, session, stamp, 1 + max(lengths, default=0)))
+        for at, _, _, length in self._streaks:
+            present = self._present(scores, scores[at])
+            before = [position < present for position in range(len(scores))]
+            if length <= self._config.confirmations:
+                verdict.refused.append(self._refused(Refusal.NOT_CONFIRMED, at, scores))
+            elif at >= present:
+                verdict.refused.append(self._refused(Refusal.NEVER_LEFT, at, scores))
+            elif len(verdict.closures) == self._config.max_candidates:
+                verdict.refused.append(self._refused(Refusal.NOT_AMONG_BEST, at, scores))
+            elif not self._one_place(self._places(scores, before, RIVAL_SCORE * min(scores[at], 1.0)), scores):
+                verdict.refused.append(self._refused(Refusal.AMBIGUOUS, at, scores))
+            else:
+                verdict.closures.append(self._closure(at, scores, NOT_VERIFIED))
+        return verdict
+
+    def _by_geometry(self, scores: NDArray[np.float64], outside: list[bool]) -> Verdict:
+        config, verdict = self._config, Verdict()
+        evidence: dict[int, float] = {}
+        whole: list[int] = []  # not of a part of the view
+        tried = 0
+        for at in self._places(scores, outside, config.min_score):
+            if scores[at] < RIVAL_SCORE * max((scores[one] for one in whole if self._was_left(one, scores)), default=0):
+                verdict.refused.append(self._refused(Refusal.NOT_AMONG_BEST, at, scores))
+                break
+            if tried == config.verifications:
+                verdict.refused.append(self._refused(Refusal.NOT_VERIFIED, at, scores))
+                break
+            tried += 1
+            seen = self._look(at)
+            if seen.evidence < config.min_inliers:
+                verdict.refused.append(self._refused(Refusal.FEW_INLIERS, at, scores))
+            else:
+                evidence[at] = seen.evidence
+                whole += [] if seen.of_a_part else [at]
+        if not evidence:
+            return verdict
+        best = sorted(evidence, key=lambda at: (at not in whole, -evidence[at]))
+        left = [at for at in best if self._was_left(at, scores)]
+        rivals = [at for at in left if evidence[at] >= RIVAL_EVIDENCE * evidence[left[0]]]
+        reason, chosen = Refusal.NEVER_LEFT, list[int]()
+        if left and left[0] not in whole:
+            reason = Refusal.FEW_INLIERS
+        elif left and self._ambiguous(scores, outside, rivals, evidence[left[0]], config.verifications - tried):
+            reason = Refusal.AMBIGUOUS
+        elif left:
+            reason, chosen = Refusal.NOT_AMONG_BEST, [at for at in rivals if at in whole][: config.max_candidates]
+        others = [self._refused(reason, at, scores) for at in best if at not in chosen]
+        closures = [self._closure(at, scores, self._look(at).inliers) for at in chosen]
+        return Verdict(closures, others + verdict.refused)
+
+    def _was_left(self, at: int, scores: NDArray[np.float64]) -> bool:
+        return at < self._present(scores, scores[at])
+
+    def _ambiguous(
+        self, scores: NDArray[np.float64], outside: list[bool], rivals: list[int], most: float, budget: int
+    ) -> bool:
+        """Tell whether the first of the rivals is not the only place that it could be."""
+        best = scores[rivals[0]]
+        present = self._present(scores, best)
+        recent = [
+            not out and session == self._query.session and at < present
+            for at, (out, session) in enumerate(zip(outside, self._sessions, strict=True))
+        ]
+        doubles = self._places(scores, recent, RIVAL_SCORE * min(best, 1.0))
+        if len(doubles) > budget:
+            return True
+        least = max(RIVAL_EVIDENCE * most, self._config.min_inliers)
+        alike = rivals + [at for at in doubles if self._look(at).evidence >= least]
+        return not self._one_place(alike, scores)
+
+    def _look(self, at: int) -> Verification:
+        return self._geometry(self._query.id, int(self._database.ids[at]))
+
+    def _closure(self, at: int, scores: NDArray[np.float64], inliers: int) -> LoopClosure:
+        score = float(np.clip(scores[at], 0, 1))
+        return LoopClosure(self._query, self._database.keyframe(at), int(self._distances[at]), score, inliers)
+
+    def _refused(self, reason: Refusal, at: int, scores: NDArray[np.float64]) -> Refused:
+        return Refused(reason, self._database.keyframe(at), float(np.clip(scores[at], 0, 1)))
 
 
 def facts(verdict: Verdict) -> list[tuple[Any, ...]]:
@@ -384,16 +584,26 @@ def facts(verdict: Verdict) -> list[tuple[Any, ...]]:
     return [*closures, *refusals]
 
 
+def by_chance(query: float, match: float) -> Verification:
+    """Say of two views, told apart by their numbers, something that is the same each time."""
+    rng = np.random.default_rng(int(query) << 32 | int(match))
+    coverage, spread = rng.choice([0.5, 1.0]), rng.choice([0.3, 0.9])
+    inliers = int(rng.choice([0, 19, 20, 30, 50, 100]))
+    return found(inliers, float(coverage))._replace(homography=None, spread=float(spread))
+
+
 @given(
     config=st.builds(
         Config,
-        verify=st.just(False),
+        verify=st.booleans(),
         exclusion_time=st.sampled_from([0.0, 3.0, 10.0]),
         exclusion_keyframes=st.integers(0, 12),
         min_score=st.sampled_from([0.0, 0.2, 0.35, 0.6, 1.0]),
         confirmations=st.integers(0, 2),
-        confirmation_time=st.sampled_from([0.0, 0.7, 2.0]),
-        confirmation_window=st.integers(0, 6),
+        confirmation_window=st.sampled_from([0.0, 0.7, 2.5, 6.0]),
+        min_inliers=st.sampled_from([8, 20, 50]),
+        verifications=st.integers(1, 8),
+        verification_time=st.just(60.0),
         max_candidates=st.integers(1, 3),
     ),
     words=st.integers(1, 17),
@@ -406,72 +616,296 @@ def test_verdicts_are_those_of_the_plain_way(config: Config, words: int, places:
     rng = np.random.default_rng(seed)
     bits = rng.integers(0, 2, (places, 64 * words), np.uint8)
     database = KeyframeDatabase(None, "", words)
-    closers = LoopCloser(), PlainLoopCloser()
+    closer = LoopCloser(lambda query, match, *_: by_chance(query.size[0], match.size[0]))
+    plain = PlainLoopCloser(by_chance)
     stamp, at = int(rng.integers(2**62)), 0
-    for _ in range(60):
+    for number in range(60):
         at = (at + 1) % places if rng.random() < 0.9 else int(rng.integers(places))
         stamp += round(rng.random() * NANOSECONDS)
         descriptor = np.packbits(bits[at] ^ (rng.random(64 * words) < noise * rng.random())).view(np.uint64)
-        query = database.next_keyframe(stamp, descriptor)
-        verdicts = [closer.decide(query, database, config) for closer in closers]
-        assert facts(verdicts[0]) == facts(verdicts[1])
-        database.add(query)
+        query = database.next_keyframe(stamp, descriptor, SOME_FEATURES._replace(size=(number, 1)))
+        verdict = closer.decide(query, database, config)
+        assert facts(verdict) == facts(plain.decide(query, database, config))
+        closes = verdict.closures[0].match.id if verdict.closures else NOTHING_CLOSED
+        database.add(dataclasses.replace(query, closes=closes))
         if rng.random() < 0.03:  # a session that begins earlier than the last ended, or long after
             database.new_session()
             stamp += int(rng.integers(-40, 40)) * NANOSECONDS
             if rng.random() < 0.3:
                 database.reset()
-            for closer in closers:
-                closer.forget()
+            closer.forget()
+            plain.forget()
 
 
-def test_what_geometry_verifies_is_a_closure_with_its_inliers() -> None:
-    drive = Drive(VERIFIED, inliers=20)
-    drive.through(range(30))
-    (closure,) = drive.through(range(6))[-1].closures
-    assert (closure.match.id, closure.inliers) == (5, 20)
-
-
-def test_what_geometry_does_not_verify_is_refused() -> None:
-    drive = Drive(VERIFIED, inliers=19)
+def test_what_geometry_verifies_is_a_closure_at_once() -> None:
+    drive = Drive(VERIFIED.replace(confirmations=100))  # which count only where geometry is not asked
     drive.through(range(30))
     verdicts = drive.through(range(6))
-    assert [reasons(verdict) for verdict in verdicts[2:]] == [[Refusal.FEW_INLIERS]] * 4
+    assert [matches(verdict) for verdict in verdicts] == [[number] for number in range(6)]
+    assert {closure.inliers for verdict in verdicts for closure in verdict.closures} == {100}
+
+
+@pytest.mark.parametrize(
+    ("inliers", "coverage", "closes"), [(20, 1.0, True), (19, 1.0, False), (40, 0.5, True), (40, 0.49, False)]
+)
+def test_inliers_count_for_the_share_of_the_view_that_they_cover(inliers: int, coverage: float, closes: bool) -> None:
+    drive = Drive(VERIFIED, always(inliers, coverage))
+    drive.through(range(30))
+    verdict = drive.through([5])[0]
+    assert [closure.inliers for closure in verdict.closures] == [inliers] * closes
+    assert reasons(verdict) == [Refusal.FEW_INLIERS] * (not closes)
+
+
+def of_a_poster(query: float, match: float) -> Verification:
+    """Say of two views that they are much alike in a part of the image."""
+    return found(100, moved=query - match)._replace(spread=0.3)
+
+
+def test_what_is_alike_in_a_part_of_the_view_alone_is_no_closure() -> None:
+    drive = Drive(VERIFIED, of_a_poster)
+    drive.through(range(30))
+    assert reasons(drive.through([5])[0]) == [Refusal.FEW_INLIERS]
+
+
+@pytest.mark.parametrize("within_window", [False, True])
+def test_but_it_is_a_rival(within_window: bool) -> None:
+    """A door that stands at the same pixels may be one of several, just as one that has moved in the image."""
+    double = 1005
+
+    def geometry(query: float, match: float) -> Verification:
+        return of_a_poster(5, 5) if (query, match) == (5, double) else on_a_road(query, match)
+
+    drive = Drive(VERIFIED, geometry)
+    drive.through(range(30))
+    drive.at(place(5), double)
+    drive.through(range(60, 64 if within_window else 80))
+    verdict = drive.through([5])[0]
+    assert not verdict.closures
+    assert set(reasons(verdict)) == {Refusal.AMBIGUOUS}
+
+
+def test_geometry_knows_the_camera() -> None:
+    drive = Drive(VERIFIED)
+    drive.camera = Camera((640, 480), np.eye(3), np.zeros(4))
+    drive.through(range(30))
+    drive.through(range(6))
+    assert drive.cameras == {drive.camera}
+
+
+def test_nothing_is_verified_that_scores_too_low() -> None:
+    drive = Drive(VERIFIED)
+    drive.through(range(30))
+    assert reasons(drive.through([60])[0]) == [Refusal.LOW_SCORE]
+    assert drive.verified == 0
+
+
+@pytest.mark.parametrize(("inliers", "rival"), [(49, False), (50, True)])
+def test_the_place_with_most_evidence_is_the_match_unless_another_has_half_of_it(inliers: int, rival: bool) -> None:
+    other = 1005  # looks like place 5, not quite as much as that itself
+
+    def geometry(query: float, match: float) -> Verification:
+        return found(100) if (query, match) == (5, other) else found(inliers) if query == match else Verification()
+
+    drive = Drive(VERIFIED, geometry)
+    drive.through([*range(8), *range(50, 60)])
+    drive.at(place(5, noise=0.02), other)
+    drive.through(range(60, 75))
+    verdict = drive.through([5])[0]
+    assert matches(verdict) == [18] * (not rival)
+    assert reasons(verdict) == ([Refusal.AMBIGUOUS] * 2 if rival else [Refusal.NOT_AMONG_BEST])
+
+
+def test_what_geometry_tells_apart_is_no_rival() -> None:
+    drive = Drive(VERIFIED)
+    drive.through([*range(8), *range(50, 60)])
+    drive.at(place(5), 1005)
+    drive.through(range(60, 70))
+    drive.at(place(5), 1005)  # within the exclusion window too
+    drive.through([80, 81])
+    verdict = drive.through([5])[0]
+    assert matches(verdict) == [5]
+    assert set(reasons(verdict)) <= {Refusal.FEW_INLIERS}
+
+
+def test_what_scores_far_below_what_was_verified_is_not_tried() -> None:
+    drive = Drive(VERIFIED)
+    drive.through(range(12))
+    drive.through(range(50, 62))
+    drive.at(place(5, noise=0.25), 5)
+    drive.through(range(62, 75))
+    verdict = drive.through([5])[0]
+    assert matches(verdict) == [5]
+    assert reasons(verdict) == [Refusal.NOT_AMONG_BEST]
+    assert drive.verified == 1
+
+
+def test_equal_doors_one_after_the_other_close_no_loop() -> None:
+    doors = range(0, 300, 24)
+    drive = Drive(VERIFIED, with_equal_doors(*doors))
+    verdicts = []
+    for door in doors:
+        verdicts += [drive.at(place(ahead), door + ahead) for ahead in (0, 0.5, 1)]
+        verdicts += [drive.at(place(50 + wall), wall) for wall in range(door + 5, door + 20, 5)]
     assert not any(verdict.closures for verdict in verdicts)
+    assert Refusal.AMBIGUOUS in {reason for verdict in verdicts for reason in reasons(verdict)}
 
 
-def test_nothing_is_verified_that_was_refused_before() -> None:
+def known_places(drive: Drive, seen: Iterable[tuple[float, float]]) -> None:
+    """Make an earlier session in which no loop was closed: what each keyframe looks like, and where it was taken."""
+    config, drive.config = drive.config, CLOSES_NOTHING
+    for looks, taken_at in seen:
+        assert not drive.at(place(looks), taken_at).closures
+    drive.config = config
+    drive.begin_session(seconds_later=1000)
+
+
+THERE_AND_BACK = [(float(at), float(at)) for at in [*range(14), *range(12, -1, -1)]]
+
+
+def test_two_views_of_a_session_are_one_place_where_the_motion_between_them_leads_back() -> None:
+    drive = Drive(VERIFIED)
+    known_places(drive, THERE_AND_BACK)
+    verdicts = drive.through([20, 3])
+    assert sorted(matches(verdicts[-1])) == [3, 23]
+    assert {verdict.match.session for verdict in verdicts[-1].closures} == {0}
+
+
+def test_the_motion_leads_from_one_view_to_the_other_and_neither_is_that_of_the_query() -> None:
+    def geometry(query: float, match: float) -> Verification:
+        return found(100, moved=query - match) if abs(query - match) < 5 else Verification()
+
+    drive = Drive(VERIFIED, geometry)
+    known_places(drive, [(at, at) for at in (21.6, 20, 18, 16, 14, 16, 18, 20, 24.4, 28, 32, 36)])
+    verdict = drive.through([23])[0]
+    assert sorted(matches(verdict)) == [0, 8]
+
+
+def test_of_several_views_of_one_place_max_candidates_are_published() -> None:
+    drive = Drive(VERIFIED.replace(max_candidates=1))
+    known_places(drive, THERE_AND_BACK)
+    verdict = drive.through([3])[0]
+    assert len(verdict.closures) == 1
+    assert reasons(verdict) == [Refusal.NOT_AMONG_BEST]
+
+
+def test_where_the_motion_between_two_views_is_not_known_they_are_two_places() -> None:
+    drive = Drive(VERIFIED)
+    config, drive.config = drive.config, CLOSES_NOTHING
+    for number, (looks, taken_at) in enumerate(THERE_AND_BACK):
+        drive.has_features = number != 13
+        drive.at(place(looks), taken_at)
+    drive.config = config
+    drive.begin_session(seconds_later=1000)
+    verdict = drive.through([3])[0]
+    assert not verdict.closures
+    assert reasons(verdict) == [Refusal.AMBIGUOUS] * 2
+
+
+def test_where_the_motion_leads_on_two_views_are_equal_doors() -> None:
+    drive = Drive(VERIFIED, with_equal_doors(3, 23))
+    known_places(drive, [(at - 20 if abs(at - 23) <= 1 else at, at) for at in range(30)])
+    verdict = drive.through([3])[0]
+    assert not verdict.closures
+    assert reasons(verdict) == [Refusal.AMBIGUOUS] * 2
+
+
+def test_views_of_several_maps_are_no_rivals_of_each_other() -> None:
+    drive = Drive(VERIFIED)
+    for _ in range(3):
+        known_places(drive, [(at, at) for at in range(14)])
+    verdict = drive.through([3])[0]
+    assert len(matches(verdict)) == drive.config.max_candidates == 2
+    assert {closure.match.session for closure in verdict.closures} <= {0, 1, 2}
+    assert reasons(verdict) == [Refusal.NOT_AMONG_BEST]
+
+
+def test_equal_doors_of_one_map_are_rivals_of_what_another_one_shows() -> None:
+    drive = Drive(VERIFIED, with_equal_doors(3, 23))
+    known_places(drive, [(at, at) for at in range(14)])
+    known_places(drive, [(at - 20 if abs(at - 23) <= 1 else at, at) for at in range(30)])
+    assert set(reasons(drive.through([3])[0])) == {Refusal.AMBIGUOUS}
+
+
+def without_motion(query: float, match: float) -> Verification:
+    """Say of two views on a road what `on_a_road` does, but for the motion."""
+    return on_a_road(query, match)._replace(homography=None)
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+def test_views_between_which_all_looks_alike_are_one_place(leaves: bool) -> None:
+    drive = Drive(VERIFIED, without_motion)
+    seen = [*range(6), *[5] * 8, *([40, 41] * leaves), *[5] * 8, *range(6, 20)]
+    known_places(drive, [(at, at) for at in seen])
+    verdict = drive.through([5])[0]
+    assert len(verdict.closures) == (0 if leaves else 2)
+    assert Refusal.AMBIGUOUS in reasons(verdict) or not leaves
+
+
+def test_laps_that_were_closed_are_one_place() -> None:
+    drive = Drive(VERIFIED, without_motion)
+    laps = [drive.through(range(30)) for _ in range(4)]
+    for lap in laps[1:]:
+        assert all(verdict.closures for verdict in lap)
+
+
+def test_laps_that_were_not_closed_are_several() -> None:
+    drive = Drive(VERIFIED, always(0))
+    for _ in range(2):
+        drive.through(range(30))
+    drive.geometry = without_motion
+    assert set(reasons(drive.through(range(30))[-1])) == {Refusal.AMBIGUOUS}
+
+
+@pytest.mark.parametrize(("inliers", "closes"), [(50, False), (49, True), (0, True)])
+def test_what_was_passed_within_the_exclusion_window_may_be_a_rival(inliers: int, closes: bool) -> None:
+    double = 1005
+
+    def geometry(query: float, match: float) -> Verification:
+        return found(inliers) if (query, match) == (5, double) else on_a_road(query, match)
+
+    drive = Drive(VERIFIED, geometry)
+    drive.through(range(30))
+    drive.at(place(5), double)
+    drive.through(range(60, 64))
+    verdict = drive.through([5])[0]
+    assert matches(verdict) == [5] * closes
+    assert reasons(verdict) == [Refusal.AMBIGUOUS] * (not closes)
+
+
+@pytest.mark.parametrize("followed", [True, False])
+def test_what_the_motion_leads_back_to_is_where_the_robot_is_and_no_rival(followed: bool) -> None:
+    """It turns about, and what it saw seconds ago is before it again; long ago it was here too."""
     drive = Drive(VERIFIED)
     drive.through(range(30))
-    drive.through([60, 61, 7, 62, 63])
-    assert drive.verified == 0
+    drive.config = CLOSES_NOTHING  # or loops would be closed meanwhile, which join it too
+    drive.through([5, 7, 9, 11])
+    drive.has_features = followed
+    drive.through([11])
+    drive.has_features = True
+    drive.through([11, 9, 7])
+    drive.config = VERIFIED
+    verdict = drive.through([5])[0]
+    assert matches(verdict) == [5] * followed
+    assert reasons(verdict) == [Refusal.AMBIGUOUS] * (not followed)
 
 
-def test_what_there_was_no_time_for_is_refused() -> None:
-    drive = Drive(VERIFIED.replace(verification_time=0.0))
-    drive.through(range(30))
-    verdicts = drive.through(range(6))
-    assert [reasons(verdict) for verdict in verdicts[2:]] == [[Refusal.NOT_VERIFIED]] * 4
-    assert drive.verified == 0
-
-
-def test_the_time_of_one_keyframe_is_enough_for_its_best_match() -> None:
-    drive = Drive(VERIFIED.replace(verification_time=1e-9, max_places=3))
-    for noise in (0.08, 0.0):
-        drive.through(range(12), noise)
-        drive.through(range(50, 70))
-    verdict = drive.through([4, 5, 6])[-1]
-    assert [closure.match.id for closure in verdict.closures] == [38]
-    assert reasons(verdict) == [Refusal.NOT_VERIFIED]
-
-
-@pytest.mark.parametrize("without", ["query", "map"])
-def test_what_has_no_features_is_refused(without: str) -> None:
+def test_a_rival_that_cannot_be_looked_at_counts() -> None:
     drive = Drive(VERIFIED)
-    drive.features = SOME_FEATURES if without == "query" else None
     drive.through(range(30))
-    drive.features = None if without == "query" else SOME_FEATURES
-    assert reasons(drive.through(range(6))[-1]) == [Refusal.NOT_VERIFIED]
+    drive.has_features = False
+    drive.at(place(5), 1005)
+    drive.has_features = True
+    drive.through(range(60, 64))
+    assert reasons(drive.through([5])[0]) == [Refusal.AMBIGUOUS]
+
+
+def test_a_rival_for_which_no_verification_is_left_counts() -> None:
+    drive = Drive(VERIFIED.replace(verifications=1))
+    drive.through(range(30))
+    assert matches(drive.through([8])[0]) == [8]
+    drive.at(place(5), 1005)
+    drive.through(range(60, 64))
+    assert reasons(drive.through([5])[0]) == [Refusal.AMBIGUOUS]
 
 
 def test_a_view_that_never_changed_closes_no_loop() -> None:
@@ -481,28 +915,106 @@ def test_a_view_that_never_changed_closes_no_loop() -> None:
     assert Refusal.NEVER_LEFT in reasons(verdicts[-1])
 
 
-def test_equal_doors_one_after_the_other_close_no_loop() -> None:
-    drive = Drive(VERIFIED.replace(max_places=1))
-    corridor = [place for door in range(12) for place in (0, 0.5, 1, 1.5, *range(20 + 24 * door, 40 + 24 * door, 5))]
-    verdicts = drive.through(corridor)
-    assert not any(verdict.closures for verdict in verdicts)
-    assert Refusal.AMBIGUOUS in {reason for verdict in verdicts for reason in reasons(verdict)}
+def seen_six_times(drive: Drive) -> None:
+    for _ in range(6):
+        drive.through([5, 60, 61])
+    drive.through(range(70, 82))
 
 
-def test_laps_that_were_closed_are_one_place() -> None:
-    drive = Drive(VERIFIED.replace(max_places=1))
-    verdicts = [drive.through(range(30)) for _ in range(4)]
-    for lap in verdicts[1:]:
-        assert all(verdict.closures for verdict in lap[2:])
+def test_verifications_are_counted() -> None:
+    drive = Drive(VERIFIED.replace(verifications=3), always(0))
+    seen_six_times(drive)
+    assert reasons(drive.through([5])[0]) == [Refusal.FEW_INLIERS] * 3 + [Refusal.NOT_VERIFIED]
+    assert drive.verified == 3
+    assert reasons(drive.through([5])[0])[:3] == [Refusal.FEW_INLIERS] * 3  # the next keyframe has its own
 
 
-def test_laps_that_were_not_closed_are_several() -> None:
-    drive = Drive(VERIFIED.replace(max_places=1), inliers=0)
-    for _ in range(2):
-        drive.through(range(30))
-    drive.inliers = 100
-    assert set(reasons(drive.through(range(30))[-1])) == {Refusal.AMBIGUOUS}
+def test_the_clock_is_the_last_resort() -> None:
+    drive = Drive(VERIFIED.replace(verification_time=0.25), always(0), seconds_each=0.1)
+    seen_six_times(drive)
+    assert reasons(drive.through([5])[0]) == [Refusal.FEW_INLIERS] * 3 + [Refusal.NOT_VERIFIED]
+    assert drive.verified == 3  # the third began in time
+    drive.config = VERIFIED.replace(verification_time=0.0)
+    assert reasons(drive.through([5])[0]) == [Refusal.NOT_VERIFIED]
+    assert drive.verified == 0
+
+
+def test_a_query_without_features_is_refused() -> None:
+    drive = Drive(VERIFIED)
+    drive.through(range(30))
+    drive.has_features = False
+    assert reasons(drive.through([5])[0]) == [Refusal.NOT_VERIFIED]
+
+
+def test_a_keyframe_of_the_map_without_features_is_refused_and_others_are_tried() -> None:
+    drive = Drive(VERIFIED)
+    drive.through(range(12))
+    drive.through(range(50, 62))
+    drive.has_features = False
+    drive.at(place(5), 5)
+    drive.has_features = True
+    drive.through(range(62, 75))
+    verdict = drive.at(place(5), 5)
+    assert matches(verdict) == [5]
+    assert reasons(verdict) == [Refusal.NOT_VERIFIED]
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_where_the_odometry_says_that_the_robot_is_elsewhere_no_loop_is_closed(verify: bool) -> None:
+    """Two equal doors, forty metres apart; then the first one again."""
+    config = VERIFIED.replace(verify=verify, confirmations=0, odometry_drift=0.1)
+    drive = Drive(config, with_equal_doors(3, 43))
+    drive.whereabouts = lambda at: Whereabouts(0, (at, 0.0, 0.0), 40.0)
+    drive.through(range(30))
+    verdict = drive.at(place(3), 43)
+    assert not verdict.closures
+    assert reasons(verdict) == [Refusal.ODOMETRY]
+    drive.through(range(60, 72))
+    verdict = drive.at(place(3), 3)
+    assert matches(verdict) == [3]
+    assert reasons(verdict) == [Refusal.ODOMETRY]
+    drive.at(place(3), 43)
+    drive.through(range(80, 84))
+    assert 3 in matches(drive.at(place(3), 3))  # the other door within the exclusion window is no rival
+    drive.config = config.replace(odometry_drift=0.0)  # which switches it off
+    assert Refusal.ODOMETRY not in reasons(drive.at(place(3), 43))
+
+
+def test_odometry_of_another_session_says_nothing() -> None:
+    drive = Drive(VERIFIED.replace(odometry_drift=0.1))
+    drive.whereabouts = lambda _: Whereabouts(0, (drive.seconds * 10.0, 0.0, 0.0), 0.0)
+    drive.through(range(30))
+    drive.begin_session()
+    assert matches(drive.through([3])[0]) == [3]
+
+
+def test_the_motion_from_keyframe_to_keyframe_is_followed() -> None:
+    motions = {FEWEST_FOLLOWED: found(FEWEST_FOLLOWED, coverage=0.1, moved=2), FEWEST_FOLLOWED - 1: found(14, moved=2)}
+    asked = []
+
+    def verify(query: Features, match: Features, *_cameras: Camera | None) -> Verification:
+        asked.append((query.size[0], match.size[0]))
+        return motions.get(query.size[0], Verification())
+
+    def keyframe(number: int, features: bool = True) -> Keyframe:
+        some = SOME_FEATURES._replace(size=(number, 1)) if features else None
+        return Keyframe(number, 0, number, place(number), some)
+
+    closer = LoopCloser(verify)
+    assert closer.follow(keyframe(1)).motion is None  # the first one
+    motion = closer.follow(keyframe(FEWEST_FOLLOWED)).motion
+    assert motion is not None
+    assert motion.dtype == np.float32
+    assert motion.tolist() == [[1, 0, 2 * PLACE], [0, 1, 0], [0, 0, 1]]
+    assert closer.follow(keyframe(FEWEST_FOLLOWED - 1)).motion is None  # too few inliers
+    assert closer.follow(keyframe(3)).motion is None
+    assert asked == [(FEWEST_FOLLOWED, 1), (FEWEST_FOLLOWED - 1, FEWEST_FOLLOWED), (3, FEWEST_FOLLOWED - 1)]
+    assert closer.follow(keyframe(4, features=False)).motion is None
+    assert closer.follow(keyframe(FEWEST_FOLLOWED)).motion is None  # the one before has no features
+    closer.forget()
+    assert closer.follow(keyframe(FEWEST_FOLLOWED)).motion is None  # the one before is of another session
+    assert len(asked) == 3
 
 
 def test_every_reason_has_a_name_of_its_own() -> None:
-    assert len({reason.value for reason in Refusal}) == len(Refusal) == 9
+    assert len({reason.value for reason in Refusal}) == len(Refusal) == 10

@@ -13,12 +13,14 @@ from binvpr_ros.config import Config
 from binvpr_ros.images import decode_file
 from binvpr_ros.keyframes import NANOSECONDS
 from binvpr_ros.loop_closure import NOT_VERIFIED, LoopClosure, Refusal
-from binvpr_ros.recognizer import PlaceRecognizer, Recognition
+from binvpr_ros.recognizer import KEPT_FEATURES, PlaceRecognizer, Recognition
 from binvpr_ros.recordings.world import World, drive
 from binvpr_ros.stamps import StampError
 
 Image = NDArray[np.uint8]
 RATE = 15
+EAGER = Config(keyframe_distance=0.0, keyframe_min_interval=0.0)
+"""Each image becomes a keyframe."""
 
 
 def show(recognizer: PlaceRecognizer, images: list[Image], first: int = 0) -> list[Recognition]:
@@ -38,12 +40,14 @@ def redkitchen(shared_data: Path) -> list[Image]:
 
 @pytest.fixture(scope="module")
 def true_pairs(shared_data: Path) -> NDArray[np.bool_]:
-    """Return [500,500]: which pairs of frames are, within 5 frames, listed as the same place."""
-    listed = np.zeros((500, 500), np.uint8)
-    with (shared_data / "loops" / "redkitchen" / "loops.csv").open(encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            listed[int(row["query"]), int(row["match"])] = listed[int(row["match"]), int(row["query"])] = 1
-    return cv2.dilate(listed, np.ones((11, 11), np.uint8)).astype(bool)
+    """Return [500,500]: which frames are not apart, which is beyond 1.5 m or 60 degrees between the optical axes."""
+    with (shared_data / "loops" / "redkitchen" / "poses.csv").open(encoding="utf-8") as file:
+        rows = [[float(row[f"T{i}{j}"]) for i in range(4) for j in range(4)] for row in csv.DictReader(file)]
+    poses = np.array(rows).reshape(-1, 4, 4)
+    positions, axes = poses[:, :3, 3], poses[:, :3, 2]
+    distances = np.linalg.norm(positions[:, None] - positions, axis=2)
+    near: NDArray[np.bool_] = (distances <= 1.5) & (axes @ axes.T >= np.cos(np.deg2rad(60)))
+    return near
 
 
 @pytest.mark.parametrize("backwards", [False, True])
@@ -53,7 +57,7 @@ def test_revisits_of_a_real_room_are_closures_and_nothing_else_is(
     images = redkitchen[::-1] if backwards else redkitchen
     found = closures(show(PlaceRecognizer(Config()), images))
     frames = [(round(c.query.stamp * RATE / NANOSECONDS), round(c.match.stamp * RATE / NANOSECONDS)) for c in found]
-    assert len(found) >= 150
+    assert len({query for query, _ in frames}) >= 15
     assert min(c.inliers for c in found) >= Config().min_inliers
     assert min(c.query.stamp - c.match.stamp for c in found) >= 10 * NANOSECONDS
     places = [(499 - query, 499 - match) if backwards else (query, match) for query, match in frames]
@@ -91,12 +95,61 @@ def test_the_second_lap_of_the_rendered_building_is_recognised() -> None:
         poses[round(c.query.stamp * RATE / NANOSECONDS)].same_place(poses[round(c.match.stamp * RATE / NANOSECONDS)])
         for c in found
     ]
-    assert len(found) >= 200
+    assert len(found) >= 35
     assert all(true)
 
 
+def test_each_map_of_a_place_is_matched(redkitchen: list[Image], tmp_path: Path) -> None:
+    """Two maps of one place are not rivals of each other: what one map closes, both close."""
+    names = [str(tmp_path / name) for name in ("monday.db", "tuesday.db")]
+    for name, images in zip(names, (redkitchen[:300:2], redkitchen[1:300:2]), strict=True):
+        recognizer = PlaceRecognizer(Config(database=name))
+        for number, image in enumerate(images):
+            recognizer.process(image, number * 2 * NANOSECONDS // RATE)
+        recognizer.close()
+    closed = []
+    for maps in (names[:1], names[1:], names):
+        found = closures(show(PlaceRecognizer(Config(maps=tuple(maps))), redkitchen[300:], first=10_000))
+        closed.append({closure.query.stamp for closure in found})
+    assert min(map(len, closed)) >= 5
+    assert len(closed[2]) >= 0.95 * max(map(len, closed[:2]))
+
+
+def test_a_map_keeps_fewer_features_than_a_query_is_matched_with() -> None:
+    rng = np.random.default_rng(0)
+    recognizer = PlaceRecognizer(EAGER)
+    images = [rng.integers(0, 256, (48, 64, 3), np.uint8).repeat(10, axis=0).repeat(10, axis=1) for _ in range(2)]
+    for keyframe in [recognition.keyframe for recognition in show(recognizer, images)]:
+        assert keyframe is not None
+        assert keyframe.features is not None
+        assert len(keyframe.features.positions) > KEPT_FEATURES
+        kept, _ = recognizer.kept_of(keyframe)
+        assert kept is not None
+        assert len(kept.positions) == KEPT_FEATURES
+        assert len(kept.to_bytes()) <= 20_000
+
+
+def test_the_motion_of_the_camera_is_kept_and_ends_with_the_session() -> None:
+    recognizer = PlaceRecognizer(EAGER)
+    world = World()
+    images = [world.render(*stop) for stop in list(drive())[:6]]
+    show(recognizer, images)
+    recognizer.reset()
+    show(recognizer, images, first=60)
+    recognizer.reload()
+    database = recognizer.database
+    assert (len(database), database.sessions.tolist()) == (12, [0] * 6 + [1] * 6)
+    for first, last in ((0, 5), (6, 11)):
+        motion = database.motion(first, last)
+        assert motion is not None
+        moved = database.motion(first, first + 1)
+        assert moved is not None
+        assert not np.allclose(moved / moved[2, 2], np.eye(3), atol=1e-3)
+    assert database.motion(5, 6) is None
+
+
 def test_without_verification_nothing_is_verified_and_nothing_kept_for_it(world_images: list[Image]) -> None:
-    recognizer = PlaceRecognizer(Config(verify=False, keyframe_distance=0.0, min_score=0.35, exclusion_time=2.0))
+    recognizer = PlaceRecognizer(EAGER.replace(verify=False, min_score=0.35, exclusion_time=2.0))
     found = closures(show(recognizer, [*world_images, *world_images[:20]]))
     assert {closure.inliers for closure in found} == {NOT_VERIFIED}
     assert recognizer.database.features(recognizer.database.keyframe(0)) is None
@@ -202,7 +255,7 @@ def test_after_a_pause_every_keyframe_of_a_back_end_counts(world_images: list[Im
 
 
 def test_without_its_file_it_goes_on_in_memory(world_images: list[Image], tmp_path: Path) -> None:
-    recognizer = PlaceRecognizer(Config(database=str(tmp_path / "map.db"), keyframe_distance=0.0))
+    recognizer = PlaceRecognizer(EAGER.replace(database=str(tmp_path / "map.db")))
     show(recognizer, world_images[:2])
     (tmp_path / "map.db").unlink()
     recognition = show(recognizer, world_images[2:3], first=2)[0]
@@ -212,7 +265,7 @@ def test_without_its_file_it_goes_on_in_memory(world_images: list[Image], tmp_pa
 
 
 def test_an_earlier_session_is_recognised_from_its_file(world_images: list[Image], tmp_path: Path) -> None:
-    config = Config(database=str(tmp_path / "map.db"), keyframe_distance=0.0, confirmation_time=0.2)
+    config = EAGER.replace(database=str(tmp_path / "map.db"))
     first = PlaceRecognizer(config)
     show(first, world_images[:40])
     first.close()
@@ -224,10 +277,10 @@ def test_an_earlier_session_is_recognised_from_its_file(world_images: list[Image
 
 def test_the_robot_knows_where_it_is_in_a_map_of_an_earlier_drive(world_images: list[Image], tmp_path: Path) -> None:
     old, new = str(tmp_path / "monday.db"), str(tmp_path / "tuesday.db")
-    first = PlaceRecognizer(Config(database=old, keyframe_distance=0.0))
+    first = PlaceRecognizer(EAGER.replace(database=old))
     show(first, world_images[:40])
     first.close()
-    second = PlaceRecognizer(Config(database=new, maps=(old,), keyframe_distance=0.0, confirmation_time=0.2))
+    second = PlaceRecognizer(EAGER.replace(database=new, maps=(old,)))
     found = closures(show(second, world_images[5:20], first=1000))
     second.close()
     assert len(found) >= 10
@@ -243,20 +296,21 @@ def test_a_robot_that_goes_round_and_round_keeps_one_view_of_each_place(tmp_path
     """The map stays small, and what it recognises after many rounds is what it recognised in the second one."""
     world = World()
     images = [world.render(*stop) for stop in list(drive())[:60]]
-    config = Config(database=str(tmp_path / "map.db"), max_keyframes=80, exclusion_time=2.0, confirmation_time=0.2)
+    config = Config(database=str(tmp_path / "map.db"), max_keyframes=40, exclusion_time=2.0)
     recognizer = PlaceRecognizer(config)
     found = []
-    for number in range(6):
-        found.append(len(closures(show(recognizer, images, first=60 * number))))
-        assert recognizer.database.own <= 80
+    for number in range(8):
+        lap = show(recognizer, images, first=60 * number)
+        found.append(sum(bool(recognition.verdict.closures) for recognition in lap))
+        assert recognizer.database.own <= 40
     assert found[0] == 0
-    assert min(found[1:]) >= 50
+    assert min(found[1:]) >= 9
     recognizer.close()
-    assert len(PlaceRecognizer(config).database) <= 80
+    assert len(PlaceRecognizer(config).database) <= 40
 
 
 def test_reset_forgets_for_matching_and_reload_brings_back(world_images: list[Image], tmp_path: Path) -> None:
-    recognizer = PlaceRecognizer(Config(database=str(tmp_path / "map.db"), keyframe_distance=0.0))
+    recognizer = PlaceRecognizer(EAGER.replace(database=str(tmp_path / "map.db")))
     show(recognizer, world_images[:20])
     assert "session 1 begins" in recognizer.reset()
     assert show(recognizer, world_images[:1])[0].verdict.refused[0].reason is Refusal.NO_HISTORY

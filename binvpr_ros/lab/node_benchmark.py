@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from binvpr_ros.config import Config, model_path
 from binvpr_ros.images import resize
+from binvpr_ros.keyframes import NANOSECONDS
 from binvpr_ros.lab.search import decide, write_map
 from binvpr_ros.lab.timing import Timer, figures_of, measure, timer
 from binvpr_ros.local_features.geometry import verify
@@ -22,6 +23,7 @@ from binvpr_ros.loop_closure import LoopClosure
 from binvpr_ros.maps.database import KeyframeDatabase
 from binvpr_ros.network.descriptor import DescriptorNetwork
 from binvpr_ros.network.hamming import WORD_BITS
+from binvpr_ros.recognizer import KEPT_FEATURES, PlaceRecognizer
 from binvpr_ros.recordings.world import World, drive
 from binvpr_ros.ros.live import (
     EVERY_RESULT,
@@ -47,6 +49,9 @@ VIEWS = 20
 TOPIC = "/benchmark/image"
 PER_IMAGE = ("conversion", "resize", "search", "publication")
 """What every image costs beside the network; the rest is for keyframes, and for matches that seem to be closures."""
+DAY = 86_400 * NANOSECONDS
+PATIENCE = 0.2
+"""Seconds that a closure may take behind its keyframe; and ten times as many images come in that time."""
 LONGEST_WAIT = 30.0
 """Seconds for the node to answer one image."""
 
@@ -62,6 +67,10 @@ def node_figures(config: Config, repeat: int) -> Iterator[dict[str, Any]]:
     over DDS, one after the other. There every image becomes a keyframe, whose features are extracted and saved.
     `outside` is what every image costs outside the network, as a share of the network, and `outside_keyframe` the same
     for a keyframe with a match that is verified.
+
+    Of the node process too, medians: `image_ms` from the stamp of an image that is no keyframe until the node is done
+    with it, `keyframe_with_match_ms` from the stamp of one that is until its loop closure has come to this process, and
+    `mb_per_hour`, what a drive on which the view always changes adds to the map.
     """
     network = DescriptorNetwork(model_path(config), config.backend, config.threads, config.untried_runtime)
     world = World()
@@ -76,8 +85,11 @@ def node_figures(config: Config, repeat: int) -> Iterator[dict[str, Any]]:
             times = measure(_timers(network, path, messages[0]), repeat)
             medians = {name: float(np.median(taken)) for name, taken in times.items()}
             others = sum(taken for name, taken in medians.items() if name != "network")
+            matched = _with_match(config, Path(folder, f"{size[0]}_seen.db"), network, messages, repeat)
             yield {
                 "size": f"{size[0]}x{size[1]}",
+                **{f"{name}_ms": round(medians[name], 3) for name in ("network", "features", "verification")},
+                **matched,
                 "parts": {name: figures_of(taken) for name, taken in times.items()},
                 "node": node,
                 "outside": round(sum(medians[name] for name in PER_IMAGE) / medians["network"], 2),
@@ -91,6 +103,7 @@ def _timers(network: DescriptorNetwork, path: Path, message: Image) -> dict[str,
     height, width = network.card.input_size
     small = resize(image, (width, height))
     features = extract(image)
+    kept = features.fewer(KEPT_FEATURES)
     database = KeyframeDatabase(path, network.card.sha256, network.words, grids=network.card.grids)
     query = database.next_keyframe(time.time_ns(), network.describe(image).descriptor, features)
     closures = [LoopClosure(query, database.keyframe(0), 0, 1.0)]
@@ -106,7 +119,7 @@ def _timers(network: DescriptorNetwork, path: Path, message: Image) -> dict[str,
         rows.publish(message_from_closures(message.header, closures))
 
     def save() -> None:
-        database.add(database.next_keyframe(query.stamp, query.descriptor, features))
+        database.add(database.next_keyframe(query.stamp, query.descriptor, kept))
 
     return {
         "conversion": timer(lambda: decode(message)),
@@ -115,16 +128,77 @@ def _timers(network: DescriptorNetwork, path: Path, message: Image) -> dict[str,
         "search": timer(decide(database)),
         "publication": timer(publish),
         "features": timer(lambda: extract(image)),
-        "verification": timer(lambda: verify(features, features)),
+        "motion": timer(lambda: verify(features, features)),
+        "verification": timer(lambda: verify(features, kept)),
         "saving": timer(save),
     }
 
 
+def _with_match(
+    config: Config, path: Path, network: DescriptorNetwork, messages: list[Image], repeat: int
+) -> dict[str, float]:
+    """Send each image to a node whose map has seen it the day before; return the times until it was dealt with."""
+    recognizer = PlaceRecognizer(config.replace(database=str(path), keyframe_distance=0.0), network)
+    start = time.time_ns() - DAY
+    for number, message in enumerate(messages):
+        recognizer.process(decode(message), start + number * NANOSECONDS)
+    recognizer.close()
+    grown = path.stat().st_size
+    arguments = ["-p", f"database:={path}", "-p", "keyframe_distance:=0.01", "-p", "keyframe_min_interval:=0.0"]
+    closed: list[float] = []
+    with NodeProcess("-r", f"image:={TOPIC}", *_settings(config), *arguments) as process, Listener() as listener:
+        camera = listener.node.create_publisher(Image, TOPIC, LIKE_A_CAMERA)
+        if not wait_for_subscriber(camera, LONGEST_WAIT):
+            raise NodeError("the node did not start; its messages are above")
+        for number in range(repeat):
+            sent, message = time.time_ns(), messages[number % len(messages)]
+            message.header.stamp = from_nanoseconds(sent)
+            before = len(listener.closures)
+            camera.publish(message)
+            _wait(lambda: len(listener.keyframes) > number, process)  # noqa: B023 - called at once
+            deadline = time.monotonic() + PATIENCE
+            while len(listener.closures) == before and time.monotonic() < deadline:
+                time.sleep(0.0005)
+            if len(listener.closures) > before:
+                closed.append((time.time_ns() - sent) / 1e6)
+    keyframes = len(listener.keyframes)
+    with NodeProcess("-r", f"image:={TOPIC}", *_settings(config)) as process, Listener() as listener:
+        camera = listener.node.create_publisher(Image, TOPIC, LIKE_A_CAMERA)
+        if not wait_for_subscriber(camera, LONGEST_WAIT):
+            raise NodeError("the node did not start; its messages are above")
+        for _ in range(repeat):
+            messages[0].header.stamp = from_nanoseconds(time.time_ns())
+            camera.publish(messages[0])
+            time.sleep(PATIENCE / 10)
+        listener.wait_until_settled(received=repeat)
+        image = float(listener.diagnostics["latency_ms_median"])
+    per_keyframe = (path.stat().st_size - grown) / max(keyframes, 1)
+    return {
+        "image_ms": image,
+        "keyframe_with_match_ms": round(float(np.median(closed)), 2) if closed else float("nan"),
+        "matched": round(len(closed) / repeat, 3),
+        "mb_per_hour": round(per_keyframe * 3600 / Config.keyframe_min_interval / 1e6, 1),
+    }
+
+
+def _settings(config: Config) -> list[str]:
+    """Return the arguments of a node that runs the model as `config` says."""
+    parameters = {"model": config.model, "backend": config.backend, "threads": config.threads}
+    return [word for name, value in parameters.items() if value != "" for word in ("-p", f"{name}:={value}")]
+
+
+def _wait(condition: Callable[[], bool], process: NodeProcess) -> None:
+    deadline = time.monotonic() + LONGEST_WAIT
+    while not condition():
+        if time.monotonic() > deadline or process.process.poll() is not None:
+            raise NodeError("the node did not answer an image; its messages are above")
+        time.sleep(0.0005)
+
+
 def _end_to_end(config: Config, path: Path, messages: list[Image], repeat: int) -> dict[str, float]:
     """Send `repeat` images to a node, each when the one before is published; return the times of its diagnostics."""
-    parameters = {"model": config.model, "backend": config.backend, "threads": config.threads, "database": path}
-    parameters |= {"keyframe_distance": 0.0, "keyframe_min_interval": 0.0}
-    arguments = [word for name, value in parameters.items() if value != "" for word in ("-p", f"{name}:={value}")]
+    arguments = [*_settings(config), "-p", f"database:={path}"]
+    arguments += ["-p", "keyframe_distance:=0.0", "-p", "keyframe_min_interval:=0.0"]
     with NodeProcess("-r", f"image:={TOPIC}", *arguments) as process, Listener() as listener:
         camera = listener.node.create_publisher(Image, TOPIC, LIKE_A_CAMERA)
         if not wait_for_subscriber(camera, LONGEST_WAIT):
@@ -134,11 +208,10 @@ def _end_to_end(config: Config, path: Path, messages: list[Image], repeat: int) 
             stamp = time.time_ns()
             message.header.stamp = from_nanoseconds(stamp)
             camera.publish(message)
-            deadline = time.monotonic() + LONGEST_WAIT
-            while not listener.keyframes or to_nanoseconds(listener.keyframes[-1].stamp) != stamp:
-                if time.monotonic() > deadline or process.process.poll() is not None:
-                    raise NodeError("the node did not answer an image; its messages are above")
-                time.sleep(0.001)
+            _wait(
+                lambda: bool(listener.keyframes) and to_nanoseconds(listener.keyframes[-1].stamp) == stamp,  # noqa: B023
+                process,
+            )
         listener.wait_until_settled(received=repeat)
         values = listener.diagnostics
     names = (f"{kind}_ms_{percentile}" for kind in ("processing", "latency") for percentile in ("median", "p95", "p99"))

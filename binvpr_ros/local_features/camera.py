@@ -82,8 +82,17 @@ class Camera:
         """Focal length, in pixels of `size`."""
         return float(self.matrix[0, 0] + self.matrix[1, 1]) / 2
 
+    def undistorted(self, points: Points) -> Points:
+        """Return where pixels [N,2] of an image of `size` would be without the lens's distortion, [N,2]."""
+        if not self.coefficients.any() and not self.fisheye:
+            return points
+        pixels = self.rays(points) * self.matrix[[0, 1], [0, 1]] + self.matrix[:2, 2]
+        return pixels.astype(np.float32)
+
     def rays(self, points: Points) -> Points:
         """Return where the rays of pixels [N,2] of an image of `size` meet the plane one ahead of the camera, [N,2]."""
+        if not len(points):
+            return points
         undistort = cv2.fisheye.undistortPoints if self.fisheye else cv2.undistortPoints
         rays = undistort(points.reshape(-1, 1, 2).astype(np.float64), self.matrix, self.coefficients)
         return rays.reshape(-1, 2).astype(np.float32)

@@ -4,18 +4,26 @@
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from binvpr_ros.local_features.camera import Points
 
-DESCRIPTOR_BYTES = 32
-_HEADER = struct.Struct("<HH")  # width and height in pixels
+Pairs = tuple[NDArray[np.intp], NDArray[np.intp]]
+"""Indices [M] of features of the one image, and [M] of the other's."""
+NO_PAIRS: Pairs = (np.empty(0, np.intp), np.empty(0, np.intp))
 POSITION_STEPS = 1 << 16  # over the width, and over the height
 ANGLE_STEPS = 256
-_FEATURE_BYTES = 2 + 2 + 1 + DESCRIPTOR_BYTES
+ORB = 0
+"""The kind of features whose bytes have no tag: ORB, of maps that were written before there were others."""
+_UNTAGGED = struct.Struct("<HH")  # width and height in pixels
+_UNTAGGED_DESCRIPTOR_BYTES = 32
+MOST_DESCRIPTOR_BYTES = 64
+"""They are matched as whole words of 8 bytes."""
+_TAGGED = struct.Struct("<HBBHHBB")  # zero, which is no width; kind, version, width, height, descriptor bytes, zero
+VERSION = 1
 
 
 class FeaturesError(ValueError):
@@ -28,28 +36,60 @@ class Features(NamedTuple):
     size: tuple[int, int]  # width and height in pixels of the image in which they were found
     positions: NDArray[np.uint16]  # [N,2], x and y in 1/65536 of the width and of the height
     angles: NDArray[np.uint8]  # [N], 1/256 of a turn
-    descriptors: NDArray[np.uint8]  # [N,32]
+    descriptors: NDArray[np.uint8]  # [N,B]
+    kind: int = ORB  # features of different kinds do not match (local_features/kinds.py)
+
+    @property
+    def nbytes(self) -> int:
+        """Length of what `to_bytes` returns."""
+        return _TAGGED.size + len(self.positions) * (5 + self.descriptors.shape[1])
 
     def to_bytes(self) -> bytes:
-        """Return what `from_bytes` reads: 4 + 37 N bytes, little-endian."""
+        """Return what `from_bytes` reads: 10 + (5 + B) N bytes, little-endian."""
+        header = _TAGGED.pack(0, self.kind, VERSION, *self.size, self.descriptors.shape[1], 0)
         arrays = (self.positions.astype("<u2"), self.angles, self.descriptors)
-        return _HEADER.pack(*self.size) + b"".join(array.tobytes() for array in arrays)
+        return header + b"".join(array.tobytes() for array in arrays)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Features:
-        """Return the features that `to_bytes` wrote; raises FeaturesError where they are none."""
-        count, rest = divmod(len(data) - _HEADER.size, _FEATURE_BYTES)
-        if count < 0 or rest:
-            raise FeaturesError(f"{len(data)} bytes are no features; restore a copy of the file that holds them")
-        width, height = _HEADER.unpack_from(data)
-        after_positions = _HEADER.size + 4 * count
-        positions = np.frombuffer(data, "<u2", 2 * count, _HEADER.size).astype(np.uint16).reshape(-1, 2)
-        angles = np.frombuffer(data, np.uint8, count, after_positions)
-        descriptors = np.frombuffer(data, np.uint8, offset=after_positions + count).reshape(-1, DESCRIPTOR_BYTES)
-        return cls((width, height), positions, angles, descriptors)
+        """Return the features that `to_bytes` of this or an earlier version wrote; raises FeaturesError."""
+        if data[:2] == b"\0\0" and len(data) >= _TAGGED.size:
+            _, kind, version, width, height, wide, _ = _TAGGED.unpack_from(data)
+            if version != VERSION:
+                raise FeaturesError(
+                    f"features of version {version} cannot be read, only {VERSION}; use the program that wrote them"
+                )
+            start = _TAGGED.size
+        elif len(data) >= _UNTAGGED.size:
+            (width, height), kind, wide, start = _UNTAGGED.unpack_from(data), ORB, _UNTAGGED_DESCRIPTOR_BYTES, 4
+        else:
+            raise _no_features(data)
+        count, rest = divmod(len(data) - start, 5 + wide)
+        if rest or not 0 < wide <= MOST_DESCRIPTOR_BYTES or wide % 8 or not (width and height):
+            raise _no_features(data)
+        positions = np.frombuffer(data, "<u2", 2 * count, start).astype(np.uint16).reshape(-1, 2)
+        angles = np.frombuffer(data, np.uint8, count, start + 4 * count)
+        descriptors = np.frombuffer(data, np.uint8, offset=start + 5 * count).reshape(-1, wide)
+        return cls((width, height), positions, angles, descriptors, kind)
 
-    def points(self, chosen: NDArray[np.intp], size: tuple[int, int]) -> Points:
-        """Return the positions [N,2] of the `chosen` features in an image of `size` (width, height), in pixels."""
+    def points(self, chosen: NDArray[np.intp], size: tuple[float, float]) -> Points:
+        """Return the positions [M,2] of the `chosen` features in an image of `size` (width, height), in pixels."""
         scale = np.array(size, np.float32) / np.float32(POSITION_STEPS)
         points: Points = self.positions[chosen] * scale
         return points
+
+    def only(self, chosen: NDArray[Any]) -> Features:
+        """Return the features that are chosen, by a mask [N] or by their indices [M]."""
+        return self._replace(
+            positions=self.positions[chosen], angles=self.angles[chosen], descriptors=self.descriptors[chosen]
+        )
+
+    def fewer(self, most: int) -> Features:
+        """Return `most` of the features, from all scales alike, since they are found scale after scale."""
+        if len(self.positions) <= most:
+            return self
+        return self.only(np.linspace(0, len(self.positions) - 1, most).astype(int))
+
+
+def _no_features(data: bytes) -> FeaturesError:
+    return FeaturesError(f"{len(data)} bytes are no features; restore a copy of the file that holds them")

@@ -1,90 +1,154 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Verification by geometry that two images show one place: their matches obey one motion of the camera.
+"""Verification by geometry that two images show one place, from nearby.
 
-That is an essential matrix where the camera is known, else a fundamental matrix, or else a homography, which is what a
-wall, or a camera that only turns, obeys. Models come from USAC with MAGSAC++ (Barath et al., CVPR 2020).
+Their matches then obey one homography within a few pixels: there is little parallax between two views from nearby, and
+what there is stays within the tolerance. An epipolar geometry would be obeyed by views of one building from far apart
+too, which are no loop closure (measured: docs/evaluate.md). And what obeys it covers what both views have in common:
+what is on the robot itself, on a poster or on the horizon covers a part.
+
+The homography comes from USAC with MAGSAC++ (Barath et al., CVPR 2020).
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from binvpr_ros.local_features.camera import Camera, Points
-from binvpr_ros.local_features.features import POSITION_STEPS, Features
-from binvpr_ros.local_features.orb import FEWEST_MATCHES, NO_PAIRS, Pairs, matches
+from binvpr_ros.local_features.features import NO_PAIRS, Features, Pairs
+from binvpr_ros.local_features.kinds import matches
 
-EPIPOLAR_PIXELS = 2.0
-HOMOGRAPHY_PIXELS = 6.0  # a wall is never quite alone
+Homography = NDArray[np.float64]
+"""[3,3], from the pixels of one image to those of another, both WIDTH pixels wide."""
+
+WIDTH = 480
+TOLERANCE = 10.0
+"""Pixels of an image of WIDTH within which a match obeys a homography."""
 CONFIDENCE = 0.99
 MOST_ITERATIONS = 500
-GRID = 4
-FEWEST_CELLS = 3
-"""Of GRID x GRID, in both images, that inliers must cover: one poster that hangs in two rooms is no place."""
+FEWEST_MATCHES = 8  # four are enough for a homography
+GRID = 6
+"""Cells of the image each way, in which coverage is counted."""
+FEWEST_IN_CELL = 2
+"""Features in both images, without which a cell says nothing."""
+LEAST_SPREAD = 0.55
+"""Of inliers of one place (measured: .57 and more); the horizon, on half of the picture, has .5 at most."""
+STILL = 2.0
+"""Pixels of an image of WIDTH by which what has not moved in the image may move."""
+LEAST_AT_REST = 0.6
+"""Coverage of two views from the very same spot: if what has not moved covers less, it is on the robot itself."""
+AGREEMENT = 0.5 * WIDTH
+"""Pixels of an image of WIDTH by which two motions may differ that are taken for one: errors of links add up."""
+FEWEST_CELLS = 18
+"""Cells, half of the image, that both views must have in common so that all of their common view can be covered."""
 
 
-def verify(query: Features, match: Features, camera: Camera | None = None) -> int:
-    """Return how many matches of two images obey one motion of the camera; 0 where they are chance or of one spot.
+class Verification(NamedTuple):
+    """What the geometry of two images says."""
 
-    Both images are taken as those of `camera`. The result is the same for the same images.
+    pairs: Pairs = NO_PAIRS  # the matches that obey the homography: inliers
+    homography: Homography | None = None  # from the query to the match
+    coverage: float = 0.0  # share of the cells that both views have in common in which there are inliers
+    spread: float = 0.0  # of the coverage that so many inliers would have if they lay where features do, by chance
+    at_rest: bool = False  # whether the inliers are at the same pixels of both images
+
+    @property
+    def inliers(self) -> int:
+        """Return how many matches obey one homography."""
+        return len(self.pairs[0])
+
+    @property
+    def evidence(self) -> float:
+        """Return for how many the inliers count: for all of them only where they cover all that the views share."""
+        return self.inliers * self.coverage
+
+    @property
+    def of_a_part(self) -> bool:
+        """Return whether the inliers keep to a part of the view that may look the same elsewhere.
+
+        There are features elsewhere in it, as beside a poster or below the horizon; or they are on the robot itself.
+        """
+        return self.spread < LEAST_SPREAD or (self.at_rest and self.coverage < LEAST_AT_REST)
+
+
+def verify(
+    query: Features, match: Features, camera: Camera | None = None, match_camera: Camera | None = None
+) -> Verification:
+    """Return what the geometry of two images says; the same for the same images.
+
+    What the lens of `camera`, and of the match's own, does is undone; without `match_camera` both are of `camera`, and
+    without that too, of a lens that does not distort.
     """
-    return len(inliers(query, match, camera)[0])
-
-
-def inliers(query: Features, match: Features, camera: Camera | None = None) -> Pairs:
-    """Return the matches of two images that obey one motion of the camera, those that `verify` counts."""
     ours, theirs = matches(query, match)
     if len(ours) < FEWEST_MATCHES:
-        return NO_PAIRS
-    if camera is None:
-        points = query.points(ours, query.size), match.points(theirs, match.size)
-        pixel = 1.0
-    else:
-        points = camera.rays(query.points(ours, camera.size)), camera.rays(match.points(theirs, camera.size))
-        # The rays of a fisheye may lie beyond the plane, or nowhere.
-        usable = np.isfinite(np.hstack(points)).all(axis=1)
-        if usable.sum() < FEWEST_MATCHES:
-            return NO_PAIRS
-        ours, theirs, points = ours[usable], theirs[usable], (points[0][usable], points[1][usable])
-        pixel = camera.size[0] / (query.size[0] * camera.focal_length)
-    obeying = max(_epipolar_inliers(*points, camera, pixel), _homography_inliers(*points, pixel), key=np.count_nonzero)
-    ours, theirs = ours[obeying], theirs[obeying]
-    for features, chosen in ((query, ours), (match, theirs)):
-        cells = features.positions[chosen].astype(int) * GRID // POSITION_STEPS
-        _, counts = np.unique(cells @ (1, GRID), return_counts=True)
-        if np.count_nonzero(counts > 1) < FEWEST_CELLS:  # one alone may be chance
-            return NO_PAIRS
-    return ours, theirs
-
-
-def _epipolar_inliers(query: Points, match: Points, camera: Camera | None, pixel: float) -> NDArray[np.bool_]:
-    """Return which matches [M] fit one essential matrix, without a camera one fundamental matrix."""
-    threshold = EPIPOLAR_PIXELS * pixel
+        return Verification()
+    # Those without a match too: coverage asks where each feature should be.
+    here, there = _points(query, camera), _points(match, match_camera or camera)
+    usable = np.isfinite(here[ours]).all(axis=1) & np.isfinite(there[theirs]).all(axis=1)
+    ours, theirs = ours[usable], theirs[usable]
+    if len(ours) < FEWEST_MATCHES:
+        return Verification()
     try:
-        if camera is None:
-            _, inliers = cv2.findFundamentalMat(query, match, cv2.USAC_MAGSAC, threshold, CONFIDENCE, MOST_ITERATIONS)
-        else:
-            _, inliers = cv2.findEssentialMat(
-                query, match, np.eye(3), cv2.USAC_MAGSAC, CONFIDENCE, threshold, MOST_ITERATIONS
-            )
-    except cv2.error:  # how USAC reports points that lie on a plane, or else admit no such matrix
-        inliers = None
-    return _as_mask(inliers, len(query))
-
-
-def _homography_inliers(query: Points, match: Points, pixel: float) -> NDArray[np.bool_]:
-    """Return which matches [M] fit one homography."""
-    try:
-        _, inliers = cv2.findHomography(
-            query, match, cv2.USAC_MAGSAC, HOMOGRAPHY_PIXELS * pixel, maxIters=MOST_ITERATIONS, confidence=CONFIDENCE
+        found, obeying = cv2.findHomography(
+            here[ours], there[theirs], cv2.USAC_MAGSAC, TOLERANCE, maxIters=MOST_ITERATIONS, confidence=CONFIDENCE
         )
-    except cv2.error:
-        inliers = None
-    return _as_mask(inliers, len(query))
+    except cv2.error:  # how USAC reports points that admit none
+        return Verification()
+    if found is None or abs(np.linalg.det(found)) < 1e-9:
+        return Verification()
+    inliers = np.asarray(obeying).reshape(-1) > 0
+    ours, theirs = ours[inliers], theirs[inliers]
+    coverage, spread = _coverage(here, moved(there, np.linalg.inv(found)), here[ours], query.size)
+    at_rest = bool(np.median(np.linalg.norm(here[ours] - there[theirs], axis=1)) < STILL)
+    return Verification((ours, theirs), found, coverage, spread, at_rest)
 
 
-def _as_mask(inliers: Any, count: int) -> NDArray[np.bool_]:
-    return np.zeros(count, bool) if inliers is None else np.asarray(inliers).reshape(-1) > 0
+def moved(points: Points, homography: Homography) -> Points:
+    """Return points [N,2] where a homography brings them; NaN where that is behind the camera."""
+    x, y, depth = homography @ np.column_stack([points, np.ones(len(points))]).T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        there = np.column_stack([x, y]) / np.where(depth > 0, depth, np.nan)[:, np.newaxis]
+    result: Points = there.astype(np.float32)
+    return result
+
+
+def agree(one: Homography, other: Homography) -> bool:
+    """Tell whether two homographies bring the middle of an image to about the same place."""
+    middle = np.array([[0.3, 0.25], [0.7, 0.25], [0.5, 0.375], [0.3, 0.5], [0.7, 0.5]], np.float32) * WIDTH
+    offsets = moved(middle, one) - moved(middle, other)
+    return bool((np.linalg.norm(offsets, axis=1) <= AGREEMENT).all())  # NaN is no agreement
+
+
+def _points(features: Features, camera: Camera | None) -> Points:
+    """Return the pixels of all features in an image of WIDTH, without what the lens does; NaN where there are none."""
+    width, height = features.size
+    if camera is None:
+        return features.points(np.arange(len(features.positions)), (WIDTH, WIDTH * height / width))
+    pixels = camera.undistorted(features.points(np.arange(len(features.positions)), camera.size))
+    return pixels * np.float32(WIDTH / camera.size[0])
+
+
+def _coverage(query: Points, match: Points, inliers: Points, size: tuple[int, int]) -> tuple[float, float]:
+    """Return the share of the cells in which both images have features where there are `inliers` [M,2], and the spread.
+
+    All are pixels of the query's image; features of the match are where they should be there.
+    """
+    cells = np.array([GRID / WIDTH, GRID / (WIDTH * size[1] / size[0])], np.float32)
+
+    def counted(points: Points) -> NDArray[np.intp]:
+        within = points * cells
+        inside = ((within >= 0) & (within < GRID)).all(axis=1)  # also leaves out NaN
+        column, row = within[inside].astype(int).T
+        return np.bincount(row * GRID + column, minlength=GRID * GRID)
+
+    fewer, found = np.minimum(counted(query), counted(match)), counted(inliers)
+    common = fewer >= FEWEST_IN_CELL
+    if not common.any():
+        return 0.0, 0.0
+    covered = int(np.count_nonzero(found[common]))
+    chances = fewer[common] / fewer[common].sum()
+    by_chance = np.sum(1 - (1 - chances) ** found[common].sum())
+    return covered / max(int(np.count_nonzero(common)), FEWEST_CELLS), covered / max(float(by_chance), 1.0)

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +13,23 @@ from numpy.typing import NDArray
 
 from binvpr_ros.config import Config
 from binvpr_ros.keyframes import NOTHING_CLOSED, Keyframe
+from binvpr_ros.local_features.camera import Camera
 from binvpr_ros.local_features.features import Features
-from binvpr_ros.maps.file import DatabaseError, EarlierMap, MapFile
+from binvpr_ros.maps.earlier import EarlierMap
+from binvpr_ros.maps.errors import DatabaseError
+from binvpr_ros.maps.file import MapFile
 from binvpr_ros.maps.forgetting import most_redundant
-from binvpr_ros.maps.store import MOST_KEYFRAMES, Columns, KeyframeStore
+from binvpr_ros.maps.source import KeyframeSource, OtherClosure
+from binvpr_ros.maps.store import MOST_KEYFRAMES, Columns, KeyframeStore, composed
+from binvpr_ros.maps.unsaved import UnsavedFeatures
 from binvpr_ros.network.cells import Grids, shifted
 from binvpr_ros.network.hamming import Descriptor
 
 MOST_THUMBNAILS = 4096
 """Latest thumbnails that are kept in memory where there is no file, some 5 kB each."""
+
+MOST_STEPS = 256
+"""Along which motions are composed: errors add up."""
 
 __all__ = ["DatabaseError", "KeyframeDatabase"]
 
@@ -31,8 +40,9 @@ class KeyframeDatabase:
     `grids` say which bits of a descriptor belong to which cell of the image.
 
     Ids and sessions count through all maps in their order, as if they were one. A keyframe is committed to the file
-    before `add` returns. One process at a time opens a map; earlier ones are read alone. Keyframes of sessions before a
-    reset stay in the file and are not matched until `reload`. Raises DatabaseError.
+    before `add` returns. One process at a time opens a map; earlier ones are opened read-only: a loop that is closed to
+    one of them is remembered in the map's own file. Keyframes of sessions before a reset stay in the file and are not
+    matched until `reload`. Raises DatabaseError.
     """
 
     def __init__(
@@ -46,9 +56,10 @@ class KeyframeDatabase:
         self._store = KeyframeStore(descriptor_words)
         self._grids = grids
         self._first_matched = 0
-        self._features: dict[int, Features] = {}  # by id, of the keyframes that are in no file
-        self._thumbnails: dict[int, bytes] = {}  # likewise
-        self._earlier: list[tuple[int, EarlierMap]] = []  # each with its first id
+        self._features = UnsavedFeatures()  # of the keyframes that are in no file
+        self._thumbnails: dict[int, bytes] = {}  # by id, likewise
+        self._camera: Camera | None = None  # of this map
+        self._earlier: list[tuple[int, KeyframeSource]] = []  # each with its first id
         self._file: MapFile | None = None
         self.session = 0
         self._next_id = 0
@@ -61,11 +72,13 @@ class KeyframeDatabase:
             if path is not None:
                 self._file = MapFile(path, model_sha256, descriptor_words)
                 self._take_in(self._file, path)
+                self._camera = self._file.identity.camera
+            self._take_in_closures()
         except DatabaseError:
             self.close()
             raise
 
-    def _take_in(self, source: EarlierMap | MapFile, path: Path) -> None:
+    def _take_in(self, source: KeyframeSource, path: Path) -> None:
         """Read a map; its ids and sessions follow those that are there."""
         first_id, first_session = self._next_id, self.session
         for keyframes in source.read():
@@ -78,11 +91,32 @@ class KeyframeDatabase:
                     keyframes.sessions + np.int32(first_session),
                     keyframes.stamps,
                     np.where(keyframes.closes == NOTHING_CLOSED, NOTHING_CLOSED, closes).astype(np.int32),
+                    keyframes.motions,
+                    keyframes.whereabouts,
                     keyframes.descriptors,
                 )
             )
             self._next_id = int(ids[-1]) + 1
             self.session = max(self.session, int(keyframes.sessions.max()) + 1 + first_session)
+
+    def _take_in_closures(self) -> None:
+        """Read which loops keyframes closed to those of other maps that are here too."""
+        sources: list[tuple[int, KeyframeSource]] = list(self._earlier)
+        if self._file is not None:
+            sources.append((self._own_id, self._file))
+        starts = [*(first for first, _ in sources), self._next_id]
+        spans = [range(*pair) for pair in itertools.pairwise(starts)]  # of ids
+        by_uuid: dict[str, range] = {}
+        for span, (_, source) in zip(spans, sources, strict=True):
+            by_uuid.setdefault(source.identity.uuid, span)
+        for span, (_, source) in zip(spans, sources, strict=True):
+            for closure in source.closures():
+                others = by_uuid.get(closure.map_uuid, range(0))
+                # What a copy closed in its original is no closure within the copy: the original may have gone on.
+                if closure.keyframe < len(span) and closure.match < len(others) and others != span:
+                    position = int(self._store.ids.searchsorted(span[closure.keyframe]))
+                    if self._store.ids[position] == span[closure.keyframe]:
+                        self._store.closes[position] = others[closure.match]
 
     def __len__(self) -> int:
         """Return the number K of keyframes that can be matched."""
@@ -109,6 +143,24 @@ class KeyframeDatabase:
         return self._store.closes[self._first_matched :]
 
     @property
+    def whereabouts(self) -> NDArray[np.float64]:
+        """Whereabouts [K,5] by odometry (`KeyframeStore.whereabouts`)."""
+        return self._store.whereabouts[self._first_matched :]
+
+    def motion(self, first: int, last: int) -> NDArray[np.float64] | None:
+        """Return the homography [3,3] from the keyframe at position `last` to that at `first`, which is not after it.
+
+        It is composed along all keyframes between them; None where that of one is not known, or they are too many.
+        """
+        steps = self._store.motions[self._first_matched :][first + 1 : last + 1]
+        if len(steps) > MOST_STEPS or self.sessions[first] != self.sessions[last] or np.isnan(steps).any():
+            return None
+        motion = np.eye(3).ravel()
+        for step in steps:
+            motion = composed(motion, step)
+        return motion.reshape(3, 3)
+
+    @property
     def own(self) -> int:
         """Number of keyframes of this map, earlier maps left out."""
         return len(self._store) - self._own_start
@@ -127,24 +179,37 @@ class KeyframeDatabase:
 
     def features(self, keyframe: Keyframe) -> Features | None:
         """Return the features of a keyframe of the map; None where there are none, or they cannot be read."""
-        if keyframe.id in self._features:
-            return self._features[keyframe.id]
-        source, number = self._in_file(keyframe)
+        found = self._features.get(keyframe.id)
+        if found is not None:
+            return found
+        source, number = self._source_of(keyframe.id)
         return None if source is None else source.features(number)
+
+    @property
+    def features_dropped(self) -> int:
+        """Number of keyframes in no file whose features no disk had room for."""
+        return self._features.dropped
+
+    def camera_of(self, keyframe: Keyframe) -> Camera | None:
+        """Return the camera that took the images of a keyframe's map, the latest of several; None if not known."""
+        if keyframe.id >= self._own_id:
+            return self._camera
+        source, _ = self._source_of(keyframe.id)
+        return None if source is None else source.identity.camera
 
     def thumbnail(self, keyframe: Keyframe) -> bytes | None:
         """Return the small jpeg file of a keyframe of the map; None where there is none, or it cannot be read."""
         if keyframe.id in self._thumbnails:
             return self._thumbnails[keyframe.id]
-        source, number = self._in_file(keyframe)
+        source, number = self._source_of(keyframe.id)
         return None if source is None else source.thumbnail(number)
 
-    def _in_file(self, keyframe: Keyframe) -> tuple[EarlierMap | MapFile | None, int]:
-        """Return the file that holds a keyframe, None where there is none, and its id there."""
-        if keyframe.id >= self._own_id:
-            return self._file, keyframe.id - self._own_id
-        first_id, source = next((first, source) for first, source in reversed(self._earlier) if first <= keyframe.id)
-        return source, keyframe.id - first_id
+    def _source_of(self, number: int) -> tuple[KeyframeSource | None, int]:
+        """Return the source that holds the keyframe of an id, None where it is only in memory, and its id there."""
+        if number >= self._own_id:
+            return self._file, number - self._own_id
+        first_id, source = next((first, source) for first, source in reversed(self._earlier) if first <= number)
+        return source, number - first_id
 
     def next_keyframe(
         self, stamp: int, descriptor: Descriptor, features: Features | None = None, thumbnail: bytes | None = None
@@ -164,35 +229,64 @@ class KeyframeDatabase:
         first = max(self._own_start, self._first_matched)
         return self._store.ids[most_redundant(self._store, first, config, min(too_many, 2))].tolist()
 
-    def add(self, keyframe: Keyframe, forgotten: Sequence[int] = ()) -> None:
+    def add(self, keyframe: Keyframe, forgotten: Sequence[int] = (), camera: Camera | None = None) -> None:
         """Keep `keyframe`, and forget those of this map with the ids `forgotten`.
 
-        Where the file cannot be written this holds for the memory alone, and DatabaseError is raised.
+        `camera` took the image; None if it is not known. Where the file cannot be written all this holds for the memory
+        alone, and DatabaseError is raised.
         """
-        for number in forgotten:
-            position = int(self._store.ids.searchsorted(number))
-            self._store.remove(position)
-            self._first_matched -= position < self._first_matched
-            self._features.pop(number, None)
-            self._thumbnails.pop(number, None)
+        self._camera = camera or self._camera
+        # The new one comes first: its motion leads to the one before it, also if that goes.
         self._store.append(Columns.of(keyframe))
         self._next_id = keyframe.id + 1
+        joined = []
+        for number in forgotten:
+            position = int(self._store.ids.searchsorted(number))
+            joined += self._store.remove(position)
+            self._first_matched -= position < self._first_matched
+            self._features.forget(number)
+            self._thumbnails.pop(number, None)
+        try:
+            if self._file is not None:
+                numbers = [number - self._own_id for number in forgotten]
+                changed = self._own_keyframes(set(joined) - set(forgotten))
+                self._file.add(
+                    self._as_in_file(keyframe), self._other_closure(keyframe), self._camera, numbers,
+                    [(self._as_in_file(one), self._other_closure(one)) for one in changed],
+                )  # fmt: skip
+        except DatabaseError:
+            self._keep(keyframe)
+            raise
+        if self._file is None:
+            self._keep(keyframe)
+
+    def _keep(self, keyframe: Keyframe) -> None:
+        """Keep in memory what belongs to a keyframe that is in no file."""
         if keyframe.features is not None:
-            self._features[keyframe.id] = keyframe.features
+            self._features.add(keyframe.id, keyframe.features)
         if keyframe.thumbnail is not None:
             self._thumbnails[keyframe.id] = keyframe.thumbnail
             if len(self._thumbnails) > MOST_THUMBNAILS:
                 del self._thumbnails[next(iter(self._thumbnails))]
-        if self._file is not None:
-            self._file.add(self._as_in_file(keyframe), [number - self._own_id for number in forgotten])
-            self._features.pop(keyframe.id, None)
-            self._thumbnails.pop(keyframe.id, None)
+
+    def _own_keyframes(self, numbers: Iterable[int]) -> list[Keyframe]:
+        """Return those keyframes with these ids that are of this map."""
+        positions = self._store.ids.searchsorted([number for number in numbers if number >= self._own_id])
+        return [self._store.keyframe(position) for position in positions.tolist()]
 
     def _as_in_file(self, keyframe: Keyframe) -> Keyframe:
-        """Return a keyframe with the ids of the file, which knows of no earlier map."""
+        """Return a keyframe with the ids of the file, as one that closes nothing where that is of an earlier map."""
         closes = keyframe.closes - self._own_id if keyframe.closes >= self._own_id else NOTHING_CLOSED
         session = keyframe.session - self._own_session
         return dataclasses.replace(keyframe, id=keyframe.id - self._own_id, session=session, closes=closes)
+
+    def _other_closure(self, keyframe: Keyframe) -> OtherClosure | None:
+        """Return the closure of a keyframe with an earlier map, by the ids of the two files; None if there is none."""
+        if not 0 <= keyframe.closes < self._own_id:
+            return None
+        source, match = self._source_of(keyframe.closes)
+        uuid = None if source is None else source.identity.uuid
+        return None if uuid is None else OtherClosure(keyframe.id - self._own_id, uuid, match)
 
     def save(self) -> str:
         """Bring all that was committed into the one file, so that it can be copied; return a sentence about it."""
@@ -218,6 +312,7 @@ class KeyframeDatabase:
         for _, source in self._earlier:
             source.close()
         self._earlier = []
+        self._features.close()
         if self._file is not None:
             self._file.close()
             self._file = None

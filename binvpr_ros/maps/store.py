@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from binvpr_ros.keyframes import Keyframe
+from binvpr_ros.keyframes import NOTHING_CLOSED, Keyframe
 from binvpr_ros.network.hamming import nearest_view
 
 INITIAL_CAPACITY = 1024
@@ -19,7 +19,10 @@ MOST_KEYFRAMES = 1 << 31
 VIEW_LOST, NOT_LOOKED, ONLY_VIEW = -3, -2, -1
 """In place of the id of another view: it was removed, it was never looked for, or there is none."""
 
-Number = TypeVar("Number", np.int32, np.int64, np.uint32)
+UNKNOWN_MOTION = np.full((1, 9), np.nan, np.float32)
+UNKNOWN_WHEREABOUTS = np.full((1, 5), np.nan)
+
+Number = TypeVar("Number", np.int32, np.int64, np.uint32, np.float32, np.float64)
 
 
 class Columns(NamedTuple):
@@ -29,6 +32,8 @@ class Columns(NamedTuple):
     sessions: NDArray[np.int32]  # [n]
     stamps: NDArray[np.int64]  # [n], nanoseconds
     closes: NDArray[np.int32]  # [n], ids, or NOTHING_CLOSED
+    motions: NDArray[np.float32]  # [n,9], homographies to the keyframes before them, NaN where they are not known
+    whereabouts: NDArray[np.float64]  # [n,5], by odometry: run, x, y, z, travelled; NaN where they are not known
     descriptors: NDArray[np.uint64]  # [n,W]
 
     @classmethod
@@ -39,6 +44,10 @@ class Columns(NamedTuple):
             np.array([keyframe.session], np.int32),
             np.array([keyframe.stamp], np.int64),
             np.array([keyframe.closes], np.int32),
+            UNKNOWN_MOTION if keyframe.motion is None else keyframe.motion.reshape(1, 9),
+            UNKNOWN_WHEREABOUTS
+            if (where := keyframe.whereabouts) is None
+            else np.array([[where.run, *where.position, where.travelled]]),
             keyframe.descriptor[np.newaxis],
         )
 
@@ -53,6 +62,8 @@ class KeyframeStore:
         self._sessions = np.empty(INITIAL_CAPACITY, np.int32)
         self._stamps = np.empty(INITIAL_CAPACITY, np.int64)
         self._closes = np.empty(INITIAL_CAPACITY, np.int32)
+        self._motions = np.empty((INITIAL_CAPACITY, 9), np.float32)
+        self._whereabouts = np.empty((INITIAL_CAPACITY, 5), np.float64)
         self._views = np.empty(INITIAL_CAPACITY, np.int32)
         self._view_distances = np.empty(INITIAL_CAPACITY, np.uint32)
         self.viewed_as: tuple[int, float] | None = None
@@ -87,6 +98,16 @@ class KeyframeStore:
     def closes(self) -> NDArray[np.int32]:
         """Ids [K] of the keyframes whose places they were found to show, or NOTHING_CLOSED."""
         return self._closes[: self._size]
+
+    @property
+    def motions(self) -> NDArray[np.float32]:
+        """Homographies [K,9] to the keyframes before them in their sessions; NaN where they are not known."""
+        return self._motions[: self._size]
+
+    @property
+    def whereabouts(self) -> NDArray[np.float64]:
+        """Whereabouts [K,5] by odometry: run, x, y, z (metres), way travelled; NaN where they are not known."""
+        return self._whereabouts[: self._size]
 
     @property
     def views(self) -> NDArray[np.int32]:
@@ -132,6 +153,8 @@ class KeyframeStore:
             self._sessions = _with_capacity(self._sessions, capacity)
             self._stamps = _with_capacity(self._stamps, capacity)
             self._closes = _with_capacity(self._closes, capacity)
+            self._motions = _with_capacity(self._motions, capacity)
+            self._whereabouts = _with_capacity(self._whereabouts, capacity)
             self._views = _with_capacity(self._views, capacity)
             self._view_distances = _with_capacity(self._view_distances, capacity)
             if self._rows is not None:
@@ -140,6 +163,8 @@ class KeyframeStore:
         self._sessions[start:stop] = keyframes.sessions
         self._stamps[start:stop] = keyframes.stamps
         self._closes[start:stop] = keyframes.closes
+        self._motions[start:stop] = keyframes.motions
+        self._whereabouts[start:stop] = keyframes.whereabouts
         self._views[start:stop] = NOT_LOOKED
         descriptors = keyframes.descriptors
         if self._rows is not None:
@@ -154,16 +179,32 @@ class KeyframeStore:
                 descriptors = descriptors[room:]
         self._size = stop
 
-    def remove(self, position: int) -> None:
-        """Drop the keyframe at `position`; the room of its descriptor is the next one's."""
+    def remove(self, position: int) -> list[int]:
+        """Drop the keyframe at `position`; the room of its descriptor is the next one's.
+
+        Return the ids of those that closed it. They close what it closed or, where that is nothing, the first of them:
+        that they show one place stays known.
+        """
         self.views[self.views == self._ids[position]] = VIEW_LOST
+        joined = np.flatnonzero(self.closes == self._ids[position])
+        joined_ids: list[int] = self._ids[joined].tolist()
+        self._closes[joined] = self._closes[position]
+        if joined_ids and self._closes[position] == NOTHING_CLOSED:
+            self._closes[joined[1:]] = joined_ids[0]
         if self._rows is None:
             self._rows = _with_capacity(np.arange(self._size, dtype=np.int32), len(self._ids))
         self._free_rows.append(int(self._rows[position]))
-        columns = (self._ids, self._sessions, self._stamps, self._closes, self._views, self._view_distances, self._rows)
+        if position + 1 < self._size and self._sessions[position] == self._sessions[position + 1]:
+            # The next one's motion leads to the one before both of them, if they are of one session.
+            self._motions[position + 1] = composed(*self._motions[position : position + 2])
+        columns = (
+            self._ids, self._sessions, self._stamps, self._closes, self._motions, self._whereabouts, self._views,
+            self._view_distances, self._rows,
+        )  # fmt: skip
         for column in columns:
             column[position : self._size - 1] = column[position + 1 : self._size]
         self._size -= 1
+        return joined_ids
 
     def _write(self, row: int, descriptors: NDArray[np.uint64]) -> None:
         """Put descriptors [n,W] into rows of one block, from `row` on."""
@@ -173,7 +214,15 @@ class KeyframeStore:
         self._rows_used = max(self._rows_used, row + len(descriptors))
 
 
+def composed(here: NDArray[np.floating], following: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the motion [9] of a keyframe's `following` one, [9], and then its own, `here` [9]; NaN for the unknown."""
+    motion = here.reshape(3, 3).astype(np.float64) @ following.reshape(3, 3)
+    with np.errstate(divide="ignore", invalid="ignore"):  # what a damaged map says may be zeros
+        result: NDArray[np.float64] = (motion / np.abs(motion).max()).ravel()
+    return result
+
+
 def _with_capacity(values: NDArray[Number], capacity: int) -> NDArray[Number]:
-    larger = np.empty(capacity, values.dtype)
+    larger = np.empty((capacity, *values.shape[1:]), values.dtype)
     larger[: len(values)] = values
     return larger

@@ -38,6 +38,7 @@ class DescriptorNetwork:
                 "use the pair of files that train_offline wrote"
             )
         self._size = (width, height)
+        self._range = self._input_range(model)
         try:
             self.words = self.describe(np.zeros((height, width, 3), np.uint8)).descriptor.size
         except (RuntimeError, ValueError, TypeError) as error:
@@ -49,14 +50,27 @@ class DescriptorNetwork:
                 "use the pair of files that train_offline wrote"
             )
 
+    def _input_range(self, model: Path) -> tuple[float, float] | None:
+        """Return the values of the pixels 0 and 255 that the model takes; None where it takes them as they are."""
+        stated = self.card.input_range
+        if self.backend.input_dtype == np.float32:
+            return stated or (0.0, 1.0)
+        if stated is not None and stated != (0, 255):
+            raise DescriptorError(
+                f"{model} takes pixels of type {self.backend.input_dtype}, its card says that they range from "
+                f"{stated[0]} to {stated[1]}; use the pair of files that train_offline wrote"
+            )
+        return None
+
     def describe(self, image: Image) -> Description:
         """Return the descriptor and the contrast of a uint8 image, [H,W,3] RGB or [H,W] grey, of any size."""
         small = resize(image, self._size)
         grey = small if small.ndim == 2 else small[..., 1]
         contrast = float(grey.std())
         batch: NDArray[Any] = as_rgb(small)[np.newaxis]
-        if self.backend.input_dtype == np.float32:
-            batch = batch.astype(np.float32) * np.float32(1 / 255)
+        if self._range is not None:
+            low, high = self._range
+            batch = batch.astype(np.float32) * np.float32((high - low) / 255) + np.float32(low)
         return Description(pack(self.backend.run(batch)), contrast)
 
 

@@ -12,6 +12,10 @@ from typing import Any
 
 MOST_GRIDS = 16
 """Of cells of a descriptor."""
+LARGEST_INPUT = 1 << 16
+"""Of the values to which pixels are brought, either sign."""
+AS_PIXELS: dict[str, Any] = {"colour": "RGB", "range": [0, 255]}
+"""The preprocessing of a model that takes the pixels as they are, uint8."""
 
 
 class ModelCardError(ValueError):
@@ -20,7 +24,12 @@ class ModelCardError(ValueError):
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What is known of a model file; stored as JSON with these keys."""
+    """What is known of a model file; stored as JSON with these keys.
+
+    `preprocessing` says what the model takes once an image has been resized to `input_size` (see `images.resize`): the
+    order of its colours, which is RGB, and the values to which the pixels 0 and 255 are brought. A card without it is
+    that of a model whose uint8 input takes the pixels as they are, or whose float32 input takes them from 0 to 1.
+    """
 
     name: str
     network: str
@@ -33,11 +42,21 @@ class ModelCard:
     command: str = ""
     evaluation: dict[str, Any] = field(default_factory=dict)
     cells: list[list[int]] = field(default_factory=list)  # cells a side and bits of each, grid after grid; or unknown
+    noise: float = 0.0  # share of the bits in which two images of one view differ, at most; 0: it was not measured
+    preprocessing: dict[str, Any] = field(default_factory=dict)  # as AS_PIXELS, with another range; or not stated
 
     @property
     def grids(self) -> tuple[tuple[int, int], ...]:
         """Return which bits of a descriptor belong to which cell of the image, as `cells.Grids`."""
         return tuple((side, bits) for side, bits in self.cells)
+
+    @property
+    def input_range(self) -> tuple[float, float] | None:
+        """Values to which the pixels 0 and 255 are brought; None where the card does not state them."""
+        if not self.preprocessing:
+            return None
+        low, high = self.preprocessing["range"]
+        return low, high
 
     @staticmethod
     def path_for(model: Path) -> Path:
@@ -83,12 +102,30 @@ class ModelCard:
             cells and sum(side**2 * bits for side, bits in cells) != self.descriptor_bits
         ):
             raise ModelCardError(f"{path} has cells {self.cells!r}, which are not its descriptor's bits; {advice}")
+        if not _is_preprocessing(self.preprocessing):
+            raise ModelCardError(
+                f"{path} has preprocessing {self.preprocessing!r} instead of "
+                f'{{"colour": "RGB", "range": [low, high]}}; upgrade binvpr_ros, or {advice}'
+            )
+        if type(self.noise) not in (int, float) or not 0 <= self.noise < 0.5:
+            raise ModelCardError(f"{path} has noise {self.noise!r}, which is no share of bits below 0.5; {advice}")
         if not all(isinstance(text, str) for text in (self.name, self.network, self.recipe, self.sha256)):
             raise ModelCardError(f"{path} has an entry of the wrong type; {advice}")
 
 
 def _is_pair(sizes: Any) -> bool:
     return isinstance(sizes, list) and len(sizes) == 2 and all(type(size) is int and size > 0 for size in sizes)
+
+
+def _is_preprocessing(stated: Any) -> bool:
+    if stated == {}:
+        return True
+    if not isinstance(stated, dict) or stated.keys() != AS_PIXELS.keys() or stated["colour"] != AS_PIXELS["colour"]:
+        return False
+    values = stated["range"]
+    if not (isinstance(values, list) and len(values) == 2 and all(type(value) in (int, float) for value in values)):
+        return False
+    return -LARGEST_INPUT <= values[0] < values[1] <= LARGEST_INPUT  # so neither is NaN or infinite
 
 
 def checksum(path: Path) -> str:

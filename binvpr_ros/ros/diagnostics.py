@@ -21,6 +21,9 @@ from binvpr_ros.recognizer import Recognition
 LEAST_FREE_BYTES = 256 << 20
 """Below which a disk is nearly full: a few minutes of keyframes with their features."""
 
+LEAST_SECONDS = 10
+"""Of which the growth of the map is told, however short the node has run."""
+
 RATE_SECONDS = 5
 """Over which the rate of images is measured."""
 
@@ -59,10 +62,12 @@ class Statistics:
         self.processing_ms: deque[float] = deque(maxlen=self.LATEST)
         self.latency_ms: deque[float] = deque(maxlen=self.LATEST)
         self.frame_id = ""
+        self._kept_bytes = 0
         self.failure = ""
         self._before: Counter[str] = Counter()
         self._clock = clock
         # Pairs of a time and how many images were processed by then: from RATE_SECONDS ago to the latest second.
+        self._started = clock()
         self._processed: deque[tuple[float, int]] = deque([(clock(), 0)], maxlen=RATE_SECONDS + 1)
         self.rate_hz = 0.0
         self._pause = self._usual_pause = 0  # seconds without a usable image: up to now, and before the last one
@@ -86,6 +91,7 @@ class Statistics:
             self.frame_id = frame_id
             self.counts["images_processed"] += 1
             self.counts["keyframes"] += recognition.keyframe is not None
+            self._kept_bytes += recognition.kept_bytes
             self.counts["loop_closures"] += len(recognition.verdict.closures)
             self.refused.update(refused.reason for refused in recognition.verdict.refused)
             self.processing_ms.append(processing_ms)
@@ -99,6 +105,8 @@ class Statistics:
             values = {name: str(self.counts[name]) for name in names}
             values |= {f"unusable_{kind}": str(count) for kind, count in sorted(self.unusable.items())}
             values |= {f"refused_{reason.value}": str(self.refused[reason]) for reason in Refusal}
+            hours = max(self._clock() - self._started, LEAST_SECONDS) / 3600
+            values["map_mb_per_hour"] = f"{self._kept_bytes / 1e6 / hours:.1f}"
             for name, times in (("processing_ms", self.processing_ms), ("latency_ms", self.latency_ms)):
                 for percent, label in ((50, "median"), (95, "p95"), (99, "p99")):
                     values[f"{name}_{label}"] = f"{np.percentile(times, percent):.1f}" if times else "nan"

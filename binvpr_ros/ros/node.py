@@ -203,7 +203,9 @@ class BinvprNode(Node):
         topic = self.resolve_topic_name("image")
         try:
             self._recognizer.camera = camera_from_info(message, rectified="image_rect" in topic)
-            self.get_logger().info(f"the camera of {topic} is calibrated: loops are verified by its essential matrix")
+            self.get_logger().info(
+                f"the camera of {topic} is calibrated: loops are verified without the distortion of its lens"
+            )
         except CameraInfoError as error:
             self._recognizer.camera = None
             self._warn("camera_info", f"camera_info is not used: {error}")
@@ -211,9 +213,11 @@ class BinvprNode(Node):
     def _on_odometry(self, message: Odometry) -> None:
         pose = message.pose.pose
         position, orientation = pose.position, pose.orientation
+        stamp, frame = to_nanoseconds(message.header.stamp), message.header.frame_id
+        self._recognizer.odometry.add(stamp, frame, (position.x, position.y, position.z))
         self._graph.add_odometry(
-            to_nanoseconds(message.header.stamp),
-            message.header.frame_id,
+            stamp,
+            frame,
             (position.x, position.y, position.z),
             (orientation.x, orientation.y, orientation.z, orientation.w),
         )
@@ -401,13 +405,16 @@ def main() -> int:
     """Run the node until it is told to stop; the exit status is 1 where it cannot start."""
     try:
         return run()
-    except KeyboardInterrupt:  # before rclpy's own handler stands, or after it has gone
+    except KeyboardInterrupt:  # before `run` begins
         return 0
 
 
 def run() -> int:
     """Start, spin, stop; return the exit status."""
     node = None
+    # rclpy's own handler ends the context, and then calls this one. Python's default would raise KeyboardInterrupt
+    # wherever rclpy is, and while it takes a message that turns into another error.
+    signal.signal(signal.SIGINT, lambda *_: None)
     try:
         rclpy.init()
     except RuntimeError as error:  # a params file, a name or a log level that ROS cannot read
@@ -423,14 +430,13 @@ def run() -> int:
         ).parse_args(remove_ros_args(sys.argv)[1:])
         node = BinvprNode()
         rclpy.spin(node)
-    except (KeyboardInterrupt, ExternalShutdownException):
+    except ExternalShutdownException:
         pass
     except START_ERRORS as error:
         rclpy.logging.get_logger("binvpr").fatal(f"cannot start: {error}")
         return 1
     except Exception:
-        # A signal takes the context away at once: what rclpy has just begun, such as taking a message, may fail.
-        if rclpy.ok():
+        if rclpy.ok():  # else the node was stopped, and what it had just begun with rclpy failed for that
             raise
     finally:
         # Ctrl-C reaches the node twice, from the terminal and from ros2 launch; the second must not break the clean-up.

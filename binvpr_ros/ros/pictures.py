@@ -8,14 +8,15 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from binvpr_ros.config import Config
 from binvpr_ros.images import Image, as_rgb, from_thumbnail, resize
 from binvpr_ros.keyframes import NANOSECONDS, Keyframe
 from binvpr_ros.local_features.camera import Camera, Points
-from binvpr_ros.local_features.features import Features
-from binvpr_ros.local_features.geometry import inliers
-from binvpr_ros.local_features.orb import Pairs, matches
+from binvpr_ros.local_features.features import Features, Pairs
+from binvpr_ros.local_features.geometry import verify
+from binvpr_ros.local_features.kinds import matches
 from binvpr_ros.loop_closure import LoopClosure, Refused
 from binvpr_ros.recognizer import PlaceRecognizer, Recognition
 
@@ -39,6 +40,7 @@ HUES: list[Colour] = [tuple(colour) for colour in cv2.cvtColor(
 )[0].tolist()]  # fmt: skip
 """Of inliers, from the left of the query to its right: lines that belong together are seen to."""
 RADIUS = 2
+STRIPES = 60  # over the width of an image, where it shows the robot itself
 SUBPIXEL_BITS = 4  # of the coordinates that OpenCV draws at
 
 
@@ -60,7 +62,8 @@ def picture_of(recognizer: PlaceRecognizer, image: Image, recognition: Recogniti
         return None
     features, kept = recognizer.kept_of(judged.match)
     match = Side(judged.match, from_thumbnail(kept), features)
-    return match_picture(Side(query, image, query.features), match, judged, recognizer.config, recognizer.camera)
+    seen = Side(query, _shaded(image, recognizer.mask.hidden), query.features)
+    return match_picture(seen, match, judged, recognizer.config, recognizer.camera)
 
 
 def match_picture(
@@ -96,11 +99,12 @@ def match_picture(
             )
             return here, there
 
-        matched, obeying = matches(*features), inliers(*features, camera)
+        matched, found = matches(*features), verify(*features, camera)
+        obeying = found.pairs
         if isinstance(judged, Refused):
             _draw_lines(picture, *ends(matched), [OUTLIER] * len(matched[0]))
         _draw_lines(picture, *ends(obeying), [HUES[at] for at in query.features.positions[obeying[0], 0] >> 11])
-        facts += f"   {len(obeying[0])} inliers (at least {config.min_inliers}) of {len(matched[0])} matches"
+        facts += f"   {found.inliers} of {len(matched[0])} matches agree, on {found.coverage:.0%} of the common view"
     width = _write(picture, title, (MARGIN, 24), 0.6, colour)
     _write(picture, facts, (MARGIN + width + 2 * MARGIN, 24), 0.45, WHITE)
     for name, side, left in zip(("query", "match"), (query, match), (0, PANEL[0] + GAP), strict=True):
@@ -108,6 +112,19 @@ def match_picture(
         label = f"{name}: keyframe {keyframe.id}, session {keyframe.session}, {keyframe.stamp / NANOSECONDS:.3f} s"
         _write(picture, label, (left + MARGIN, TITLE_HEIGHT + height + 17), 0.4, GREY)
     return picture
+
+
+def _shaded(image: Image, hidden: NDArray[np.bool_] | None) -> Image:
+    """Return an image with stripes over what is `hidden` [h,w] of it, since it shows the robot itself."""
+    if hidden is None:
+        return image
+    height, width = image.shape[:2]
+    there = cv2.resize(hidden.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
+    step = max(4, width // STRIPES)
+    stripes = np.add.outer(np.arange(height), np.arange(width)) % (2 * step) < step
+    shaded = image.copy()
+    shaded[there & stripes] = shaded[there & stripes] // 4
+    return shaded
 
 
 def _panel(side: Side) -> Image:

@@ -22,16 +22,12 @@ from tqdm import tqdm
 
 from binvpr_ros.images import ImageError, Stretch
 from binvpr_ros.recordings.bags import camera_info_topic
+from binvpr_ros.recordings.errors import RecordingError
+from binvpr_ros.recordings.frames import DEFAULT_RATE, LONGEST_PAUSE
+from binvpr_ros.recordings.image_files import ImageFolder
+from binvpr_ros.recordings.kinds import open_recording
 from binvpr_ros.ros.dds import make_room_for_large_images
-from binvpr_ros.ros.sources import (
-    DEFAULT_RATE,
-    LONGEST_PAUSE,
-    Folder,
-    ImageMessage,
-    SourceError,
-    in_time,
-    open_source,
-)
+from binvpr_ros.ros.sources import ImageMessage, Source, in_time
 
 LIKE_A_CAMERA = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 RELIABLY = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=5, reliability=ReliabilityPolicy.RELIABLE)
@@ -137,13 +133,14 @@ def main() -> int:
     """Replay what the command line names; the exit status is 1 where it cannot be read."""
     choices = parse(remove_ros_args(sys.argv)[1:])
     try:
-        source = open_source(choices.source, choices.source_topic)
+        recording = open_recording(choices.source, choices.source_topic)
         if choices.backwards:
-            if not isinstance(source, Folder):
-                raise SourceError("--backwards works only for folders of images")
-            source = source.backwards()
-        if choices.keep_stamps and not source.has_stamps:
-            raise SourceError("--keep-stamps works only for bags and videos: a folder of images has no stamps")
+            if not isinstance(recording, ImageFolder):
+                raise RecordingError("--backwards works only for folders of images")
+            recording = recording.backwards()
+        if choices.keep_stamps and not recording.has_stamps:
+            raise RecordingError("--keep-stamps works only for bags and videos: a folder of images has no stamps")
+        source = Source(recording)
         paced = source.read(
             choices.compressed, ascending=choices.keep_stamps, stretch=Stretch() if choices.stretch_16_bit else None
         )
@@ -164,8 +161,8 @@ def main() -> int:
         )
         print(", ".join(filter(None, (f"replay: {published} images", source.describe_left_out()))))
         if not published and rclpy.ok():
-            raise SourceError(f"none of the images of {choices.source} can be published; give others")
-    except (SourceError, InvalidTopicNameException) as error:
+            raise RecordingError(f"none of the images of {choices.source} can be published; give others")
+    except (RecordingError, InvalidTopicNameException) as error:
         print(f"replay: {str(error).splitlines()[0]}", file=sys.stderr)
         return 1
     except (KeyboardInterrupt, ExternalShutdownException):

@@ -11,6 +11,7 @@ import io
 import json
 import shutil
 import sqlite3
+import struct
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -202,7 +203,10 @@ def features(data: bytes) -> None:
 
 def some_features() -> list[bytes]:
     """Return features."""
-    return [QUERY.to_bytes(), first_features(20).to_bytes()]
+    few = first_features(20)
+    wide = few._replace(descriptors=np.repeat(few.descriptors, 2, axis=1), kind=1)
+    earlier = struct.pack("<HH", *few.size) + few.to_bytes()[10:]  # before there were several kinds
+    return [QUERY.to_bytes(), few.to_bytes(), wide.to_bytes(), earlier]
 
 
 def small_model() -> bytes:

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from binvpr_ros.local_features.camera import Camera, CameraError
 
@@ -39,3 +41,58 @@ def test_a_calibration_of_no_camera_is_refused(
 ) -> None:
     with pytest.raises(CameraError, match=sentence):
         Camera.calibrated(size, k, d, model)
+
+
+RAYS = np.array([[0.0, 0, 1], [0.3, 0.2, 1], [-0.4, 0.3, 1], [0.5, -0.35, 1]])
+MATRIX = np.array([[500.0, 0, 320], [0, 510, 240], [0, 0, 1]])
+STRAIGHT = RAYS[:, :2] * (500, 510) + (320, 240)
+"""Where the rays meet an image without distortion."""
+
+
+def distorted(camera: Camera) -> NDArray[np.float32]:
+    """Return the pixels [N,2] of RAYS, as OpenCV projects them."""
+    project = cv2.fisheye.projectPoints if camera.fisheye else cv2.projectPoints
+    pixels, _ = project(RAYS.reshape(-1, 1, 3), np.zeros(3), np.zeros(3), camera.matrix, camera.coefficients)
+    return np.asarray(pixels.reshape(-1, 2), np.float32)
+
+
+LENSES_THAT_DISTORT = [
+    Camera((640, 480), MATRIX, np.array([-0.3, 0.1, 0.001, 0.002, 0])),
+    Camera((640, 480), MATRIX, np.array([0.2, -0.1, 0.001, 0, 0.01, 0.3, -0.05, 0.002])),
+    Camera((640, 480), MATRIX, np.array([0.05, -0.02, 0.003, 0]), fisheye=True),
+    Camera((640, 480), MATRIX, np.zeros(4), fisheye=True),  # which bends straight lines even so
+]
+
+
+@pytest.mark.parametrize("camera", LENSES_THAT_DISTORT)
+def test_a_lens_that_distorts_is_undone(camera: Camera) -> None:
+    pixels = distorted(camera)
+    assert np.abs(pixels - STRAIGHT).max() > 5
+    rays, straight = camera.rays(pixels), camera.undistorted(pixels)
+    assert rays.dtype == straight.dtype == np.float32
+    np.testing.assert_allclose(rays, RAYS[:, :2], atol=1e-3)
+    np.testing.assert_allclose(straight, STRAIGHT, atol=0.5)
+    assert camera.focal_length == 505
+
+
+@pytest.mark.parametrize("coefficients", [np.zeros(0), np.zeros(5)])
+def test_without_distortion_pixels_stay_where_they_are(coefficients: NDArray[np.float64]) -> None:
+    camera = Camera((640, 480), MATRIX, coefficients)
+    pixels = distorted(camera)
+    np.testing.assert_allclose(pixels, STRAIGHT, atol=1e-3)
+    assert camera.undistorted(pixels) is pixels
+
+
+@pytest.mark.parametrize("camera", LENSES_THAT_DISTORT)
+def test_no_points_are_undone_as_none(camera: Camera) -> None:
+    assert camera.undistorted(np.empty((0, 2), np.float32)).shape == (0, 2)
+
+
+def test_the_part_of_the_sensor_that_is_shown_is_undone_as_the_whole_is() -> None:
+    coefficients = [-0.3, 0.1, 0.001, 0.002]
+    k = MATRIX.ravel().tolist()
+    whole = Camera.calibrated((640, 480), k, coefficients, "plumb_bob")
+    part = Camera.calibrated((640, 480), k, coefficients, "plumb_bob", (100, 40, 320, 240))
+    pixels = np.array([[150, 60], [300, 200], [400, 250]], np.float32)
+    moved = np.array((100, 40), np.float32)
+    np.testing.assert_allclose(part.undistorted(pixels - moved), whole.undistorted(pixels) - moved, atol=1e-3)

@@ -180,6 +180,16 @@ def test_a_map_that_was_cut_is_refused_in_a_sentence_and_left_as_it_is(
     assert path.read_bytes() == closed_map[:length]
 
 
+def test_a_map_that_has_lost_part_of_its_last_page_is_refused_and_recovered(closed_map: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "map.db"
+    path.write_bytes(closed_map[:-600])
+    for look in (info, problems, lambda path: KeyframeDatabase(path, MODEL, WORDS)):
+        with pytest.raises(DatabaseError, match="has lost its end; restore a copy of the file, or run: map recover"):
+            look(path)
+    recover(path, tmp_path / "recovered.db")
+    assert len(held(tmp_path / "recovered.db")) >= KEYFRAMES - 1
+
+
 def held(path: Path) -> dict[int, tuple[bytes, bytes | None]]:
     """Return the descriptors and features of a map by id."""
     database = KeyframeDatabase(path, MODEL, WORDS)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from binvpr_ros.config import Config
 from binvpr_ros.keyframes import NANOSECONDS, NOTHING_CLOSED, Keyframe
 from binvpr_ros.maps.forgetting import SEARCHES, most_redundant
-from binvpr_ros.maps.store import Columns, KeyframeStore
+from binvpr_ros.maps.store import UNKNOWN_MOTION, UNKNOWN_WHEREABOUTS, Columns, KeyframeStore
 from binvpr_ros.network.hamming import Descriptor, hamming
 
 WORDS = 16
@@ -47,7 +47,9 @@ def random_columns(count: int, seed: int) -> Columns:
     numbers = np.arange(count, dtype=np.int32)
     descriptors = np.random.default_rng(seed).integers(0, 2**64, (count, WORDS), np.uint64)
     closes = np.full(count, NOTHING_CLOSED, np.int32)
-    return Columns(numbers, np.zeros(count, np.int32), numbers * np.int64(NANOSECONDS), closes, descriptors)
+    motions, whereabouts = (np.repeat(one, count, axis=0) for one in (UNKNOWN_MOTION, UNKNOWN_WHEREABOUTS))
+    sessions, stamps = np.zeros(count, np.int32), numbers * np.int64(NANOSECONDS)
+    return Columns(numbers, sessions, stamps, closes, motions, whereabouts, descriptors)
 
 
 NEWEST = [place(seed) for seed in (90, 91, 92)]

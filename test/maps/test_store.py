@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from binvpr_ros.keyframes import Keyframe
+from binvpr_ros.keyframes import NOTHING_CLOSED, Keyframe
 from binvpr_ros.maps import store as keyframe_store
-from binvpr_ros.maps.store import NOT_LOOKED, VIEW_LOST, Columns, KeyframeStore
+from binvpr_ros.maps.store import NOT_LOOKED, VIEW_LOST, Columns, KeyframeStore, composed
 from binvpr_ros.network.hamming import hamming
 
 WORDS = 3
@@ -16,7 +19,8 @@ WORDS = 3
 
 def keyframe(number: int) -> Keyframe:
     descriptor = np.random.default_rng(number).integers(0, 2**64, WORDS, np.uint64)
-    return Keyframe(number, number // 7, number * 1000, descriptor, closes=number // 2)
+    closes = number // 2 if number % 5 else NOTHING_CLOSED
+    return Keyframe(number, number // 7, number * 1000, descriptor, closes=closes)
 
 
 @settings(max_examples=200, deadline=None)
@@ -33,8 +37,15 @@ def test_keyframes_come_and_go_as_in_a_list(steps: list[int], block: int) -> Non
                 expected.append(keyframe(number))
                 store.append(Columns.of(expected[-1]))
             elif step < len(expected):
-                del expected[step]
-                store.remove(step)
+                gone = expected.pop(step)
+                joined = [one.id for one in expected if one.closes == gone.id]
+                assert store.remove(step) == joined
+                for at, one in enumerate(expected):
+                    if one.id in joined:
+                        closes = gone.closes
+                        if closes == NOTHING_CLOSED and one.id != joined[0]:
+                            closes = joined[0]
+                        expected[at] = dataclasses.replace(one, closes=closes)
             most = max(most, len(expected))
             assert len(store) == len(expected)
             assert store.ids.tolist() == [one.id for one in expected]
@@ -63,6 +74,35 @@ def test_many_keyframes_at_once_fill_several_blocks(monkeypatch: pytest.MonkeyPa
     store.append(Columns.of(keyframe(11)))
     assert store.distances(keyframe(11).descriptor)[-1] == 0
     assert store.distances(keyframe(1).descriptor)[0] == 0
+
+
+def test_the_motion_after_a_removed_keyframe_leads_to_the_one_before_it() -> None:
+    motions = [np.eye(3) + np.random.default_rng(number).normal(0, 0.01, (3, 3)) for number in range(6)]
+    store = KeyframeStore(WORDS)
+    for number in range(6):
+        one = Keyframe(number, number // 5, 0, keyframe(number).descriptor, motion=motions[number].astype(np.float32))
+        store.append(Columns.of(one))
+
+    def at(position: int) -> NDArray[np.float32]:
+        return store.motions[position].reshape(3, 3) / store.motions[position, 8]
+
+    store.remove(3)
+    store.remove(2)
+    expected = motions[2] @ motions[3] @ motions[4]
+    np.testing.assert_allclose(at(2), expected / expected[2, 2], atol=1e-6)
+    store.remove(2)  # the last of its session
+    np.testing.assert_allclose(at(2), motions[5] / motions[5][2, 2], atol=1e-6)
+
+
+def test_beside_an_unknown_motion_none_is_known() -> None:
+    store = KeyframeStore(WORDS)
+    for number in range(4):
+        known = np.eye(3, dtype=np.float32) if number != 1 else None
+        store.append(Columns.of(Keyframe(number, 0, 0, keyframe(number).descriptor, motion=known)))
+    store.remove(1)
+    assert np.isnan(store.motions).all(axis=1).tolist() == [False, True, False]
+    zero = composed(np.zeros(9, np.float32), np.eye(3).ravel())
+    assert np.isnan(zero).all()
 
 
 def test_what_is_known_of_other_views_moves_with_the_keyframes(monkeypatch: pytest.MonkeyPatch) -> None:

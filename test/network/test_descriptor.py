@@ -21,6 +21,7 @@ from binvpr_ros.network.backends import DelegateBackend, DescriptorError
 from binvpr_ros.network.descriptor import DescriptorNetwork, pack
 from binvpr_ros.network.hamming import hamming
 from binvpr_ros.network.model_card import ModelCard, checksum
+from network.cards import edit
 
 
 def test_equal_images_have_equal_descriptors(network: DescriptorNetwork, world_images: list[NDArray[np.uint8]]) -> None:
@@ -100,6 +101,49 @@ def test_a_model_that_takes_no_images(tmp_path: Path, model: Path, dtype: type[n
     with pytest.raises(DescriptorError, match=r"cannot be run \(.*\); use one that train_offline wrote") as refusal:
         DescriptorNetwork(copy)
     assert "\n" not in str(refusal.value)
+
+
+class Echo:
+    """A backend that keeps what it was given."""
+
+    name = "echo"
+
+    def __init__(self, dtype: type[np.generic]) -> None:
+        self.input_shape = (1, 128, 128, 3)
+        self.input_dtype = np.dtype(dtype)
+        self.given: NDArray[Any] = np.empty(0)
+
+    def run(self, batch: NDArray[Any]) -> NDArray[Any]:
+        self.given = batch
+        return np.zeros((1, 2048), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "stated", "taken"),
+    [
+        (np.uint8, {}, [0, 51, 255]),
+        (np.uint8, {"colour": "RGB", "range": [0, 255]}, [0, 51, 255]),
+        (np.float32, {}, [0, 0.2, 1]),
+        (np.float32, {"colour": "RGB", "range": [0, 1]}, [0, 0.2, 1]),
+        (np.float32, {"colour": "RGB", "range": [-1, 1]}, [-1, -0.6, 1]),
+        (np.float32, {"colour": "RGB", "range": [0, 255]}, [0, 51, 255]),
+    ],
+)
+def test_the_card_states_what_becomes_of_the_pixels(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, dtype: type[np.generic], stated: dict[str, Any], taken: list[float]
+) -> None:
+    edit(copy, preprocessing=stated)
+    echo = Echo(dtype)
+    monkeypatch.setattr("binvpr_ros.network.descriptor.load_backend", lambda *_: echo)
+    DescriptorNetwork(copy).describe(np.full((240, 320, 3), (0, 51, 255), np.uint8))
+    assert echo.given.dtype == dtype
+    np.testing.assert_allclose(echo.given[0, 64, 64], taken, atol=1e-6)
+
+
+def test_a_range_that_a_model_of_bytes_cannot_take_is_refused(copy: Path) -> None:
+    edit(copy, preprocessing={"colour": "RGB", "range": [0, 1]})
+    with pytest.raises(DescriptorError, match=r"type uint8, its card says that they range from 0 to 1; use the pair"):
+        DescriptorNetwork(copy)
 
 
 def test_every_kernel_gives_the_same_bits(

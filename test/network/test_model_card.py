@@ -2,28 +2,14 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from binvpr_ros.config import share_directory
-from binvpr_ros.network.model_card import ModelCard, ModelCardError, checksum
-
-
-@pytest.fixture
-def copy(model: Path, tmp_path: Path) -> Path:
-    """Return a copy of the packaged model with its card."""
-    target = tmp_path / "copy.tflite"
-    shutil.copy(model, target)
-    shutil.copy(ModelCard.path_for(model), ModelCard.path_for(target))
-    return target
-
-
-def edit(model: Path, **changes: Any) -> None:
-    path = ModelCard.path_for(model)
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+from binvpr_ros.network.model_card import AS_PIXELS, ModelCard, ModelCardError, checksum
+from network.cards import edit
 
 
 @pytest.mark.parametrize("network", ["binvpr20", "binvpr20r"])
@@ -39,6 +25,48 @@ def test_card_is_written_as_it_is_read(copy: Path) -> None:
     card = ModelCard.read(copy)
     card.write(copy)
     assert ModelCard.read(copy) == card
+
+
+def test_packaged_cards_state_that_the_models_take_pixels_as_they_are(copy: Path) -> None:
+    assert ModelCard.read(copy).preprocessing == AS_PIXELS
+    assert ModelCard.read(copy).input_range == (0, 255)
+
+
+def test_card_of_an_earlier_version_states_no_preprocessing(copy: Path) -> None:
+    path = ModelCard.path_for(copy)
+    content = json.loads(path.read_text())
+    del content["preprocessing"]
+    path.write_text(json.dumps(content))
+    assert ModelCard.read(copy).input_range is None
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        "RGB",
+        None,
+        [],
+        {"colour": "RGB"},
+        {"colour": "BGR", "range": [0, 1]},
+        {"colour": "RGB", "range": [0, 1], "mean": [0.4, 0.4, 0.4]},
+        {"colour": "RGB", "range": [0]},
+        {"colour": "RGB", "range": "0 to 1"},
+        {"colour": "RGB", "range": ["0", "1"]},
+        {"colour": "RGB", "range": [False, True]},
+        {"colour": "RGB", "range": [1, 1]},
+        {"colour": "RGB", "range": [1, 0]},
+        {"colour": "RGB", "range": [0, float("nan")]},
+        {"colour": "RGB", "range": [float("-inf"), 1]},
+        {"colour": "RGB", "range": [0, 10**400]},
+    ],
+)
+def test_preprocessing_that_is_not_known_is_refused(copy: Path, stated: Any) -> None:
+    edit(copy, preprocessing=stated)
+    sentence = (
+        r'copy\.json has preprocessing .* instead of \{"colour": "RGB", "range": \[low, high\]\}; upgrade binvpr_ros'
+    )
+    with pytest.raises(ModelCardError, match=sentence):
+        ModelCard.read(copy)
 
 
 def test_missing_card(copy: Path) -> None:

@@ -5,12 +5,13 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from random_features import random_features
 
 from binvpr_ros.config import Config
 from binvpr_ros.images import from_thumbnail, thumbnail
 from binvpr_ros.keyframes import Keyframe
 from binvpr_ros.local_features.features import Features
-from binvpr_ros.local_features.geometry import inliers
+from binvpr_ros.local_features.geometry import verify
 from binvpr_ros.local_features.orb import extract
 from binvpr_ros.loop_closure import LoopClosure, Refusal, Refused
 from binvpr_ros.ros.pictures import (
@@ -89,7 +90,7 @@ def test_what_is_no_thumbnail_is_no_image(data: bytes | None) -> None:
 
 def test_inliers_are_joined_by_lines(view: Image) -> None:
     features = extract(view)
-    ours, theirs = inliers(features, features)
+    ours, theirs = verify(features, features).pairs
     assert len(ours) > 100
     picture = match_picture(Side(QUERY, view, features), Side(MATCH, view, features), CLOSURE, CONFIG)
     assert picture.shape == (TITLE_HEIGHT + 300 + LABEL_HEIGHT, 2 * 400 + GAP, 3)
@@ -154,6 +155,7 @@ def test_an_image_of_any_size_can_be_drawn(shape: tuple[int, ...], kept: str) ->
 
 
 def test_features_of_a_damaged_map_can_be_drawn() -> None:
-    features = Features.from_bytes(bytes(4 + 37))  # of an image without size
+    narrow = random_features(1, 40)._replace(size=(1, 65535))
+    features = Features.from_bytes(narrow.to_bytes())
     picture = match_picture(Side(QUERY, None, features), Side(MATCH, None, features), REFUSAL, CONFIG)
     assert picture.shape == (TITLE_HEIGHT + PANEL[1] + LABEL_HEIGHT, 2 * PANEL[0] + GAP, 3)

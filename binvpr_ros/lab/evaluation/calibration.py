@@ -26,8 +26,8 @@ from tqdm import tqdm
 from binvpr_ros.config import Config
 from binvpr_ros.lab.evaluation.closure_stage import ClosureStage, Drive
 
-MIN_SCORES = [round(step / 20, 2) for step in range(1, 13)]
-MIN_INLIERS = [15, 20, 25, 30, 35, 40, 45, 50]
+MIN_SCORES = [round(step / 20, 2) for step in range(13)]
+MIN_INLIERS = [8, 10, 12, 15, 20, 25, 30]
 """Which values of the parameters `min_score` and `min_inliers` are tried."""
 MATCHED_WITH = ("exclusion_time", "shift_cells", "sequence_keyframes")
 """Parameters on which depends what setting is found."""

@@ -8,14 +8,17 @@ among those that are same or apart (datasets/sequences.py says what these words 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import functools
+import hashlib
 import sys
-import time
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,12 +34,12 @@ from binvpr_ros.lab.evaluation.metrics import PrecisionRecall
 from binvpr_ros.lab.evaluation.similarities import Similarities
 from binvpr_ros.local_features.camera import Camera
 from binvpr_ros.local_features.features import Features
-from binvpr_ros.local_features.geometry import inliers, verify
+from binvpr_ros.local_features.geometry import Verification, verify
 from binvpr_ros.loop_closure import LoopCloser, Refusal, Verdict
 from binvpr_ros.maps.database import KeyframeDatabase
 from binvpr_ros.network.descriptor import Description, DescriptorNetwork
 from binvpr_ros.network.hamming import WORD_BITS, Descriptor
-from binvpr_ros.recognizer import PlaceRecognizer
+from binvpr_ros.recognizer import PlaceRecognizer, kept
 from binvpr_ros.stamps import StampError
 
 MIN_SCORES = [round(1 - step / 20, 2) for step in range(21)]
@@ -49,8 +52,8 @@ OUTCOMES = (
     *(
         reason.value
         for reason in (
-            Refusal.LOW_SCORE, Refusal.NOT_CONFIRMED, Refusal.NOT_AMONG_BEST, Refusal.NEVER_LEFT, Refusal.AMBIGUOUS,
-            Refusal.NOT_VERIFIED, Refusal.FEW_INLIERS,
+            Refusal.LOW_SCORE, Refusal.NOT_AMONG_BEST, Refusal.NOT_VERIFIED, Refusal.FEW_INLIERS,
+            Refusal.NOT_CONFIRMED, Refusal.NEVER_LEFT, Refusal.AMBIGUOUS,
         )
     ),
     CLOSED,
@@ -62,6 +65,15 @@ are `not_retrieved`.
 """
 BEFORE = 86_400 * NANOSECONDS
 """By how much an earlier map is older than the drive that is held against it."""
+
+
+class EarlierMaps(NamedTuple):
+    """How many images of a drive found their place in earlier maps of it."""
+
+    one: int  # with the one of two maps
+    other: int  # with the other
+    either: int  # with the one or the other, or with each
+    both: int  # with both together
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +91,7 @@ class ClosureStage:
     refusals: dict[str, int]  # candidates
     images_refused: int  # for their stamps
     rolls: NDArray[np.float64] | None = None  # [C], degrees by which the camera has rolled; None: unknown
+    earlier: EarlierMaps | None = None  # None: not tried
 
     @property
     def true(self) -> NDArray[np.bool_]:
@@ -140,6 +153,7 @@ class ClosureStage:
             "keyframe_closure_recall": self.keyframe_recall,
             "closure_roll_degrees_max": float(rolls.max()) if rolls is not None and len(rolls) else None,
             "revisit_outcomes": dict(zip(reversed(OUTCOMES), counts[::-1].tolist(), strict=True)),
+            "earlier_maps": None if self.earlier is None else self.earlier._asdict(),
             "refusals": self.refusals,
             "images_with_wrong_stamps": self.images_refused,
         }
@@ -218,9 +232,14 @@ def _seen_before(sequence: ImageSequence, keyframes: Sequence[int]) -> NDArray[n
 
 
 def obeying_poses(
-    sequence: ImageSequence, closures: Sequence[tuple[int, int]], features: Callable[[int], Features]
+    sequence: ImageSequence,
+    closures: Sequence[tuple[int, int]],
+    features: Callable[[int], tuple[Features | None, Features | None]],
 ) -> NDArray[np.bool_]:
-    """Return which closures [C] obey the true poses, by the `features` of images; only near ones are looked at."""
+    """Return which closures [C] obey the true poses; only near ones are looked at.
+
+    `features` returns those of query and match of a closure, given its number.
+    """
     obeying = np.ones(len(closures), bool)
     camera = sequence.camera
     if camera is None or not closures:
@@ -228,12 +247,11 @@ def obeying_poses(
     pairs = np.array(closures, np.int64)
     for place in np.flatnonzero(sequence.relations(pairs[:, 0], pairs[:, 1]) == Relation.NEAR):
         query, match = pairs[place].tolist()
-        ours, theirs = inliers(features(query), features(match), camera)
-        rays = [
-            camera.rays(features(index).points(chosen, camera.size))
-            for index, chosen in ((query, ours), (match, theirs))
-        ]
-        obeying[place] = sequence.obeys_poses(query, match, *rays)
+        ours, theirs = features(int(place))
+        if ours is not None and theirs is not None:
+            pairs_of = zip((ours, theirs), verify(ours, theirs, camera).pairs, strict=True)
+            rays = [camera.rays(some.points(chosen, camera.size)) for some, chosen in pairs_of]
+            obeying[place] = sequence.obeys_poses(query, match, *rays)
     return obeying
 
 
@@ -241,8 +259,8 @@ class Drive:
     """A sequence whose images `network` has described, to be driven through with the recognizer as often as wanted.
 
     Local features, which drives of one sequence may share, and what verification finds of a pair, are computed when
-    first wanted and kept, and so is the time that it took: where the parameter `verification_time` limits that, it does
-    so here as on a robot with this machine.
+    first wanted and kept. The verifications of a keyframe are counted, so the closures are those of any machine that
+    has time for them.
     """
 
     def __init__(
@@ -261,8 +279,7 @@ class Drive:
         self._scale = (0.0, 1.0)
         self.features = features or ImageFeatures(sequence.queries)
         self._keyframes: dict[Config, NDArray[np.int64]] = {}
-        self._verified: dict[tuple[int, int], tuple[int, float]] = {}
-        self._now = 0.0  # seconds spent on verification
+        self._verified: dict[tuple[bytes, bytes], Verification] = {}
 
     def with_similarities(self, similarities: Similarities) -> Drive:
         """Return this drive with the same keyframes and verification, and another method's similarities [N,N].
@@ -278,6 +295,11 @@ class Drive:
         other._scale = usual, max(float(np.median(neighbours)) - usual, 1e-9)
         return other
 
+    @property
+    def knows_descriptors(self) -> bool:
+        """Whether matches are by the network's descriptors, and not by another method's similarities."""
+        return self._similarities is None
+
     def through(self, config: Config) -> ClosureStage:
         """Drive through with the parameters of `config`, and hold the closures against the truth."""
         sequence = self.sequence
@@ -288,6 +310,7 @@ class Drive:
                 self._similarities, self._scale, sequence.stamps, self.network.words
             )
         run = Run()
+        matched: list[tuple[Features | None, Features | None]] = []
         for index, stamp in enumerate(sequence.stamps.tolist()):
             try:
                 verdict, new_keyframe = self._recognize(recognizer, index, stamp)
@@ -299,25 +322,59 @@ class Drive:
             for closure in verdict.closures:
                 run.closures.append((index, index_at[closure.match.stamp]))
                 run.inliers.append(closure.inliers)
+                matched.append((closure.query.features, recognizer.database.features(closure.match)))
             for refused in verdict.refused:
                 run.refusals[refused.reason.value] += 1
                 if refused.match is not None:
                     run.refused.append((index, index_at[refused.match.stamp], refused.reason.value))
-        return hold_against_truth(sequence, run, obeying_poses(sequence, run.closures, self.features))
+        return hold_against_truth(sequence, run, obeying_poses(sequence, run.closures, matched.__getitem__))
+
+    def in_earlier_maps(self, config: Config) -> EarlierMaps:
+        """Drive through the last two fifths with earlier maps of what came before, one by one and both together."""
+        sequence, network = self.sequence, self.network
+        start = 3 * len(sequence.stamps) // 5
+        keyframes = self.keyframes(config)
+        keyframes = keyframes[keyframes < start]
+        shift = int(sequence.stamps[start] - BEFORE - sequence.stamps[start - 1])
+        closed = []
+        with tempfile.TemporaryDirectory() as folder:
+            paths = [Path(folder, name) for name in ("one.db", "other.db")]
+            for path, part in zip(paths, (keyframes[::2], keyframes[1::2]), strict=True):
+                database = KeyframeDatabase(path, "", network.words, grids=network.card.grids)
+                self._remember(database, part.tolist(), shift, config)
+                database.close()
+            for some in ([paths[0]], [paths[1]], paths):
+                recognizer = self._recognizer(config)
+                recognizer.database = KeyframeDatabase(None, "", network.words, some, network.card.grids)
+                found = set()
+                for index, stamp in enumerate(sequence.stamps[start:].tolist(), start):
+                    with contextlib.suppress(StampError):
+                        closures = self._recognize(recognizer, index, stamp)[0].closures
+                        if any(closure.match.session < closure.query.session for closure in closures):
+                            found.add(index)
+                recognizer.close()
+                closed.append(found)
+        one, other, both = closed
+        return EarlierMaps(len(one), len(other), len(one | other), len(both))
+
+    def _remember(self, database: KeyframeDatabase, images: list[int], shift: int, config: Config) -> dict[int, int]:
+        """Make keyframes of images, their stamps moved by `shift` (nanoseconds); return the images by keyframe id."""
+        index_of = {}
+        closer = LoopCloser(self._verify)
+        for index in images:
+            keyframe = database.next_keyframe(
+                int(self.sequence.stamps[index]) + shift, self._descriptions[index].descriptor,
+                self.features(index) if config.verify else None,
+            )  # fmt: skip
+            database.add(kept(closer.follow(keyframe, self.sequence.camera)))
+            index_of[keyframe.id] = index
+        return index_of
 
     def against(self, other: Drive, config: Config) -> Trials:
         """Hold this drive against a map of `other`, which is of another place: every closure into that map is false."""
-        keyframes = other.keyframes(config)
         database = KeyframeDatabase(None, "", self.network.words, grids=self.network.card.grids)
         shift = int(self.sequence.stamps[0] - BEFORE - other.sequence.stamps[-1])
-        index_of = {}
-        for index in keyframes.tolist():
-            keyframe = database.next_keyframe(
-                int(other.sequence.stamps[index]) + shift, other._descriptions[index].descriptor,
-                other.features(index) if config.verify else None,
-            )  # fmt: skip
-            database.add(keyframe)
-            index_of[keyframe.id] = index
+        index_of = other._remember(database, other.keyframes(config).tolist(), shift, config)
         database.new_session()
         recognizer = self._recognizer(config)
         recognizer.database = database
@@ -352,7 +409,7 @@ class Drive:
         return self._keyframes[config]
 
     def _recognizer(self, config: Config) -> PlaceRecognizer:
-        recognizer = PlaceRecognizer(config, self.network, LoopCloser(self._verify, lambda: self._now))
+        recognizer = PlaceRecognizer(config, self.network, LoopCloser(self._verify, lambda: 0.0))
         recognizer.camera = self.sequence.camera
         return recognizer
 
@@ -361,15 +418,18 @@ class Drive:
         recognition = recognizer.recognize(self._descriptions[index], stamp, features)
         return recognition.verdict, recognition.keyframe is not None
 
-    def _verify(self, query: Features, match: Features, camera: Camera | None) -> int:
-        pair = id(query), id(match)  # both are kept, so their ids are theirs alone
+    def _verify(
+        self, query: Features, match: Features, camera: Camera | None, match_camera: Camera | None
+    ) -> Verification:
+        # Not by their ids: a map keeps copies with fewer features, which go with it.
+        pair = _fingerprint(query), _fingerprint(match)
         if pair not in self._verified:
-            start = time.perf_counter()
-            found = verify(query, match, camera)
-            self._verified[pair] = found, time.perf_counter() - start
-        found, seconds = self._verified[pair]
-        self._now += seconds
-        return found
+            self._verified[pair] = verify(query, match, camera, match_camera)
+        return self._verified[pair]
+
+
+def _fingerprint(features: Features) -> bytes:
+    return hashlib.blake2b(features.to_bytes(), digest_size=16).digest()
 
 
 MOST_SAMPLED = 2000

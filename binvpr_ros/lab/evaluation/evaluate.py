@@ -11,7 +11,7 @@ import json
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +45,7 @@ from binvpr_ros.lab.evaluation.methods import (
     read_similarities,
 )
 from binvpr_ros.lab.evaluation.negatives import Negatives, run_negatives
+from binvpr_ros.lab.evaluation.overlays import OVERLAYS, overlaid
 from binvpr_ros.lab.evaluation.report import Result
 from binvpr_ros.lab.evaluation.similarities import Similarities
 from binvpr_ros.network.backends import DescriptorError
@@ -88,7 +89,7 @@ class Evaluation:
         if choices.plots:
             choices.plots.mkdir(parents=True, exist_ok=True)
         drives: dict[str, list[Drive]] = {}
-        for dataset in itertools.chain([first], datasets):
+        for dataset in self._with_overlays(itertools.chain([first], datasets)):
             self._say_what_is_missing(dataset)
             comparison = Comparison(dataset, choices.seqslam, choices.plots, choices.sequence_keyframes)
             for method in methods:
@@ -192,6 +193,15 @@ class Evaluation:
             yield self._usable(FolderPair.from_parts(*parts))
         else:
             yield self._usable(RenderedBuilding.make(options))
+
+    def _with_overlays(self, datasets: Iterable[Dataset]) -> Iterator[Dataset]:
+        """Yield the data sets, and after each drive the same with the overlays that were asked for."""
+        for dataset in datasets:
+            yield dataset
+            if isinstance(dataset, ImageSequence):
+                for name in OVERLAYS:
+                    if name in self._choices.overlay or "all" in self._choices.overlay:
+                        yield overlaid(dataset, name)
 
     def _usable(self, dataset: Dataset, path: Path | None = None) -> Dataset:
         """Return a data set as it is measured: without what cannot be read, and with a place; raises DatasetError."""
@@ -340,6 +350,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     data.add_argument(
         "--stretch-16-bit", action="store_true", help="stretch 16-bit images, as the node's parameter of this name does"
     )
+    data.add_argument(
+        "--overlay", choices=(*OVERLAYS, "all"), action="append", default=[],
+        help="measure drives also with a part of the robot in the picture, which looks the same at every place",
+    )  # fmt: skip
     data.add_argument("--image-topic", default="", metavar="TOPIC", help="of a bag with several")
     data.add_argument("--pose-topic", default="", metavar="TOPIC", help="of a bag with several")
     methods = parser.add_argument_group("methods (default: the packaged model)")

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
+
 from binvpr_ros.lab.evaluation.datasets.dataset import Images
 from binvpr_ros.local_features.features import Features
 from binvpr_ros.local_features.orb import extract
@@ -13,10 +16,11 @@ class ImageFeatures:
 
     def __init__(self, images: Images) -> None:
         self._images = images
-        self._kept: dict[int, Features] = {}
+        self._kept: dict[tuple[int, bytes], Features] = {}
 
-    def __call__(self, index: int) -> Features:
-        """Return the local features of an image."""
-        if index not in self._kept:
-            self._kept[index] = extract(self._images[index])
-        return self._kept[index]
+    def __call__(self, index: int, visible: NDArray[np.uint8] | None = None) -> Features:
+        """Return the local features of an image; with `visible` only where that is not 0 (`LocalFeatures.extract`)."""
+        key = index, b"" if visible is None else visible.tobytes()
+        if key not in self._kept:
+            self._kept[key] = extract(self._images[index], visible)
+        return self._kept[key]

@@ -20,7 +20,7 @@ SEED = 0
 
 
 def verified_above_apart(dataset: Dataset, similarities: Similarities) -> float | None:
-    """Return the share of queries whose best true pair has more inliers than every pair that shows different places.
+    """Return the share of queries whose best true pair has more evidence than every pair that shows different places.
 
     Those are two for each query, the one that is most similar by the descriptor (`similarities` [Q,R]) and one by
     chance; what lies just beyond a query's place is left out. None where no query has a true reference, or where no
@@ -37,11 +37,13 @@ def verified_above_apart(dataset: Dataset, similarities: Similarities) -> float 
         true = dataset.truth.of(query)
         if len(true):
             nearest = true[np.argsort(-row[true], kind="stable")[:MOST_TRUE]]
-            of_true.append(max(verify(ours, references(int(reference))) for reference in nearest))
+            of_true.append(max(verify(ours, references(int(reference))).evidence for reference in nearest))
         apart = np.flatnonzero(dataset.truth.apart(query))
         if len(apart):
             hardest = apart[row[apart].argmax()]
-            of_apart += [verify(ours, references(reference)) for reference in {int(hardest), int(rng.choice(apart))}]
+            of_apart += [
+                verify(ours, references(reference)).evidence for reference in {int(hardest), int(rng.choice(apart))}
+            ]
     if not of_true or not of_apart:
         return None
     return float((np.array(of_true) > max(of_apart)).mean())

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import time
 from pathlib import Path
@@ -25,6 +26,7 @@ from binvpr_ros.lab.evaluation.metrics import PrecisionRecall, Retrieval
 from binvpr_ros.lab.evaluation.report import Result
 from binvpr_ros.lab.evaluation.sequence_matching import FollowedSimilarities, match_sequences
 from binvpr_ros.lab.evaluation.similarities import ComputedSimilarities, Similarities, kept
+from binvpr_ros.local_features.features import Features
 from binvpr_ros.network.descriptor import Description
 
 MOST_DESCRIPTION_BYTES = 3 << 29
@@ -94,6 +96,8 @@ class Comparison:
         if drive is not None:
             self.drives[name] = drive
         stage = drive.through(drive.config) if drive else None
+        if stage and drive and drive.knows_descriptors and len(stage.revisits):
+            stage = dataclasses.replace(stage, earlier=drive.in_earlier_maps(drive.config))
         self._add(name, similarities, bits, milliseconds, drive, stage, above_apart)
         if self._sequence_keyframes > 1:
             keyframes = self._sequence_keyframes
@@ -111,11 +115,16 @@ class Comparison:
             return
         found = detect(dataset.queries, dataset.stamps.tolist(), dataset.exclude_seconds)
         closures = [(query, match) for query, match in found.pairs.tolist()]
+
+        def features(closure: int) -> tuple[Features, Features]:
+            query, match = closures[closure]
+            return self._features(query), self._features(match)
+
         run = Run(list(range(len(dataset.queries))), closures, found.inliers.tolist())
         self.results.append(
             self._result(
                 detector.name, detector.descriptor_bits, float(np.median(found.milliseconds)),
-                stage=hold_against_truth(dataset, run, obeying_poses(dataset, closures, self._features)),
+                stage=hold_against_truth(dataset, run, obeying_poses(dataset, closures, features)),
             )
         )  # fmt: skip
 

@@ -139,7 +139,7 @@ def _retrieval_table(results: Sequence[Result]) -> Table:
 
 def _verification_table(results: Sequence[Result]) -> Table:
     title = f"{escape(results[0].dataset)}: verification by local features"
-    caption = "share of queries whose best true pair has more inliers than every pair of different places"
+    caption = "share of queries whose best true pair has more evidence than every pair of different places"
     table = _table(title, caption, ["above apart"], ["hardest pairs by"])
     for result in results:
         if result.above_apart is not None:
@@ -154,15 +154,20 @@ def _stage_table(results: Sequence[Result]) -> Table:
     caption = f"{escape(first.conditions)}; recall: revisits with a closure of the same place within 1 s"
     if not revisits:
         caption = f"never revisits a place: a negative test; {escape(first.conditions)}"
-    names = ("keyframes", "same", "near", "apart", "precision", "recall", "ms")
+    names = ("keyframes", "same", "near", "apart", "precision", "recall", "two maps", "ms")
     table = _table(title, caption, names)
     for result in results:
         figures = result.figures
         counts = [str(figures[name]) for name in ("keyframes", "closures_same", "closures_near", "closures_apart")]
         shares = [_share(figures[name]) for name in ("closure_precision", "closure_recall")]
         milliseconds = "" if result.milliseconds is None else f"{result.milliseconds:.1f}"
-        table.add_row(escape(result.method), *counts, *shares, milliseconds)
+        table.add_row(escape(result.method), *counts, *shares, _two_maps(figures), milliseconds)
     return table
+
+
+def _two_maps(figures: dict[str, Any]) -> str:
+    earlier = figures["earlier_maps"]
+    return NOTHING if earlier is None else f"{earlier['both']}/{earlier['either']}"
 
 
 def _outcome_table(results: Sequence[Result]) -> Table:
@@ -223,7 +228,19 @@ def _markdown_drives(results: Sequence[Result]) -> list[list[str]]:
     staged = [result for result in results if result.stage is not None]
     if not staged:
         return []
-    headings = ["drive", "method", "R@1", "revisits", "same", "near", "apart", "recall", "by keyframes", "ms"]
+    headings = [
+        "drive",
+        "method",
+        "R@1",
+        "revisits",
+        "same",
+        "near",
+        "apart",
+        "recall",
+        "by keyframes",
+        "two maps",
+        "ms",
+    ]
     lines = [_row(headings), _row(["---", "---"] + ["---:"] * (len(headings) - 2))]
     for result in staged:
         figures = result.figures
@@ -231,9 +248,16 @@ def _markdown_drives(results: Sequence[Result]) -> list[list[str]]:
         shares = [_share(figures[name]) for name in ("closure_recall", "keyframe_closure_recall")]
         milliseconds = "" if result.milliseconds is None else f"{result.milliseconds:.1f}"
         lines.append(
-            _row([result.dataset, result.method, _share(figures["recall_at_1"]), *counts, *shares, milliseconds])
-        )
-    lines += ["", "Closures by what they join; recall: revisits with a closure of the same place within 1 s."]
+            _row([
+                result.dataset, result.method, _share(figures["recall_at_1"]), *counts, *shares, _two_maps(figures),
+                milliseconds,
+            ])
+        )  # fmt: skip
+    lines += [
+        "",
+        "Closures by what they join; recall: revisits with a closure of the same place within 1 s; two maps: images of "
+        "the last two fifths with a closure into two earlier maps, of those with one into either map by itself.",
+    ]
     names = [
         name for name in staged[0].figures["revisit_outcomes"]
         if any(result.figures["revisit_outcomes"][name] for result in staged)

@@ -6,9 +6,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from binvpr_ros.config import Config
 from binvpr_ros.lab.evaluation.similarities import ComputedSimilarities, Similarities
-from binvpr_ros.sequence import SequenceMatcher
+from binvpr_ros.sequence import REACH, SequenceMatcher
 
 WINDOW = 10  # references around each, over which contrast is made even
 SPEEDS = np.linspace(0.8, 1.25, 10)  # references a query
@@ -81,7 +80,7 @@ class FollowedSimilarities(Similarities):
         present = self._ids >= self._candidates[query]
         distances = 1 - self._similarities.rows(query, query + 1)[0]
         self._next = query + 1
-        return 1 - self._matcher.follow(distances, self._ids, present, self._keyframes, Config.confirmation_window)
+        return 1 - self._matcher.follow(distances, self._ids, present, self._keyframes, REACH)
 
 
 def _round(value: float) -> int:

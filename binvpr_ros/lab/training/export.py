@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import tempfile
 from pathlib import Path
@@ -13,7 +14,9 @@ import numpy as np
 
 from binvpr_ros.lab.training.networks import BinaryConv2D, build
 from binvpr_ros.lab.training.networks.binvpr import cells_of
-from binvpr_ros.network.model_card import ModelCard, checksum
+from binvpr_ros.lab.training.noise import measure_noise
+from binvpr_ros.network.descriptor import DescriptorNetwork
+from binvpr_ros.network.model_card import AS_PIXELS, ModelCard, checksum
 
 
 class ExportError(RuntimeError):
@@ -54,8 +57,11 @@ def export(
         descriptor_bits=model.output_shape[-1],
         sha256=checksum(output),
         cells=cells_of(model.output_shape[-1]),
+        preprocessing=AS_PIXELS,
         **facts,
     )
+    card.write(output)
+    card = dataclasses.replace(card, noise=measure_noise(DescriptorNetwork(output)))
     card.write(output)
     return card
 

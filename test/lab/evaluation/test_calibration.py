@@ -11,13 +11,15 @@ from rich.console import Console
 
 from binvpr_ros.config import Config
 from binvpr_ros.lab.evaluation import calibration, evaluate
-from binvpr_ros.lab.evaluation.calibration import Setting
+from binvpr_ros.lab.evaluation.calibration import MIN_INLIERS, MIN_SCORES, Setting
 from binvpr_ros.lab.evaluation.closure_stage import ClosureStage, Trials
 from binvpr_ros.lab.evaluation.datasets.sequences import Relation
 
 from .stages import stage
 
 SAME, APART = Relation.SAME, Relation.APART
+STRICTEST = 30
+"""The largest `min_inliers` that is tried."""
 
 
 class Settings:
@@ -46,9 +48,9 @@ def calibrate(*drives: Settings) -> calibration.Calibration | None:
 
 
 def test_the_strictest_setting_of_the_highest_recall_without_a_false_closure_is_taken() -> None:
-    found = calibrate(Settings("a", "a", false_up_to=30), Settings("b", "b", scores=(0.45, 0.2)))
+    found = calibrate(Settings("a", "a", false_up_to=15), Settings("b", "b", scores=(0.45, 0.2)))
     assert found is not None
-    assert found.setting == Setting(min_inliers=50, min_score=0.2)
+    assert found.setting == Setting(min_inliers=STRICTEST, min_score=0.2)
 
 
 def test_what_a_place_is_scored_with_was_chosen_on_the_others() -> None:
@@ -68,21 +70,21 @@ def test_what_a_place_is_scored_with_was_chosen_on_the_others() -> None:
 
 
 def test_a_setting_that_closes_a_drive_in_the_map_of_another_place_is_not_taken() -> None:
-    found = calibrate(Settings("a", "a", elsewhere=45), Settings("b", "b"), Settings("c", "c"))
+    found = calibrate(Settings("a", "a", elsewhere=STRICTEST - 1), Settings("b", "b"), Settings("c", "c"))
     assert found is not None
-    assert found.setting.min_inliers == 50
-    assert calibrate(Settings("a", "a", elsewhere=50), Settings("b", "b")) is None
+    assert found.setting.min_inliers == STRICTEST
+    assert calibrate(Settings("a", "a", elsewhere=STRICTEST), Settings("b", "b")) is None
     # Drives of one place may close loops in each other's maps.
-    assert calibrate(Settings("a", "hall", elsewhere=50), Settings("b", "hall")) is not None
+    assert calibrate(Settings("a", "hall", elsewhere=STRICTEST), Settings("b", "hall")) is not None
 
 
 def test_of_one_place_each_half_is_scored_with_what_the_other_gave() -> None:
-    found = calibrate(Settings("a", "a", false_up_to=35, scores=(0.2, 0.4)))
+    found = calibrate(Settings("a", "a", false_up_to=20, scores=(0.2, 0.4)))
     assert found is not None
     assert [part.name for part in found.parts] == ["a, first half", "a, second half"]
     # The first half has the false closure and the revisits 4 and 5, the second one 6 and 7.
-    assert found.held_out == [Setting(50, 0.4), Setting(50, 0.2)]
-    assert found.setting == Setting(50, 0.2)
+    assert found.held_out == [Setting(STRICTEST, 0.4), Setting(STRICTEST, 0.2)]
+    assert found.setting == Setting(STRICTEST, 0.2)
 
 
 def test_held_out_figures_stand_before_those_of_the_result(capsys: pytest.CaptureFixture[str]) -> None:
@@ -90,9 +92,9 @@ def test_held_out_figures_stand_before_those_of_the_result(capsys: pytest.Captur
     assert found is not None
     Console(width=80).print(found.table("ours"))
     row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("a "))
-    assert row.split() == ["a", "0.5", "50", "1", "(2)", "0", "(0)", "0", "(0)", "0.250", "(0.500)"]
+    assert row.split() == ["a", "0.5", str(STRICTEST), "1", "(2)", "0", "(0)", "0", "(0)", "0.250", "(0.500)"]
     assert found.sentences()[0] == (
-        "a, held out: min_score 0.5, min_inliers 50, closures 1 same, 0 near, 0 apart; recall 0.250 of 4 revisits"
+        "a, held out: min_score 0.5, min_inliers 30, closures 1 same, 0 near, 0 apart; recall 0.250 of 4 revisits"
     )
 
 
@@ -102,11 +104,19 @@ def test_the_params_file_names_a_model_that_is_not_the_packaged_one(tmp_path: Pa
     model = tmp_path / "mine #2: night.tflite"
     found.write(tmp_path / "mine.yaml", ["evaluate"], model)
     written = yaml.safe_load((tmp_path / "mine.yaml").read_text(encoding="utf-8"))["/**"]["ros__parameters"]
-    assert Config(**written) == Config(min_score=0.3, min_inliers=50, model=str(model))
+    assert Config(**written) == Config(min_score=0.3, min_inliers=STRICTEST, model=str(model))
 
 
 def test_where_every_setting_has_a_false_closure_there_is_none() -> None:
-    assert calibrate(Settings("a", "a", false_up_to=50), Settings("b", "b")) is None
+    assert calibrate(Settings("a", "a", false_up_to=STRICTEST), Settings("b", "b")) is None
+
+
+def test_the_values_that_are_tried_lie_on_both_sides_of_the_default() -> None:
+    low, high = Config.bounds("min_inliers")
+    assert sorted(set(MIN_INLIERS)) == MIN_INLIERS
+    assert low <= MIN_INLIERS[0] < MIN_INLIERS[1] < Config.min_inliers < MIN_INLIERS[-2] < MIN_INLIERS[-1] <= high
+    assert Config.min_inliers in MIN_INLIERS
+    assert Config.min_score in MIN_SCORES
 
 
 def test_a_place_whose_others_allow_no_setting_is_not_scored() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from binvpr_ros.lab.evaluation import report
-from binvpr_ros.lab.evaluation.closure_stage import OUTCOMES, ClosureStage, Trials
+from binvpr_ros.lab.evaluation.closure_stage import OUTCOMES, ClosureStage, EarlierMaps, Trials
 from binvpr_ros.lab.evaluation.datasets.sequences import Relation
 from binvpr_ros.lab.evaluation.datasets.truth import PairTruth
 from binvpr_ros.lab.evaluation.metrics import Retrieval
@@ -75,8 +75,8 @@ def test_the_markdown_has_tables_of_retrieval_of_drives_and_of_negatives() -> No
     assert lines[0] == "| method | bits | hall | yard |"
     assert lines[2] == "| ours | 2,048 | 1.000 / 1.000 | 0.500 / 0.500 |"
     assert lines[3] == "| hog | 2,048 | 0.500 / 0.500 |  |"
-    assert "| hall | ours | 1.000 | 2 | 1 | 1 | 1 | 0.500 | 0.500 | 1.3 |" in lines
-    assert "| hall | dbow2 | - | 2 | 1 | 1 | 1 | 0.500 | 0.500 | 20.5 |" in lines
+    assert "| hall | ours | 1.000 | 2 | 1 | 1 | 1 | 0.500 | 0.500 | - | 1.3 |" in lines
+    assert "| hall | dbow2 | - | 2 | 1 | 1 | 1 | 0.500 | 0.500 | - | 20.5 |" in lines
     assert "| drive | method | closed | not retrieved |" in lines
     assert "| hall | ours | 1 | 1 |" in lines
     assert "| yard | 2 / 200 |  |" in lines
@@ -94,7 +94,7 @@ def test_the_tables_show_each_figure(capsys: pytest.CaptureFixture[str]) -> None
     assert row[-2:] == ["2048", "1.3"]
     assert "hall: loop closures, 2 revisits" in shown
     row = next(line for line in shown.splitlines() if "dbow2" in line).split()
-    assert row == ["dbow2", "4", "1", "1", "1", "0.500", "0.500", "20.5"]
+    assert row == ["dbow2", "4", "1", "1", "1", "0.500", "0.500", "-", "20.5"]
     assert "what became of the 2 revisits" in shown
     assert "1 of 300 keyframes have a false closure" in " ".join(shown.split())
 
@@ -131,9 +131,17 @@ def test_what_cannot_be_measured_is_no_zero(capsys: pytest.CaptureFixture[str]) 
     assert (
         content["recall_at_1"] is content["auc_pr"] is content["closure_precision"] is content["closure_recall"] is None
     )
-    assert "| hall | hog | - | 0 | 0 | 0 | 0 | - | - | 1.3 |" in report.markdown([unmeasured], "evaluate")
+    assert "| hall | hog | - | 0 | 0 | 0 | 0 | - | - | - | 1.3 |" in report.markdown([unmeasured], "evaluate")
     report.print_tables([unmeasured])
     assert "0.000" not in capsys.readouterr().out
+
+
+def test_two_earlier_maps_are_beside_either_of_them(capsys: pytest.CaptureFixture[str]) -> None:
+    some = result("hall", "ours", HALF_RIGHT, stage(keyframes=4, earlier=EarlierMaps(38, 46, 60, 57)))
+    assert report.as_json([some])["earlier_maps"] == {"one": 38, "other": 46, "either": 60, "both": 57}
+    assert " | 57/60 | " in report.markdown([some], "evaluate")
+    report.print_tables([some])
+    assert "57/60" in capsys.readouterr().out
 
 
 def test_names_are_text(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from binvpr_ros.images import Image, ImageError, decode_compressed, decode_pixels
-from binvpr_ros.keyframes import NANOSECONDS
+from binvpr_ros.images import Image, ImageError
 from binvpr_ros.lab.evaluation.datasets.cameras import own_camera
 from binvpr_ros.lab.evaluation.datasets.dataset import DatasetError, Images, Options, own_stretch, with_more
 from binvpr_ros.lab.evaluation.datasets.files import WITHOUT_POSE
@@ -29,6 +28,7 @@ from binvpr_ros.recordings.bags import (
     read_calibration,
     read_messages,
 )
+from binvpr_ros.recordings.frames import RecordedImage, image_of, stamp_of
 
 POSE_TOLERANCE = 0.05
 """Seconds: odometry often comes at 20 Hz or less."""
@@ -59,7 +59,7 @@ class PosedBag(PosedSequence):
             stamps: list[int] = []
             unreadable = 0
             for entry, connection, raw in _numbered(reader.messages(image_connections)):
-                stamp = _converted(reader, connection, raw, _stamp)
+                stamp = _converted(reader, connection, raw, stamp_of)
                 if stamp is None:
                     unreadable += 1
                 else:
@@ -170,20 +170,15 @@ class BagImages(Images):
             for entry, connection, raw in _numbered(messages):
                 if entry in wanted:
                     wanted.remove(entry)
-                    yield self._decode(_converted(reader, connection, raw, lambda message: message))
+                    yield self._decode(_converted(reader, connection, raw, image_of))
         if wanted:
             raise DatasetError(f"{self.path} has changed since it was opened; read it again")
 
-    def _decode(self, message: Any) -> Image | DatasetError:
+    def _decode(self, image: RecordedImage | None) -> Image | DatasetError:
         try:
-            if message is None:
+            if image is None:
                 raise ImageError("its message is damaged")
-            if hasattr(message, "format"):
-                return decode_compressed(message.data, message.format, own_stretch(self.stretch))
-            return decode_pixels(
-                message.height, message.width, message.encoding, message.step, message.data,
-                bool(message.is_bigendian), own_stretch(self.stretch),
-            )  # fmt: skip
+            return image.decode(own_stretch(self.stretch))
         except ImageError as error:
             return DatasetError(f"an image on {self.topic} of {self.path} cannot be decoded: {error}")
 
@@ -194,11 +189,6 @@ def _checked(image: Image | DatasetError) -> Image:
     return image
 
 
-def _stamp(message: Any) -> int:
-    stamp = message.header.stamp
-    return int(stamp.sec) * NANOSECONDS + int(stamp.nanosec)
-
-
 def _stamped_pose(message: Any) -> tuple[int, tuple[float, ...]]:
     """Return stamp (nanoseconds) and x, y, z and the quaternion x, y, z, w of a message of any of the pose types."""
     if hasattr(message, "transform"):
@@ -206,4 +196,4 @@ def _stamped_pose(message: Any) -> tuple[int, tuple[float, ...]]:
     else:
         pose = getattr(message.pose, "pose", message.pose)  # with a covariance there is one more level
         position, rotation = pose.position, pose.orientation
-    return _stamp(message), (position.x, position.y, position.z, rotation.x, rotation.y, rotation.z, rotation.w)
+    return stamp_of(message), (position.x, position.y, position.z, rotation.x, rotation.y, rotation.z, rotation.w)

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from binvpr_ros.maps.database import DatabaseError, KeyframeDatabase
+from maps.command.written_maps import FEATURES, MODEL, SECOND, THUMBNAIL, WORDS, descriptor, run
+from maps.small_maps import CAMERA, VERSION_3
+
+
+def test_info(office: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(monkeypatch, "info", office) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"{office}: 6 keyframes in 2 sessions, ")
+    assert lines[1] == f"model {MODEL}, 256 bits; map version 4; 2 keyframes with local features, 2 with a thumbnail"
+    with sqlite3.connect(office) as connection:
+        (uuid,) = connection.execute("SELECT uuid FROM map").fetchone()
+    assert lines[2] == f"uuid {uuid}; camera not known"
+    assert lines[3] == "session 0: 3 keyframes from 1000.000 s, over 2.000 s"
+    assert lines[4] == "session 1: 3 keyframes from 1100.000 s, over 2.000 s"
+
+
+@pytest.mark.parametrize("fisheye", [False, True])
+def test_info_about_the_camera(
+    office: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], fisheye: bool
+) -> None:
+    database = KeyframeDatabase(office, MODEL, WORDS)
+    camera = dataclasses.replace(CAMERA, fisheye=fisheye)
+    database.add(database.next_keyframe(2000 * SECOND, descriptor(1)), camera=camera)
+    database.close()
+    assert run(monkeypatch, "info", office) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("uuid "))
+    lens = "fisheye" if fisheye else "lens"
+    assert line.endswith(f"; camera of 480x360 pixels, focal length 405.0 pixels, 4 coefficients of its {lens}")
+
+
+def test_info_about_a_map_of_an_earlier_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It has the uuid that it gets when it goes on."""
+    old = tmp_path / "old.db"
+    shutil.copy(VERSION_3, old)
+    lines = []
+    for _ in range(2):
+        assert run(monkeypatch, "info", old) == 0
+        lines.append(capsys.readouterr().out.splitlines())
+        KeyframeDatabase(old, MODEL, WORDS).close()
+    assert lines[0][2] == lines[1][2]
+    assert ("map version 3;" in lines[0][1], "map version 4;" in lines[1][1]) == (True, True)
+
+
+def test_a_map_in_use_and_one_that_cannot_be_written_are_read(
+    office: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    in_use = KeyframeDatabase(office, MODEL, WORDS)
+    in_use.add(in_use.next_keyframe(2000 * SECOND, descriptor(1)))
+    assert run(monkeypatch, "info", office) == 0
+    assert ": 7 keyframes in 3 sessions" in capsys.readouterr().out
+    in_use.close()
+    locked = tmp_path / "locked"
+    locked.mkdir()
+    (locked / "map.db").write_bytes(office.read_bytes())
+    (locked / "map.db").chmod(0o444)
+    locked.chmod(0o555)
+    assert run(monkeypatch, "check", locked / "map.db") == 0
+    locked.chmod(0o755)
+    assert [path.name for path in locked.iterdir()] == ["map.db"]
+
+
+def test_the_size_of_a_map_in_use_has_its_log_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    database = KeyframeDatabase(tmp_path / "map.db", MODEL, WORDS)
+    for number in range(40):
+        database.add(database.next_keyframe(number * SECOND, descriptor(number), FEATURES, THUMBNAIL * 20))
+    assert run(monkeypatch, "info", tmp_path / "map.db") == 0
+    line = capsys.readouterr().out.splitlines()[0]
+    assert float(line.split()[-2]) == round((tmp_path / "map.db-wal").stat().st_size / 2**20, 1) > 0.1
+    database.close()
+
+
+def test_a_map_of_two_models(office: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    with sqlite3.connect(office) as connection:
+        connection.execute("INSERT INTO map SELECT * FROM map")
+    connection.close()
+    assert run(monkeypatch, "check", office) == 1
+    assert "does not say which model it was made with" in capsys.readouterr().out
+    with pytest.raises(DatabaseError, match="does not say which model it was made with"):
+        KeyframeDatabase(office, MODEL, WORDS)
+
+
+@pytest.mark.parametrize("words", ["abc", 0, -1, 100_000_000, None])
+def test_a_map_that_lies_about_its_descriptors(
+    office: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: object
+) -> None:
+    with sqlite3.connect(office) as connection:
+        connection.execute("DROP TABLE map")
+        connection.execute("CREATE TABLE map (schema_version, model_sha256, descriptor_words)")
+        connection.execute("INSERT INTO map VALUES (2, 'a', ?)", (words,))
+    connection.close()
+    assert run(monkeypatch, "info", office) == 1
+    assert "does not say which model it was made with" in capsys.readouterr().err
+
+
+def test_an_endless_view_is_no_map(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "view.db"
+    with sqlite3.connect(path) as connection:
+        connection.executescript(
+            "CREATE TABLE map (schema_version, model_sha256, descriptor_words); INSERT INTO map VALUES (2, 'a', 4);"
+            "CREATE VIEW keyframes AS WITH RECURSIVE n(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM n) "
+            "SELECT id, 0 AS session, 0 AS stamp, x'00' AS descriptor FROM n"
+        )
+    connection.close()
+    assert run(monkeypatch, "info", path) == 1
+    assert "does more than hold data" in capsys.readouterr().err
+    with pytest.raises(DatabaseError, match="does more than hold data"):
+        KeyframeDatabase(path, "a", WORDS)
+
+
+@pytest.mark.parametrize("command", ["info", "check"])
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [(None, "is no file; name a map file"), (b"no map at all" * 100, "cannot be read as a map"),
+     (b"", "has no tables; copy x.db-wal with it if a node has it open, or name another file")],
+)  # fmt: skip
+def test_what_is_no_map_is_said_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], content: bytes | None,
+    sentence: str, command: str,
+) -> None:  # fmt: skip
+    path = tmp_path / "x.db"
+    if content is not None:
+        path.write_bytes(content)
+    assert run(monkeypatch, command, path) == 1
+    said = capsys.readouterr()
+    assert sentence in said.out + said.err
+    assert "Traceback" not in said.err
+    assert [found.name for found in tmp_path.iterdir()] == ([] if content is None else ["x.db"])
