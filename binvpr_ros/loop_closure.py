@@ -159,15 +159,16 @@ class _Search:
         """Tell whether a place is another one than the present: so look a tunnel, a wall, and a robot at rest."""
         return place.position < self.present(place.score)
 
-    def joined(self, one: _Place, other: _Place) -> bool:
-        """Tell whether two places of a session are known to be one, though geometry is not asked.
+    def joined(self, one: _Place, other: _Place, least: float = 0.0) -> bool:
+        """Tell whether two places are known to be one, though geometry is not asked.
 
-        All keyframes between them look like the query, or keyframes around the one closed a loop to those around the
-        other.
+        All keyframes between them, in a session, look like the query, or those around the one closed a loop to those
+        around the other. Nothing looks like it with a score below `least`.
         """
         first, last = sorted((one.position, other.position))
         goes_on = np.diff(self.database.stamps[first : last + 1]) <= self._window
-        if goes_on.all() and (self.scores[first:last] >= ISLAND_SCORE * min(one.score, 1.0)).all():
+        least = max(ISLAND_SCORE * min(one.score, 1.0), least)
+        if one.session == other.session and goes_on.all() and (self.scores[first:last] >= least).all():
             return True
         here, there = self._around(one), self._around(other)
         closes, ids = self.database.closes, self.database.ids
@@ -195,6 +196,8 @@ class _Search:
 
 ISLAND_SCORE = 0.5
 """Of a match's score: what keyframes that show much the same view reach."""
+LEAST_ISLAND_SCORE = 0.25
+"""Score below which nothing looks like the query, however little its match does."""
 RIVAL_SCORE = 0.6
 """Of a match's score: what another place reaches that could be taken for it."""
 RIVAL_EVIDENCE = 0.5
@@ -233,7 +236,7 @@ class LoopCloser:
     ) -> Verdict:
         """Return the loop closures of `query`, which is not yet in `database`, and the refusals.
 
-        `camera` took all the images; None where its calibration is not known.
+        `camera` takes the images; None where its calibration is not known.
         """
         previous, self._previous = self._previous, []
         if len(database) == 0:
@@ -247,7 +250,9 @@ class LoopCloser:
         else:
             self._previous = [self._follow(place, previous, config) for place in itertools.islice(places, MOST_PLACES)]
             verdict = _by_looks(search, self._previous)
-        for place in itertools.islice(search.places(config.min_score, ~search.within_window & search.elsewhere), 1):
+        judged: list[LoopClosure | Refused] = [*verdict.closures, *verdict.refused]
+        best = max((one.score for one in judged), default=0.0)
+        for place in itertools.islice(search.places(best, ~search.within_window & search.elsewhere), 1):
             verdict.refused.append(search.refused(Refusal.ODOMETRY, place))
         if verdict.best is None:
             best = int(np.where(search.within_window, len(search.score_at), search.distances).argmin())
@@ -338,15 +343,18 @@ class _Trial:
     def verdict(self, places: Iterable[_Place]) -> Verdict:
         """Return the closures, the one with most evidence first, and what was refused."""
         search = self._search
-        verified, refused = self._try(places)
-        rows, reason = self._judge(verified)
+        verified, refused, complete = self._try(places)
+        rows, reason = self._judge(verified, complete)
         others = [search.refused(reason, one.place) for one in verified if one not in rows]
         return Verdict([search.closure(place, found.inliers) for place, found in rows], others + refused)
 
-    def _try(self, places: Iterable[_Place]) -> tuple[list[_Verified], list[Refused]]:
-        """Return the places, given best first, that verify, those with most evidence first, and the others."""
+    def _try(self, places: Iterable[_Place]) -> tuple[list[_Verified], list[Refused], bool]:
+        """Return the places, given best first, that verify, those with most evidence first, and the others.
+
+        And whether none is left that could be taken for the match.
+        """
         search, verified, refused = self._search, list[_Verified](), list[Refused]()
-        enough = 0.0  # score below which no place could be taken for the match
+        enough, complete = 0.0, True  # the score below which no place could be taken for the match
         for place in places:
             if place.score < enough:
                 refused.append(search.refused(Refusal.NOT_AMONG_BEST, place))
@@ -355,6 +363,7 @@ class _Trial:
             if found is None:
                 refused.append(search.refused(Refusal.NOT_VERIFIED, place))
                 if self._exhausted:
+                    complete = False
                     break
             elif found.evidence < search.config.min_inliers:
                 refused.append(search.refused(Refusal.FEW_INLIERS, place))
@@ -362,9 +371,9 @@ class _Trial:
                 verified.append(_Verified(place, found))
                 if not found.of_a_part and search.was_left(place):
                     enough = max(enough, RIVAL_SCORE * place.score)
-        return sorted(verified, key=lambda one: (one.found.of_a_part, -one.found.evidence)), refused
+        return sorted(verified, key=lambda one: (one.found.of_a_part, -one.found.evidence)), refused, complete
 
-    def _judge(self, verified: list[_Verified]) -> tuple[list[_Verified], Refusal]:
+    def _judge(self, verified: list[_Verified], complete: bool) -> tuple[list[_Verified], Refusal]:
         """Return the closures among the places that verify, best first, and why the others are none."""
         left = [one for one in verified if self._search.was_left(one.place)]
         if not left:
@@ -373,7 +382,7 @@ class _Trial:
         if match.found.of_a_part:
             return [], Refusal.FEW_INLIERS
         rivals = [one for one in left if one.found.evidence >= RIVAL_EVIDENCE * match.found.evidence]
-        if self._ambiguous(rivals):
+        if not complete or self._ambiguous(rivals):
             return [], Refusal.AMBIGUOUS
         rows = [one for one in rivals if not one.found.of_a_part]
         return rows[: self._search.config.max_candidates], Refusal.NOT_AMONG_BEST
@@ -393,7 +402,9 @@ class _Trial:
         keyframe = database.keyframe(place.position)
         features = database.features(keyframe)
         if features is not None:
-            found = self._verify(query.features, features, self._camera, database.camera_of(keyframe))
+            # Without the query's own camera its lens cannot be undone, so that of the same camera's match must not be.
+            camera = self._camera and database.camera_of(keyframe)
+            found = self._verify(query.features, features, self._camera, camera)
         self._tried += 1
         self._spent += self._clock() - start
         return found
@@ -417,13 +428,14 @@ class _Trial:
             those = [one for one in alike if one.place.session == session]
             if session == search.query.session:
                 # The query is at the place of what the camera's motion leads back to, as it is at that of its match.
-                those = [one for one in those if one is match or not self._led_back(one, None)]
+                those = [match, *(one for one in those if one is not match and not self._led_back(one, None))]
             if not _one_group(those, self._joined):
                 return True
         return False
 
     def _joined(self, one: _Verified, other: _Verified) -> bool:
-        return self._search.joined(one.place, other.place) or self._led_back(one, other)
+        known = self._search.joined(one.place, other.place, LEAST_ISLAND_SCORE)
+        return known or (one.place.session == other.place.session and self._led_back(one, other))
 
     def _led_back(self, one: _Verified, other: _Verified | None) -> bool:
         """Tell whether the camera's motion between two keyframes of a session is what geometry says of them.

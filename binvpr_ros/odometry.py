@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections import deque
 from typing import NamedTuple
 
 import numpy as np
@@ -16,12 +17,16 @@ from numpy.typing import NDArray
 Position = tuple[float, float, float]
 """x, y and z in metres."""
 
+LATEST = 1000
+"""Latest odometry that is kept: 5 s at 200 Hz, since an image may be in work for a while."""
 STALE = 0.5
-"""Seconds, after which odometry no longer says where the robot is."""
+"""Seconds from which odometry no longer says where the robot is, and beyond which a stamp is no late one."""
 STEP = 0.05
 """Metres that the robot must have moved so that they count as travelled: odometry of a robot at rest trembles."""
 FASTEST = 50.0
 """Metres a second; what moves faster has jumped: its odometry started anew."""
+JUMP = 1.0
+"""Metres that it moves in any time without a jump: stamps are not exact."""
 RADIUS = 1.0
 """Metres by which views of one place may be apart, beside the drift."""
 
@@ -40,35 +45,39 @@ class Odometry:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._frame = ""
-        self._stamp = 0
-        self._latest: Whereabouts | None = None
+        self._latest: deque[tuple[int, Whereabouts]] = deque(maxlen=LATEST)  # with stamps, which ascend in a run
         self._counted: Position = (0.0, 0.0, 0.0)  # up to where the way is counted as travelled
 
     def add(self, stamp: int, frame: str, position: Position) -> None:
-        """Take the position of the robot at `stamp` (nanoseconds) in `frame`; one that is not finite is ignored."""
+        """Take the position of the robot at `stamp` (nanoseconds) in `frame`.
+
+        Ignore one that is not finite, or late. Odometry that jumps in time or space has started anew: another run.
+        """
         if not all(map(math.isfinite, position)):
             return
         with self._lock:
-            latest = self._latest
-            if latest is not None and frame == self._frame and stamp - self._stamp >= 0:
-                seconds = (stamp - self._stamp) * 1e-9
-                if math.dist(position, latest.position) <= FASTEST * max(seconds, STALE):
+            before, latest = self._latest[-1] if self._latest else (stamp, None)
+            seconds = (stamp - before) * 1e-9
+            if latest is not None and frame == self._frame and seconds > -STALE:
+                if seconds < 0:
+                    return
+                if math.dist(position, latest.position) <= max(FASTEST * seconds, JUMP):
                     step = math.dist(position, self._counted)
                     if step >= STEP:
                         self._counted = position
                     travelled = latest.travelled + (step if step >= STEP else 0.0)
-                    self._stamp, self._latest = stamp, Whereabouts(latest.run, position, travelled)
+                    self._latest.append((stamp, Whereabouts(latest.run, position, travelled)))
                     return
             run = 0 if latest is None else latest.run + 1
-            self._frame, self._stamp, self._counted = frame, stamp, position
-            self._latest = Whereabouts(run, position, 0.0)
+            self._frame, self._counted = frame, position
+            self._latest.clear()
+            self._latest.append((stamp, Whereabouts(run, position, 0.0)))
 
     def at(self, stamp: int) -> Whereabouts | None:
-        """Return where the robot is at `stamp` (nanoseconds), by the latest odometry; None where that is not known."""
+        """Return where the robot was at about `stamp` (nanoseconds); None where that is not known."""
         with self._lock:
-            if self._latest is None or abs(stamp - self._stamp) * 1e-9 > STALE:
-                return None
-            return self._latest
+            known = min(self._latest, key=lambda known: abs(known[0] - stamp), default=None)
+        return None if known is None or abs(known[0] - stamp) * 1e-9 > STALE else known[1]
 
 
 def too_far(here: Whereabouts, others: NDArray[np.float64], drift: float) -> NDArray[np.bool_]:

@@ -63,6 +63,7 @@ class PlaceRecognizer:
             model_path(config), config.backend, config.threads, config.untried_runtime
         )
         self.config = config
+        self.mask = Mask(read_mask(config.mask))
         path = Path(config.database) if config.database else None
         earlier = [Path(name) for name in config.maps if name]
         card = self.network.card
@@ -70,7 +71,6 @@ class PlaceRecognizer:
         self._policy = KeyframePolicy()
         self._closer = closer or LoopCloser()
         self.odometry = Odometry()
-        self.mask = Mask(read_mask(config.mask))
         self._stamps = Stamps()
         self._lock = threading.Lock()
 
@@ -108,7 +108,7 @@ class PlaceRecognizer:
         makes its thumbnail; each is called where it is wanted. Raises StampError for an image whose stamp does not
         follow (stamps.py); a leap back (a bag that loops) begins a session.
         """
-        config = self.config
+        config, camera = self.config, self.camera  # which other threads may set meanwhile
         descriptor, contrast = description
         with self._lock:
             new_session = self._stamps.advance(stamp, config.exclusion_time, config.keyframe_source == "topic")
@@ -127,22 +127,23 @@ class PlaceRecognizer:
                 picture() if config.thumbnails else None,
             )
             query = dataclasses.replace(query, whereabouts=self.odometry.at(stamp))
-            query = self._closer.follow(query, self.camera)
-            verdict = self._closer.decide(query, self.database, config, self.camera)
+            query = self._closer.follow(query, camera)
+            verdict = self._closer.decide(query, self.database, config, camera)
             if verdict.closures:
                 query = dataclasses.replace(query, closes=verdict.closures[0].match.id)
             failure, remembered = "", kept(query)
             try:
-                self.database.add(remembered, self.database.redundant(config), self.camera)
+                self.database.add(remembered, self.database.redundant(config), camera)
             except DatabaseError as error:
                 failure = str(error)
             self._policy.accept(query)
         return Recognition(query, verdict, new_session, failure, remembered.nbytes)
 
-    def kept_of(self, keyframe: Keyframe) -> tuple[Features | None, bytes | None]:
-        """Return the local features and the thumbnail (a small jpeg file) of a keyframe; None for what is missing."""
+    def kept_of(self, keyframe: Keyframe) -> tuple[Features | None, bytes | None, Camera | None]:
+        """Return a keyframe's local features, thumbnail (a small jpeg file) and camera; None for what is not known."""
         with self._lock:
-            return self.database.features(keyframe), self.database.thumbnail(keyframe)
+            database = self.database
+            return database.features(keyframe), database.thumbnail(keyframe), database.camera_of(keyframe)
 
     def save(self) -> str:
         """Bring the map into its one file; return a sentence about it, or raise DatabaseError."""

@@ -20,6 +20,7 @@ from binvpr_ros.local_features.geometry import WIDTH, Verification
 from binvpr_ros.loop_closure import (
     FEWEST_FOLLOWED,
     ISLAND_SCORE,
+    LEAST_ISLAND_SCORE,
     MOST_PLACES,
     NOT_VERIFIED,
     RIVAL_EVIDENCE,
@@ -466,25 +467,30 @@ class PlainLoopCloser:
             first -= 1
         return first
 
-    def _one_place(self, places: list[int], scores: NDArray[np.float64]) -> bool:
+    def _one_place(self, places: list[int], scores: NDArray[np.float64], least: float = 0.0) -> bool:
         """Tell whether all places of each session are joined with the first one of it, over any number of others."""
         for session in {self._sessions[at] for at in places}:
-            those = [at for at in places if self._sessions[at] == session]
+            # A place in the query's own session must be that of the match, wherever that was.
+            own = least > 0 and session == self._query.session
+            those = [at for at in places if self._sessions[at] == session or (own and at == places[0])]
             group, grown = {those[0]}, True
             while grown:
                 grown = False
                 for one, other in itertools.product(list(group), those):
-                    if other not in group and self._joined(one, other, scores):
+                    if other not in group and self._joined(one, other, scores, least):
                         group.add(other)
                         grown = True
             if len(group) < len(those):
                 return False
         return True
 
-    def _joined(self, one: int, other: int, scores: NDArray[np.float64]) -> bool:
+    def _joined(self, one: int, other: int, scores: NDArray[np.float64], least: float) -> bool:
         first, last = sorted((one, other))
-        goes_on = all(self._stamps[at + 1] - self._stamps[at] <= self._window for at in range(first, last))
-        if goes_on and all(score >= ISLAND_SCORE * min(scores[one], 1.0) for score in scores[first:last]):
+        goes_on = self._sessions[one] == self._sessions[other] and all(
+            self._stamps[at + 1] - self._stamps[at] <= self._window for at in range(first, last)
+        )
+        least = max(ISLAND_SCORE * min(scores[one], 1.0), least)
+        if goes_on and all(score >= least for score in scores[first:last]):
             return True
         ids, closes = self._database.ids.tolist(), self._database.closes.tolist()
         here, there = ([at for at in range(len(ids)) if self._near(at, place)] for place in (one, other))
@@ -515,12 +521,13 @@ class PlainLoopCloser:
         config, verdict = self._config, Verdict()
         evidence: dict[int, float] = {}
         whole: list[int] = []  # not of a part of the view
-        tried = 0
+        tried, complete = 0, True
         for at in self._places(scores, outside, config.min_score):
             if scores[at] < RIVAL_SCORE * max((scores[one] for one in whole if self._was_left(one, scores)), default=0):
                 verdict.refused.append(self._refused(Refusal.NOT_AMONG_BEST, at, scores))
                 break
             if tried == config.verifications:
+                complete = False
                 verdict.refused.append(self._refused(Refusal.NOT_VERIFIED, at, scores))
                 break
             tried += 1
@@ -538,7 +545,9 @@ class PlainLoopCloser:
         reason, chosen = Refusal.NEVER_LEFT, list[int]()
         if left and left[0] not in whole:
             reason = Refusal.FEW_INLIERS
-        elif left and self._ambiguous(scores, outside, rivals, evidence[left[0]], config.verifications - tried):
+        elif left and (
+            not complete or self._ambiguous(scores, outside, rivals, evidence[left[0]], config.verifications - tried)
+        ):
             reason = Refusal.AMBIGUOUS
         elif left:
             reason, chosen = Refusal.NOT_AMONG_BEST, [at for at in rivals if at in whole][: config.max_candidates]
@@ -564,7 +573,7 @@ class PlainLoopCloser:
             return True
         least = max(RIVAL_EVIDENCE * most, self._config.min_inliers)
         alike = rivals + [at for at in doubles if self._look(at).evidence >= least]
-        return not self._one_place(alike, scores)
+        return not self._one_place(alike, scores, LEAST_ISLAND_SCORE)
 
     def _look(self, at: int) -> Verification:
         return self._geometry(self._query.id, int(self._database.ids[at]))

@@ -79,3 +79,16 @@ def test_further_away_than_drift_explains_is_too_far() -> None:
         ]
     )
     assert too_far(here, others, 0.1).tolist() == [False, True, False, False, False]
+
+
+def test_a_late_pose_is_ignored() -> None:
+    odometry = driven((0.0, 0.0, 0.0), (1.0, 0.0, 0.0), (2.0, 0.0, 0.0))
+    odometry.add(round(0.15 * SECOND), "odom", (1.5, 0.0, 0.0))
+    assert odometry.at(round(0.2 * SECOND)) == Whereabouts(0, (2.0, 0.0, 0.0), 2.0)
+
+
+def test_an_image_that_was_in_work_for_a_while_gets_the_pose_of_its_time() -> None:
+    odometry = driven(*((0.1 * number, 0.0, 0.0) for number in range(50)))
+    here = odometry.at(SECOND)
+    assert here is not None
+    assert here.position[0] == pytest.approx(1.0)

@@ -123,7 +123,7 @@ def test_a_map_keeps_fewer_features_than_a_query_is_matched_with() -> None:
         assert keyframe is not None
         assert keyframe.features is not None
         assert len(keyframe.features.positions) > KEPT_FEATURES
-        kept, _ = recognizer.kept_of(keyframe)
+        kept, *_ = recognizer.kept_of(keyframe)
         assert kept is not None
         assert len(kept.positions) == KEPT_FEATURES
         assert len(kept.to_bytes()) <= 20_000

@@ -70,7 +70,7 @@ def node_figures(config: Config, repeat: int) -> Iterator[dict[str, Any]]:
 
     Of the node process too, medians: `image_ms` from the stamp of an image that is no keyframe until the node is done
     with it, `keyframe_with_match_ms` from the stamp of one that is until its loop closure has come to this process, and
-    `mb_per_hour`, what a drive on which the view always changes adds to the map.
+    `mb_per_hour`, what an hour of two keyframes a second adds to the map.
     """
     network = DescriptorNetwork(model_path(config), config.backend, config.threads, config.untried_runtime)
     world = World()

@@ -101,7 +101,8 @@ def verify(
         return Verification()
     inliers = np.asarray(obeying).reshape(-1) > 0
     ours, theirs = ours[inliers], theirs[inliers]
-    coverage, spread = _coverage(here, moved(there, np.linalg.inv(found)), here[ours], query.size)
+    size = query.size if camera is None else camera.size
+    coverage, spread = _coverage(here, moved(there, np.linalg.inv(found)), here[ours], size)
     at_rest = bool(np.median(np.linalg.norm(here[ours] - there[theirs], axis=1)) < STILL)
     return Verification((ours, theirs), found, coverage, spread, at_rest)
 
@@ -116,9 +117,12 @@ def moved(points: Points, homography: Homography) -> Points:
 
 
 def agree(one: Homography, other: Homography) -> bool:
-    """Tell whether two homographies bring the middle of an image to about the same place."""
+    """Tell whether two homographies bring the middle of an image to about the same place, and back."""
     middle = np.array([[0.3, 0.25], [0.7, 0.25], [0.5, 0.375], [0.3, 0.5], [0.7, 0.5]], np.float32) * WIDTH
-    offsets = moved(middle, one) - moved(middle, other)
+    back = [np.asarray(np.linalg.pinv(motion), np.float64) for motion in (one, other)]
+    offsets = np.concatenate(
+        [moved(middle, one) - moved(middle, other), moved(middle, back[0]) - moved(middle, back[1])]
+    )
     return bool((np.linalg.norm(offsets, axis=1) <= AGREEMENT).all())  # NaN is no agreement
 
 

@@ -140,7 +140,7 @@ def read_mask(text: str) -> NDArray[np.bool_] | None:
                 f"mask is {text!r}, which is no image file and no rectangles; name an image that is black where the "
                 "robot is, or write 'left top right bottom' in shares of the image"
             ) from None
-        return np.asarray(image) < 128
+        return _usable(np.asarray(image) < 128)
     given = np.zeros((EDGES, EDGES), bool)
     for rectangle in rectangles:
         left, top, right, bottom = rectangle if len(rectangle) == 4 else (0.0, 0.0, 0.0, 0.0)
@@ -149,4 +149,10 @@ def read_mask(text: str) -> NDArray[np.bool_] | None:
                 f"mask has the rectangle {rectangle}; write 'left top right bottom' in shares from 0 to 1"
             )
         given[round(top * EDGES) : round(bottom * EDGES), round(left * EDGES) : round(right * EDGES)] = True
+    return _usable(given)
+
+
+def _usable(given: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    if given.all():
+        raise ConfigError("mask hides the whole image; leave white what does not show the robot")
     return given

@@ -73,9 +73,10 @@ MOST_PICTURES = 8
 
 
 class BinvprNode(Node):
-    """Subscribes to `image` and `camera_info`, publishes `loop_closures` and `keyframes`, reports on /diagnostics.
+    """Subscribes to `image`, `camera_info` and `odometry`, publishes `loop_closures` and `keyframes`.
 
-    What it shows to people, `~/match_image` and, with `odometry`, `~/graph`, is made while somebody subscribes.
+    It reports on /diagnostics. What it shows to people, `~/match_image` and, with `odometry`, `~/graph`, is made while
+    somebody subscribes.
     """
 
     def __init__(self) -> None:
@@ -214,7 +215,9 @@ class BinvprNode(Node):
         pose = message.pose.pose
         position, orientation = pose.position, pose.orientation
         stamp, frame = to_nanoseconds(message.header.stamp), message.header.frame_id
-        self._recognizer.odometry.add(stamp, frame, (position.x, position.y, position.z))
+        if any((position.x, position.y, position.z, orientation.x, orientation.y, orientation.z, orientation.w)):
+            # All zeros say that the position is not known.
+            self._recognizer.odometry.add(stamp, frame, (position.x, position.y, position.z))
         self._graph.add_odometry(
             stamp,
             frame,
@@ -352,6 +355,7 @@ class BinvprNode(Node):
             "session": str(database.session),
             "model": self._recognizer.network.card.name,
             "backend": self._recognizer.network.backend.name,
+            "features_dropped": str(database.features_dropped),
         }
         config, failure = self._recognizer.config, self._statistics.failure
         topic, stamps_topic = map(self.resolve_topic_name, ("image", "keyframe_stamps"))

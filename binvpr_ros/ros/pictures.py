@@ -60,14 +60,20 @@ def picture_of(recognizer: PlaceRecognizer, image: Image, recognition: Recogniti
     query, judged = recognition.keyframe, recognition.verdict.best
     if query is None or judged is None or judged.match is None:
         return None
-    features, kept = recognizer.kept_of(judged.match)
+    features, kept, camera = recognizer.kept_of(judged.match)
     match = Side(judged.match, from_thumbnail(kept), features)
     seen = Side(query, _shaded(image, recognizer.mask.hidden), query.features)
-    return match_picture(seen, match, judged, recognizer.config, recognizer.camera)
+    cameras = recognizer.camera, recognizer.camera and camera
+    return match_picture(seen, match, judged, recognizer.config, *cameras)
 
 
 def match_picture(
-    query: Side, match: Side, judged: LoopClosure | Refused, config: Config, camera: Camera | None = None
+    query: Side,
+    match: Side,
+    judged: LoopClosure | Refused,
+    config: Config,
+    camera: Camera | None = None,
+    match_camera: Camera | None = None,
 ) -> Image:
     """Return a picture, uint8 [H,W,3] RGB, of a query beside what it was matched with, and of what was made of that.
 
@@ -99,7 +105,7 @@ def match_picture(
             )
             return here, there
 
-        matched, found = matches(*features), verify(*features, camera)
+        matched, found = matches(*features), verify(*features, camera, match_camera)
         obeying = found.pairs
         if isinstance(judged, Refused):
             _draw_lines(picture, *ends(matched), [OUTLIER] * len(matched[0]))

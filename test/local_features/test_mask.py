@@ -118,3 +118,11 @@ def test_no_mask_hides_nothing() -> None:
 def test_a_mask_that_cannot_be_read_is_said_in_a_sentence(text: str, sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         read_mask(text)
+
+
+def test_a_mask_that_hides_everything_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "black.png"
+    cv2.imwrite(str(path), np.zeros((20, 40), np.uint8))
+    for text in (str(path), "0 0 1 1"):
+        with pytest.raises(ConfigError, match="hides the whole image"):
+            read_mask(text)
