@@ -23,7 +23,10 @@ ARGUMENTS = {
         "/camera/image_raw",
         "Camera topic; with compressed:=true its /compressed sibling is read, and camera_info beside it.",
     ),
-    "odometry_topic": ("/odom", "Odometry topic (nav_msgs/Odometry), which tells alike places apart; it may be missing."),
+    "odometry_topic": (
+        "/odom",
+        "Odometry topic (nav_msgs/Odometry), which tells alike places apart; it may be missing.",
+    ),
     "compressed": ("", "true: subscribe to sensor_msgs/CompressedImage."),
     "namespace": ("binvpr", "Namespace of the node and its topics."),
     "params_file": ("", "YAML file of parameters; empty: the package's config/binvpr.yaml."),
