@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -146,10 +147,7 @@ def _with_match(
     grown = path.stat().st_size
     arguments = ["-p", f"database:={path}", "-p", "keyframe_distance:=0.01", "-p", "keyframe_min_interval:=0.0"]
     closed: list[float] = []
-    with NodeProcess("-r", f"image:={TOPIC}", *_settings(config), *arguments) as process, Listener() as listener:
-        camera = listener.node.create_publisher(Image, TOPIC, LIKE_A_CAMERA)
-        if not wait_for_subscriber(camera, LONGEST_WAIT):
-            raise NodeError("the node did not start; its messages are above")
+    with _node(config, *arguments) as (process, listener, camera):
         for number in range(repeat):
             sent, message = time.time_ns(), messages[number % len(messages)]
             message.header.stamp = from_nanoseconds(sent)
@@ -162,10 +160,7 @@ def _with_match(
             if len(listener.closures) > before:
                 closed.append((time.time_ns() - sent) / 1e6)
     keyframes = len(listener.keyframes)
-    with NodeProcess("-r", f"image:={TOPIC}", *_settings(config)) as process, Listener() as listener:
-        camera = listener.node.create_publisher(Image, TOPIC, LIKE_A_CAMERA)
-        if not wait_for_subscriber(camera, LONGEST_WAIT):
-            raise NodeError("the node did not start; its messages are above")
+    with _node(config) as (_, listener, camera):
         for _ in range(repeat):
             messages[0].header.stamp = from_nanoseconds(time.time_ns())
             camera.publish(messages[0])
@@ -181,10 +176,16 @@ def _with_match(
     }
 
 
-def _settings(config: Config) -> list[str]:
-    """Return the arguments of a node that runs the model as `config` says."""
+@contextlib.contextmanager
+def _node(config: Config, *arguments: str) -> Iterator[tuple[NodeProcess, Listener, Any]]:
+    """Run a node with the model of `config`; yield it, a listener, and what publishes its images."""
     parameters = {"model": config.model, "backend": config.backend, "threads": config.threads}
-    return [word for name, value in parameters.items() if value != "" for word in ("-p", f"{name}:={value}")]
+    settings = [word for name, value in parameters.items() if value != "" for word in ("-p", f"{name}:={value}")]
+    with NodeProcess("-r", f"image:={TOPIC}", *settings, *arguments) as process, Listener() as listener:
+        camera = listener.node.create_publisher(Image, TOPIC, LIKE_A_CAMERA)
+        if not wait_for_subscriber(camera, LONGEST_WAIT):
+            raise NodeError("the node did not start; its messages are above")
+        yield process, listener, camera
 
 
 def _wait(condition: Callable[[], bool], process: NodeProcess) -> None:
@@ -197,12 +198,8 @@ def _wait(condition: Callable[[], bool], process: NodeProcess) -> None:
 
 def _end_to_end(config: Config, path: Path, messages: list[Image], repeat: int) -> dict[str, float]:
     """Send `repeat` images to a node, each when the one before is published; return the times of its diagnostics."""
-    arguments = [*_settings(config), "-p", f"database:={path}"]
-    arguments += ["-p", "keyframe_distance:=0.0", "-p", "keyframe_min_interval:=0.0"]
-    with NodeProcess("-r", f"image:={TOPIC}", *arguments) as process, Listener() as listener:
-        camera = listener.node.create_publisher(Image, TOPIC, LIKE_A_CAMERA)
-        if not wait_for_subscriber(camera, LONGEST_WAIT):
-            raise NodeError("the node did not start; its messages are above")
+    arguments = ["-p", f"database:={path}", "-p", "keyframe_distance:=0.0", "-p", "keyframe_min_interval:=0.0"]
+    with _node(config, *arguments) as (process, listener, camera):
         for number in range(repeat):
             message = messages[number % len(messages)]
             stamp = time.time_ns()
