@@ -25,6 +25,9 @@ pytestmark = pytest.mark.usefixtures("ros")
 CAMERA = np.array([[585.0, 0, 320], [0, 585, 240], [0, 0, 1]])  # of the 7-Scenes recordings
 RATE = 15.0
 KEYFRAME_EVERY = 2  # images
+OUTCOMES = ("images_processed", "images_dropped", "images_unusable", "stamps_without_image")
+"""What may become of a keyframe's stamp, as the node counts it once a second."""
+MOST_UNANSWERED = 20
 
 
 def read_poses(file: Path) -> list[Pose]:
@@ -66,14 +69,26 @@ def test_closures_take_the_drift_out_of_odometry(shared_data: Path, tmp_path: Pa
     truth = truth[::KEYFRAME_EVERY]
     motions = dict(zip(keyframes, [None, *drifting(truth)], strict=True))
     robot = Robot(tmp_path, "-p", "keyframe_source:=topic")
+
+    def send(stamp: int) -> None:
+        robot.send(message_from_array(np.asarray(cv2.imread(str(files[stamp])))[..., ::-1], "rgb8"), stamp)
+
+    def unanswered() -> int:
+        return len(back_end.stamps) - sum(robot.count(outcome) for outcome in OUTCOMES)
+
+    def all_answered() -> bool:
+        send(stamps[-1])  # no keyframe: it says that the last keyframe's image was lost, where it was
+        return not unanswered()
+
     try:
         back_end = BackEnd(robot.node, CAMERA, grey)
         for stamp in stamps:
-            robot.send(message_from_array(np.asarray(cv2.imread(str(files[stamp])))[..., ::-1], "rgb8"), stamp)
+            send(stamp)
             if stamp in motions:
                 back_end.add(stamp, motions[stamp])
-        robot.wait(lambda: robot.count("images_processed") + robot.count("stamps_without_image") == len(keyframes),
-                   "every keyframe is described")  # fmt: skip
+                # A machine that is slow, or busy with other tests, must not lose images for it.
+                robot.wait(lambda: unanswered() < MOST_UNANSWERED, "the node keeps up")
+        robot.wait(all_answered, "every keyframe is described")
         robot.wait(lambda: len(back_end.suggested) == robot.count("loop_closures"), "all closures have come")
         assert robot.count("stamps_without_image") < len(keyframes) / 20
         assert {to_nanoseconds(header.stamp) for header in robot.listener.keyframes} <= set(keyframes)
