@@ -17,6 +17,8 @@ from typing import Any
 
 PACKAGE = "binvpr_ros"
 DEFAULT_MODEL = "binvpr20r.tflite"
+LOCAL_MODEL = "binvpr_local.tflite"
+"""The packaged network for local features."""
 KEYFRAME_SOURCES = ("images", "topic")
 BACKENDS = ("auto", "delegate", "litert")
 
@@ -125,6 +127,10 @@ class Config:
         unit="s", live=True,
     )  # fmt: skip
     verify: bool = _parameter(True, "Publish only what local features verify by geometry.", live=True)
+    local_features: str = _parameter(
+        "orb",
+        "What verifies: orb; learned, by the packaged 1-bit network; or a model file that train_offline local wrote.",
+    )
     mask: str = _parameter(
         "",
         "Where the robot itself is in the picture: an image that is black there, or 'left top right bottom' in shares.",
@@ -164,7 +170,7 @@ class Config:
                 # As ROS and YAML give several; of an empty list rcl says that it is not set.
                 object.__setattr__(self, parameter.name, tuple(value or ("",)))
             _check(parameter, getattr(self, parameter.name))
-        for name in ("model", "database", "mask"):
+        for name in ("model", "database", "local_features", "mask"):
             object.__setattr__(self, name, with_home(getattr(self, name)))
         object.__setattr__(self, "maps", tuple(map(with_home, self.maps)))
         files = [os.path.realpath(name) for name in (*self.maps, self.database) if name]

@@ -7,10 +7,10 @@ and for two, depends on the scene, so a match's score is its position between th
 whole (its median), 1 that of neighbouring keyframes. DBoW2 normalises by the latter alone (Galvez-Lopez and Tardos, TRO
 2012, section V-A); the former makes buildings where all looks alike score lower.
 
-Scores say what is tried, and geometry decides: the match is the place for which there is most evidence. It must have
-been left and come back to, and there must be no rival, which is another place that verifies nearly as well. Whether two
-keyframes of a session that both verify are rivals, or one place, is told by the camera's motion along the keyframes
-between them: where it leads back, they are one place.
+Scores say what is tried, matches of local features in which order, and geometry decides: the match is the place for
+which there is most evidence. It must have been left and come back to, and there must be no rival, which is another
+place that verifies nearly as well. Whether two keyframes of a session that both verify are rivals, or one place, is
+told by the camera's motion along the keyframes between them: where it leads back, they are one place.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ from numpy.typing import NDArray
 from binvpr_ros.config import Config
 from binvpr_ros.keyframes import NANOSECONDS, Keyframe
 from binvpr_ros.local_features.camera import Camera
-from binvpr_ros.local_features.features import Features
+from binvpr_ros.local_features.features import Features, Pairs
 from binvpr_ros.local_features.geometry import Verification, agree, verify
+from binvpr_ros.local_features.kinds import matches
 from binvpr_ros.maps.database import KeyframeDatabase
 from binvpr_ros.network.hamming import WORD_BITS, hamming
 from binvpr_ros.odometry import too_far
@@ -102,6 +103,20 @@ class _Place(NamedTuple):
     streak: int = 1  # keyframes in a row that matched near it, the query included
 
 
+class _Matched(NamedTuple):
+    """A place whose local features were matched with the query's."""
+
+    place: _Place
+    ours: Features
+    theirs: Features
+    pairs: Pairs
+
+    @property
+    def matches(self) -> int:
+        """Return how many matches there are: there cannot be more evidence."""
+        return len(self.pairs[0])
+
+
 class _Verified(NamedTuple):
     """A place that geometry has looked at."""
 
@@ -109,8 +124,12 @@ class _Verified(NamedTuple):
     found: Verification
 
 
-Verify = Callable[[Features, Features, Camera | None, Camera | None], Verification]
-"""Two images' features and their cameras -> what geometry says, as `geometry.verify` does."""
+Match = Callable[[Features, Features], Pairs]
+"""Two images' features -> which are which, as `kinds.matches` does."""
+Verify = Callable[[Features, Features, Camera | None, Camera | None, Pairs], Verification]
+"""Two images' features, their cameras and their matches -> what geometry says, as `geometry.verify` does."""
+FeaturesLike = Callable[[Features], Features | None]
+"""Features of a keyframe -> those of the query that can be matched with them; None where there are none."""
 Clock = Callable[[], float]
 """Seconds since any moment, as `time.perf_counter` does."""
 
@@ -205,7 +224,7 @@ RIVAL_EVIDENCE = 0.5
 FEWEST_FOLLOWED = 15
 """Inliers of two keyframes in a row, of which fewer tell no motion."""
 MOST_PLACES = 20
-"""Places followed from keyframe to keyframe, where geometry is not asked."""
+"""Places that are looked at: whose features are matched, or, where geometry is not asked, that are followed."""
 
 
 class LoopCloser:
@@ -214,8 +233,8 @@ class LoopCloser:
     NEIGHBOURS = 15  # keyframes over which the similarity of neighbours is taken
     LEAST_NEIGHBOUR_SIMILARITY = 0.75  # of a calm drive; a fast one must not make poor matches look good
 
-    def __init__(self, verify: Verify = verify, clock: Clock = time.perf_counter) -> None:
-        self._verify, self._clock = verify, clock
+    def __init__(self, verify: Verify = verify, match: Match = matches, clock: Clock = time.perf_counter) -> None:
+        self._verify, self._match, self._clock = verify, match, clock
         self._neighbour_similarities: deque[float] = deque(maxlen=self.NEIGHBOURS)
         self._previous: list[_Place] = []
         self._sequence = SequenceMatcher()
@@ -226,17 +245,23 @@ class LoopCloser:
         latest, self._latest = self._latest, query.features
         if latest is None or query.features is None:
             return query
-        found = self._verify(query.features, latest, camera, camera)
+        found = self._verify(query.features, latest, camera, camera, self._match(query.features, latest))
         if found.homography is None or found.inliers < FEWEST_FOLLOWED:
             return query
         return dataclasses.replace(query, motion=found.homography.astype(np.float32))
 
     def decide(
-        self, query: Keyframe, database: KeyframeDatabase, config: Config, camera: Camera | None = None
+        self,
+        query: Keyframe,
+        database: KeyframeDatabase,
+        config: Config,
+        camera: Camera | None = None,
+        like: FeaturesLike | None = None,
     ) -> Verdict:
         """Return the loop closures of `query`, which is not yet in `database`, and the refusals.
 
-        `camera` takes the images; None where its calibration is not known.
+        `camera` takes the images; None where its calibration is not known. `like` gives the query's features of the
+        kind of a keyframe's; without it, the query's are the only ones.
         """
         previous, self._previous = self._previous, []
         if len(database) == 0:
@@ -246,7 +271,8 @@ class LoopCloser:
             return Verdict(refused=[Refused(Refusal.NO_HISTORY)])
         places = search.places(config.min_score, ~search.within_window & ~search.elsewhere)
         if config.verify:
-            verdict = _Trial(search, self._verify, self._clock, camera).verdict(places)
+            trial = _Trial(search, self._verify, self._match, self._clock, camera, like or (lambda _: query.features))
+            verdict = trial.verdict(places)
         else:
             self._previous = [self._follow(place, previous, config) for place in itertools.islice(places, MOST_PLACES)]
             verdict = _by_looks(search, self._previous)
@@ -333,47 +359,74 @@ def _within_window(query: Keyframe, database: KeyframeDatabase, config: Config) 
 
 
 class _Trial:
-    """Tries the places that look like a query by geometry, the most alike first, and looks for rivals."""
+    """Tries the places that look like a query by geometry, those with most matches first, and looks for rivals."""
 
-    def __init__(self, search: _Search, verify: Verify, clock: Clock, camera: Camera | None) -> None:
-        self._search, self._verify, self._clock, self._camera = search, verify, clock, camera
+    def __init__(
+        self, search: _Search, verify: Verify, match: Match, clock: Clock, camera: Camera | None, like: FeaturesLike
+    ) -> None:
+        self._search, self._verify, self._match, self._clock = search, verify, match, clock
+        self._camera, self._like = camera, like
         self._tried = 0
-        self._spent = 0.0  # seconds
+        self._started = clock()
+        self._verified: list[_Verified] = []
+        self._refused: list[Refused] = []
+        self._complete = True  # whether no place is left that could be taken for the match
+        self._enough = 0.0  # the score below which no place could be
 
     def verdict(self, places: Iterable[_Place]) -> Verdict:
-        """Return the closures, the one with most evidence first, and what was refused."""
+        """Return the closures, the one with most evidence first, and what was refused; places are given best first."""
         search = self._search
-        verified, refused, complete = self._try(places)
-        rows, reason = self._judge(verified, complete)
-        others = [search.refused(reason, one.place) for one in verified if one not in rows]
-        return Verdict([search.closure(place, found.inliers) for place, found in rows], others + refused)
+        self._try(places)
+        rows, reason = self._judge(sorted(self._verified, key=lambda one: (one.found.of_a_part, -one.found.evidence)))
+        others = [search.refused(reason, one.place) for one in self._verified if one not in rows]
+        return Verdict([search.closure(place, found.inliers) for place, found in rows], others + self._refused)
 
-    def _try(self, places: Iterable[_Place]) -> tuple[list[_Verified], list[Refused], bool]:
-        """Return the places, given best first, that verify, those with most evidence first, and the others.
-
-        And whether none is left that could be taken for the match.
-        """
-        search, verified, refused = self._search, list[_Verified](), list[Refused]()
-        enough, complete = 0.0, True  # the score below which no place could be taken for the match
-        for place in places:
-            if place.score < enough:
-                refused.append(search.refused(Refusal.NOT_AMONG_BEST, place))
+    def _try(self, places: Iterable[_Place]) -> None:
+        """Ask geometry about the places, those with most matches first, as far as it may be asked."""
+        waiting: list[_Matched] = []
+        most = 0  # matches of a place so far
+        for number, place in enumerate(places):
+            if place.score < self._enough:
+                self._refuse(Refusal.NOT_AMONG_BEST, place)
                 break
-            found = self._look(place)
-            if found is None:
-                refused.append(search.refused(Refusal.NOT_VERIFIED, place))
-                if self._exhausted:
-                    complete = False
-                    break
-            elif found.evidence < search.config.min_inliers:
-                refused.append(search.refused(Refusal.FEW_INLIERS, place))
+            if number == MOST_PLACES or self._late:
+                self._refuse(Refusal.NOT_VERIFIED, place)
+                self._complete = False
+                break
+            matched = self._matched(place)
+            if matched is None:
+                self._refuse(Refusal.NOT_VERIFIED, place)
+            elif matched.matches > most and not self._exhausted:
+                # Most often this is the match, and then no place with a lower score need be matched.
+                most = matched.matches
+                self._ask(matched)
             else:
-                verified.append(_Verified(place, found))
-                if not found.of_a_part and search.was_left(place):
-                    enough = max(enough, RIVAL_SCORE * place.score)
-        return sorted(verified, key=lambda one: (one.found.of_a_part, -one.found.evidence)), refused, complete
+                waiting.append(matched)
+        for matched in sorted(waiting, key=lambda one: -one.matches):
+            self._ask(matched)
 
-    def _judge(self, verified: list[_Verified], complete: bool) -> tuple[list[_Verified], Refusal]:
+    def _ask(self, matched: _Matched) -> None:
+        """Ask geometry about a place, unless it has too few matches to be of interest, or too much was asked."""
+        config, place = self._search.config, matched.place
+        evidence = max((one.found.evidence for one in self._verified if not one.found.of_a_part), default=0.0)
+        if matched.matches < config.min_inliers:
+            self._refuse(Refusal.FEW_INLIERS, place)
+        elif matched.matches < RIVAL_EVIDENCE * evidence:
+            self._refuse(Refusal.NOT_AMONG_BEST, place)
+        elif self._exhausted:
+            self._refuse(Refusal.NOT_VERIFIED, place)
+            self._complete = False
+        elif (found := self._look(matched)).evidence < config.min_inliers:
+            self._refuse(Refusal.FEW_INLIERS, place)
+        else:
+            self._verified.append(_Verified(place, found))
+            if not found.of_a_part and self._search.was_left(place):
+                self._enough = max(self._enough, RIVAL_SCORE * place.score)
+
+    def _refuse(self, reason: Refusal, place: _Place) -> None:
+        self._refused.append(self._search.refused(reason, place))
+
+    def _judge(self, verified: list[_Verified]) -> tuple[list[_Verified], Refusal]:
         """Return the closures among the places that verify, best first, and why the others are none."""
         left = [one for one in verified if self._search.was_left(one.place)]
         if not left:
@@ -382,32 +435,35 @@ class _Trial:
         if match.found.of_a_part:
             return [], Refusal.FEW_INLIERS
         rivals = [one for one in left if one.found.evidence >= RIVAL_EVIDENCE * match.found.evidence]
-        if not complete or self._ambiguous(rivals):
+        if not self._complete or self._ambiguous(rivals):
             return [], Refusal.AMBIGUOUS
         rows = [one for one in rivals if not one.found.of_a_part]
         return rows[: self._search.config.max_candidates], Refusal.NOT_AMONG_BEST
 
     @property
     def _exhausted(self) -> bool:
-        config = self._search.config
-        nothing = self._search.query.features is None
-        return nothing or self._tried >= config.verifications or self._spent >= config.verification_time
+        return self._tried >= self._search.config.verifications or self._late
 
-    def _look(self, place: _Place) -> Verification | None:
-        """Return what geometry says of the query and a keyframe; None where it cannot say, or was asked too often."""
-        query, database = self._search.query, self._search.database
-        if self._exhausted or query.features is None:
+    @property
+    def _late(self) -> bool:
+        return self._clock() - self._started >= self._search.config.verification_time
+
+    def _matched(self, place: _Place) -> _Matched | None:
+        """Return the matches of the query's local features with a keyframe's; None where there are no features."""
+        database = self._search.database
+        theirs = database.features(database.keyframe(place.position))
+        ours = None if theirs is None else self._like(theirs)
+        if ours is None or theirs is None:
             return None
-        start, found = self._clock(), None
-        keyframe = database.keyframe(place.position)
-        features = database.features(keyframe)
-        if features is not None:
-            # Without the query's own camera its lens cannot be undone, so that of the same camera's match must not be.
-            camera = self._camera and database.camera_of(keyframe)
-            found = self._verify(query.features, features, self._camera, camera)
+        return _Matched(place, ours, theirs, self._match(ours, theirs))
+
+    def _look(self, matched: _Matched) -> Verification:
+        """Return what geometry says of the query and a keyframe."""
+        database = self._search.database
+        # Without the query's own camera its lens cannot be undone, so that of the same camera's match must not be.
+        camera = self._camera and database.camera_of(database.keyframe(matched.place.position))
         self._tried += 1
-        self._spent += self._clock() - start
-        return found
+        return self._verify(matched.ours, matched.theirs, self._camera, camera, matched.pairs)
 
     def _ambiguous(self, verified: list[_Verified]) -> bool:
         """Tell whether the query could be at several places, of which the first is its match.
@@ -418,11 +474,17 @@ class _Trial:
         recent = search.within_window & ~search.elsewhere & (search.database.sessions == search.query.session)
         recent[search.present(match.place.score) :] = False
         alike = list(verified)
+        least = max(RIVAL_EVIDENCE * match.found.evidence, search.config.min_inliers)
         for place in search.places(RIVAL_SCORE * min(match.place.score, 1.0), recent):
-            found = self._look(place)
-            if found is None:
+            matched = None if self._late else self._matched(place)
+            if matched is None:
                 return True
-            if found.evidence >= max(RIVAL_EVIDENCE * match.found.evidence, search.config.min_inliers):
+            if matched.matches < least:
+                continue
+            if self._exhausted:
+                return True
+            found = self._look(matched)
+            if found.evidence >= least:
                 alike.append(_Verified(place, found))
         for session in {one.place.session for one in alike}:
             those = [one for one in alike if one.place.session == session]

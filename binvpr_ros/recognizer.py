@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from binvpr_ros.config import Config, model_path
 from binvpr_ros.images import Image, thumbnail
 from binvpr_ros.keyframes import Keyframe, KeyframePolicy
+from binvpr_ros.local_features import orb
 from binvpr_ros.local_features.camera import Camera
-from binvpr_ros.local_features.features import Features
+from binvpr_ros.local_features.features import LEARNED, Features, Tag
+from binvpr_ros.local_features.kinds import LocalFeatures, open_local_features
 from binvpr_ros.local_features.mask import Mask, read_mask
-from binvpr_ros.local_features.orb import extract
 from binvpr_ros.loop_closure import LoopCloser, Refusal, Refused, Verdict
 from binvpr_ros.maps.database import DatabaseError, KeyframeDatabase
 from binvpr_ros.network.descriptor import Description, DescriptorNetwork
@@ -44,24 +45,35 @@ class Recognition:
     verdict: Verdict
     new_session: bool = False
     failure: str = ""  # why the keyframe is in memory alone, though there is a map file
+    unmatched: str = ""  # why the features of some keyframes that look like it could not be matched
     kept_bytes: int = 0  # by which the map has grown
+
+
+FindFeatures = Callable[[LocalFeatures, NDArray[np.uint8] | None], Features]
+"""Finds the local features of an image, of one kind, where it is visible (`LocalFeatures.extract`)."""
 
 
 class PlaceRecognizer:
     """Recognises places in a stream of images. One thread processes; the other methods may be called from any.
 
-    `network` takes the place of the model that `config` names, and `closer` that of a new one. `camera` is the one that
-    takes the images, None while its calibration is not known. Raises ModelCardError, DescriptorError, DatabaseError or
-    ConfigError when it cannot start.
+    `network` and `local_features` take the place of the models that `config` names, and `closer` that of a new one.
+    `camera` is the one that takes the images, None while its calibration is not known. Raises ModelCardError,
+    DescriptorError, DatabaseError or ConfigError when it cannot start.
     """
 
     def __init__(
-        self, config: Config, network: DescriptorNetwork | None = None, closer: LoopCloser | None = None
+        self,
+        config: Config,
+        network: DescriptorNetwork | None = None,
+        closer: LoopCloser | None = None,
+        local_features: LocalFeatures | None = None,
     ) -> None:
         self.camera: Camera | None = None
         self.network = network or DescriptorNetwork(
             model_path(config), config.backend, config.threads, config.untried_runtime
         )
+        self.local_features = local_features or open_local_features(config.local_features, config.threads)
+        self._kinds: dict[Tag, LocalFeatures] = {orb.tag: orb, self.local_features.tag: self.local_features}
         self.config = config
         self.mask = Mask(read_mask(config.mask))
         path = Path(config.database) if config.database else None
@@ -92,20 +104,20 @@ class PlaceRecognizer:
         Raises StampError, as `recognize` does.
         """
         description = self.network.describe(image)
-        return self.recognize(description, stamp, functools.partial(extract, image), lambda: thumbnail(image))
+        return self.recognize(description, stamp, functools.partial(_extract, image), lambda: thumbnail(image))
 
     def recognize(
         self,
         description: Description,
         stamp: int,
-        features: Callable[[NDArray[np.uint8] | None], Features] | None = None,
+        features: FindFeatures | None = None,
         picture: Callable[[], bytes | None] = lambda: None,
     ) -> Recognition:
         """Recognise the place of an image that the network has described, taken at `stamp` (nanoseconds).
 
         It becomes a keyframe if it differs enough, or where a back end chooses the images in any case, unless it has no
-        contrast. `features` finds its local features where it is told to, as `LocalFeatures.extract` does, `picture`
-        makes its thumbnail; each is called where it is wanted. Raises StampError for an image whose stamp does not
+        contrast. `features` finds its local features, `picture` makes its thumbnail; each is called where it is wanted.
+        Raises StampError for an image whose stamp does not
         follow (stamps.py); a leap back (a bag that loops) begins a session.
         """
         config, camera = self.config, self.camera  # which other threads may set meanwhile
@@ -120,15 +132,14 @@ class PlaceRecognizer:
                 return Recognition(None, Verdict(refused=[Refused(Refusal.FEATURELESS)]), new_session)
             if config.keyframe_source == "images" and not self._policy.wants(stamp, descriptor, config):
                 return Recognition(None, NO_DECISION, new_session)
-            query = self.database.next_keyframe(
-                stamp,
-                descriptor,
-                self.mask.features(features) if config.verify and features else None,
-                picture() if config.thumbnails else None,
-            )
+            own = None
+            if config.verify and features:
+                own = self.mask.features(functools.partial(features, self.local_features))
+            query = self.database.next_keyframe(stamp, descriptor, own, picture() if config.thumbnails else None)
+            others = _OtherKinds(self._kinds, own, features, self.mask.visible)
             query = dataclasses.replace(query, whereabouts=self.odometry.at(stamp))
             query = self._closer.follow(query, camera)
-            verdict = self._closer.decide(query, self.database, config, camera)
+            verdict = self._closer.decide(query, self.database, config, camera, others.like)
             if verdict.closures:
                 query = dataclasses.replace(query, closes=verdict.closures[0].match.id)
             failure, remembered = "", kept(query)
@@ -137,7 +148,7 @@ class PlaceRecognizer:
             except DatabaseError as error:
                 failure = str(error)
             self._policy.accept(query)
-        return Recognition(query, verdict, new_session, failure, remembered.nbytes)
+        return Recognition(query, verdict, new_session, failure, others.unmatched, remembered.nbytes)
 
     def kept_of(self, keyframe: Keyframe) -> tuple[Features | None, bytes | None, Camera | None]:
         """Return a keyframe's local features, thumbnail (a small jpeg file) and camera; None for what is not known."""
@@ -172,6 +183,40 @@ class PlaceRecognizer:
     def _start_anew(self) -> None:
         self._policy = KeyframePolicy()
         self._closer.forget()
+
+
+class _OtherKinds:
+    """The features of an image of other kinds than the node's own, which maps of earlier drives may hold."""
+
+    def __init__(
+        self,
+        kinds: dict[Tag, LocalFeatures],
+        own: Features | None,
+        find: FindFeatures | None,
+        visible: NDArray[np.uint8] | None,
+    ) -> None:
+        self._kinds, self._find, self._visible = kinds, find, visible
+        self._found = {} if own is None else {own.tag: own}
+        self.unmatched = ""
+
+    def like(self, theirs: Features) -> Features | None:
+        """Return the image's features that can be matched with a keyframe's; None, and why, where there are none."""
+        if not self._found or self._find is None:
+            return None
+        if theirs.tag not in self._found:
+            if theirs.tag not in self._kinds:
+                model = "another network" if theirs.tag[0] == LEARNED else "a kind that this version does not know"
+                self.unmatched = (
+                    f"keyframes of the map have local features of {model}, so nothing verifies there; name its file "
+                    "as local_features, or drive the way again"
+                )
+                return None
+            self._found[theirs.tag] = self._find(self._kinds[theirs.tag], self._visible)
+        return self._found[theirs.tag]
+
+
+def _extract(image: Image, kind: LocalFeatures, visible: NDArray[np.uint8] | None) -> Features:
+    return kind.extract(image, visible)
 
 
 def kept(keyframe: Keyframe) -> Keyframe:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from binvpr_ros.config import Config
 from binvpr_ros.keyframes import NANOSECONDS, NOTHING_CLOSED, Keyframe
 from binvpr_ros.local_features.camera import Camera
-from binvpr_ros.local_features.features import Features
+from binvpr_ros.local_features.features import Features, Pairs
 from binvpr_ros.local_features.geometry import WIDTH, Verification
 from binvpr_ros.loop_closure import (
     FEWEST_FOLLOWED,
@@ -104,7 +104,7 @@ class Drive:
         self.camera: Camera | None = None
         self.cameras: set[Camera | None] = set()
         self.verified = 0  # pairs, for the latest keyframe
-        self.closer = LoopCloser(self.verify, lambda: self.clock)
+        self.closer = LoopCloser(self.verify, self.match, lambda: self.clock)
         self.database = KeyframeDatabase(None, "", BITS // 64, grids=grids)
         self.seconds = 0
         self.clock, self._seconds_each = 0.0, seconds_each
@@ -113,14 +113,20 @@ class Drive:
     def through(self, places: Iterable[float], noise: float = 0.0) -> list[Verdict]:
         return [self.at(place(number, noise), number) for number in places]
 
+    def seen(self, query: Features, match: Features) -> Verification:
+        # The width stands for the number of the view.
+        return self.geometry(*(self._taken_at[features.size[0]] for features in (query, match)))
+
+    def match(self, query: Features, match: Features) -> Pairs:
+        return self.seen(query, match).pairs
+
     def verify(
-        self, query: Features, match: Features, camera: Camera | None, match_camera: Camera | None
+        self, query: Features, match: Features, camera: Camera | None, match_camera: Camera | None, _: Pairs
     ) -> Verification:
         self.verified += 1
         self.clock += self._seconds_each
         self.cameras |= {camera, match_camera}
-        # The width stands for the number of the view.
-        return self.geometry(*(self._taken_at[features.size[0]] for features in (query, match)))
+        return self.seen(query, match)
 
     def at(self, descriptor: Descriptor, taken_at: float = 0.0) -> Verdict:
         features = SOME_FEATURES._replace(size=(len(self._taken_at), 1)) if self.has_features else None
@@ -517,26 +523,54 @@ class PlainLoopCloser:
                 verdict.closures.append(self._closure(at, scores, NOT_VERIFIED))
         return verdict
 
-    def _by_geometry(self, scores: NDArray[np.float64], outside: list[bool]) -> Verdict:
-        config, verdict = self._config, Verdict()
+    def _asked(  # noqa: C901 - all rules in one place are easier to compare
+        self, scores: NDArray[np.float64], outside: list[bool], verdict: Verdict
+    ) -> tuple[dict[int, float], list[int], int, bool]:
+        """Return the evidence of the places that verify, which are whole, how many were tried, and if none is left."""
+        config = self._config
         evidence: dict[int, float] = {}
         whole: list[int] = []  # not of a part of the view
-        tried, complete = 0, True
-        for at in self._places(scores, outside, config.min_score):
+        tried, complete, most = 0, True, 0
+        waiting: list[int] = []
+
+        def ask(at: int) -> None:
+            nonlocal tried, complete
+            seen = self._look(at)
+            if seen.inliers < config.min_inliers:
+                reason = Refusal.FEW_INLIERS
+            elif seen.inliers < RIVAL_EVIDENCE * max((evidence[one] for one in whole), default=0):
+                reason = Refusal.NOT_AMONG_BEST
+            elif tried == config.verifications:
+                reason, complete = Refusal.NOT_VERIFIED, False
+            else:
+                tried += 1
+                if seen.evidence >= config.min_inliers:
+                    evidence[at] = seen.evidence
+                    whole.extend([] if seen.of_a_part else [at])
+                    return
+                reason = Refusal.FEW_INLIERS
+            verdict.refused.append(self._refused(reason, at, scores))
+
+        for number, at in enumerate(self._places(scores, outside, config.min_score)):
             if scores[at] < RIVAL_SCORE * max((scores[one] for one in whole if self._was_left(one, scores)), default=0):
                 verdict.refused.append(self._refused(Refusal.NOT_AMONG_BEST, at, scores))
                 break
-            if tried == config.verifications:
+            if number == MOST_PLACES:
                 complete = False
                 verdict.refused.append(self._refused(Refusal.NOT_VERIFIED, at, scores))
                 break
-            tried += 1
-            seen = self._look(at)
-            if seen.evidence < config.min_inliers:
-                verdict.refused.append(self._refused(Refusal.FEW_INLIERS, at, scores))
+            if self._look(at).inliers > most and tried < config.verifications:
+                most = self._look(at).inliers
+                ask(at)
             else:
-                evidence[at] = seen.evidence
-                whole += [] if seen.of_a_part else [at]
+                waiting.append(at)
+        for at in sorted(waiting, key=lambda at: -self._look(at).inliers):
+            ask(at)
+        return evidence, whole, tried, complete
+
+    def _by_geometry(self, scores: NDArray[np.float64], outside: list[bool]) -> Verdict:
+        config, verdict = self._config, Verdict()
+        evidence, whole, tried, complete = self._asked(scores, outside, verdict)
         if not evidence:
             return verdict
         best = sorted(evidence, key=lambda at: (at not in whole, -evidence[at]))
@@ -551,7 +585,7 @@ class PlainLoopCloser:
             reason = Refusal.AMBIGUOUS
         elif left:
             reason, chosen = Refusal.NOT_AMONG_BEST, [at for at in rivals if at in whole][: config.max_candidates]
-        others = [self._refused(reason, at, scores) for at in best if at not in chosen]
+        others = [self._refused(reason, at, scores) for at in evidence if at not in chosen]
         closures = [self._closure(at, scores, self._look(at).inliers) for at in chosen]
         return Verdict(closures, others + verdict.refused)
 
@@ -568,10 +602,11 @@ class PlainLoopCloser:
             not out and session == self._query.session and at < present
             for at, (out, session) in enumerate(zip(outside, self._sessions, strict=True))
         ]
+        least = max(RIVAL_EVIDENCE * most, self._config.min_inliers)
         doubles = self._places(scores, recent, RIVAL_SCORE * min(best, 1.0))
+        doubles = [at for at in doubles if self._look(at).inliers >= least]
         if len(doubles) > budget:
             return True
-        least = max(RIVAL_EVIDENCE * most, self._config.min_inliers)
         alike = rivals + [at for at in doubles if self._look(at).evidence >= least]
         return not self._one_place(alike, scores, LEAST_ISLAND_SCORE)
 
@@ -625,7 +660,11 @@ def test_verdicts_are_those_of_the_plain_way(config: Config, words: int, places:
     rng = np.random.default_rng(seed)
     bits = rng.integers(0, 2, (places, 64 * words), np.uint8)
     database = KeyframeDatabase(None, "", words)
-    closer = LoopCloser(lambda query, match, *_: by_chance(query.size[0], match.size[0]))
+
+    def seen(query: Features, match: Features, *_: Any) -> Verification:
+        return by_chance(query.size[0], match.size[0])
+
+    closer = LoopCloser(seen, lambda query, match: seen(query, match).pairs)
     plain = PlainLoopCloser(by_chance)
     stamp, at = int(rng.integers(2**62)), 0
     for number in range(60):
@@ -908,13 +947,22 @@ def test_a_rival_that_cannot_be_looked_at_counts() -> None:
     assert reasons(drive.through([5])[0]) == [Refusal.AMBIGUOUS]
 
 
-def test_a_rival_for_which_no_verification_is_left_counts() -> None:
-    drive = Drive(VERIFIED.replace(verifications=1))
+@pytest.mark.parametrize(("verifications", "closes"), [(1, False), (2, True)])
+def test_a_rival_for_which_no_verification_is_left_counts(verifications: int, closes: bool) -> None:
+    """It has as many matches as the place itself, and geometry would say that they cover little."""
+    double = 1005
+
+    def geometry(query: float, match: float) -> Verification:
+        return found(100, coverage=0.1) if (query, match) == (5, double) else on_a_road(query, match)
+
+    drive = Drive(VERIFIED.replace(verifications=verifications), geometry)
     drive.through(range(30))
     assert matches(drive.through([8])[0]) == [8]
-    drive.at(place(5), 1005)
+    drive.at(place(5), double)
     drive.through(range(60, 64))
-    assert reasons(drive.through([5])[0]) == [Refusal.AMBIGUOUS]
+    verdict = drive.through([5])[0]
+    assert reasons(verdict) == [Refusal.AMBIGUOUS] * (not closes)
+    assert matches(verdict) == [5] * closes
 
 
 def test_a_view_that_never_changed_closes_no_loop() -> None:
@@ -931,17 +979,17 @@ def seen_six_times(drive: Drive) -> None:
 
 
 def test_verifications_are_counted() -> None:
-    drive = Drive(VERIFIED.replace(verifications=3), always(0))
+    drive = Drive(VERIFIED.replace(verifications=3), always(100, coverage=0.1))
     seen_six_times(drive)
-    assert reasons(drive.through([5])[0]) == [Refusal.FEW_INLIERS] * 3 + [Refusal.NOT_VERIFIED]
+    assert reasons(drive.through([5])[0]) == [Refusal.FEW_INLIERS] * 3 + [Refusal.NOT_VERIFIED] * 3
     assert drive.verified == 3
     assert reasons(drive.through([5])[0])[:3] == [Refusal.FEW_INLIERS] * 3  # the next keyframe has its own
 
 
 def test_the_clock_is_the_last_resort() -> None:
-    drive = Drive(VERIFIED.replace(verification_time=0.25), always(0), seconds_each=0.1)
+    drive = Drive(VERIFIED.replace(verification_time=0.25), always(100, coverage=0.1), seconds_each=0.1)
     seen_six_times(drive)
-    assert reasons(drive.through([5])[0]) == [Refusal.FEW_INLIERS] * 3 + [Refusal.NOT_VERIFIED]
+    assert reasons(drive.through([5])[0]) == [Refusal.FEW_INLIERS] * 3 + [Refusal.NOT_VERIFIED] * 3
     assert drive.verified == 3  # the third began in time
     drive.config = VERIFIED.replace(verification_time=0.0)
     assert reasons(drive.through([5])[0]) == [Refusal.NOT_VERIFIED]
@@ -1001,7 +1049,7 @@ def test_the_motion_from_keyframe_to_keyframe_is_followed() -> None:
     motions = {FEWEST_FOLLOWED: found(FEWEST_FOLLOWED, coverage=0.1, moved=2), FEWEST_FOLLOWED - 1: found(14, moved=2)}
     asked = []
 
-    def verify(query: Features, match: Features, *_cameras: Camera | None) -> Verification:
+    def verify(query: Features, match: Features, *_: Any) -> Verification:
         asked.append((query.size[0], match.size[0]))
         return motions.get(query.size[0], Verification())
 

@@ -115,6 +115,26 @@ def test_each_map_of_a_place_is_matched(redkitchen: list[Image], tmp_path: Path)
     assert len(closed[2]) >= 0.95 * max(map(len, closed[:2]))
 
 
+@pytest.mark.parametrize(("earlier", "now"), [("orb", "learned"), ("learned", "orb")])
+def test_a_map_with_features_of_another_kind_is_matched(
+    redkitchen: list[Image], tmp_path: Path, earlier: str, now: str
+) -> None:
+    """The query is described in the way of the map: always by ORB, and by a network where that is the node's own."""
+    path = str(tmp_path / "monday.db")
+    recognizer = PlaceRecognizer(Config(database=path, local_features=earlier))
+    for number, image in enumerate(redkitchen[:300]):
+        recognizer.process(image, number * NANOSECONDS // RATE)
+    recognizer.close()
+    recognitions = show(PlaceRecognizer(Config(maps=(path,), local_features=now)), redkitchen[300:], first=10_000)
+    sentences = {recognition.unmatched for recognition in recognitions}
+    if earlier == "orb":
+        assert len(closures(recognitions)) >= 5
+        assert sentences == {""}
+    else:
+        assert not closures(recognitions)
+        assert any("name its file as local_features" in sentence for sentence in sentences)
+
+
 def test_a_map_keeps_fewer_features_than_a_query_is_matched_with() -> None:
     rng = np.random.default_rng(0)
     recognizer = PlaceRecognizer(EAGER)

@@ -19,7 +19,7 @@ from binvpr_ros.keyframes import NANOSECONDS
 from binvpr_ros.lab.search import decide, write_map
 from binvpr_ros.lab.timing import Timer, figures_of, measure, timer
 from binvpr_ros.local_features.geometry import verify
-from binvpr_ros.local_features.orb import extract
+from binvpr_ros.local_features.kinds import LocalFeatures, open_local_features
 from binvpr_ros.loop_closure import LoopClosure
 from binvpr_ros.maps.database import KeyframeDatabase
 from binvpr_ros.network.descriptor import DescriptorNetwork
@@ -74,6 +74,7 @@ def node_figures(config: Config, repeat: int) -> Iterator[dict[str, Any]]:
     `mb_per_hour`, what an hour of two keyframes a second adds to the map.
     """
     network = DescriptorNetwork(model_path(config), config.backend, config.threads, config.untried_runtime)
+    local_features = open_local_features(config.local_features, config.threads)
     world = World()
     views = [world.render(*place) for place in drive(VIEWS)]
     with own_ros(), tempfile.TemporaryDirectory() as folder:
@@ -83,7 +84,7 @@ def node_figures(config: Config, repeat: int) -> Iterator[dict[str, Any]]:
             messages = [message_from_array(np.asarray(cv2.resize(view, size)), "rgb8") for view in views]
             # First the node, since a map belongs to one process at a time.
             node = _end_to_end(config, path, messages, repeat)
-            times = measure(_timers(network, path, messages[0]), repeat)
+            times = measure(_timers(network, local_features, path, messages[0]), repeat)
             medians = {name: float(np.median(taken)) for name, taken in times.items()}
             others = sum(taken for name, taken in medians.items() if name != "network")
             matched = _with_match(config, Path(folder, f"{size[0]}_seen.db"), network, messages, repeat)
@@ -98,12 +99,12 @@ def node_figures(config: Config, repeat: int) -> Iterator[dict[str, Any]]:
             }
 
 
-def _timers(network: DescriptorNetwork, path: Path, message: Image) -> dict[str, Timer]:
+def _timers(network: DescriptorNetwork, kind: LocalFeatures, path: Path, message: Image) -> dict[str, Timer]:
     """Return timers of the parts of the pipeline for one image and the map at `path`."""
     image = decode(message)
     height, width = network.card.input_size
     small = resize(image, (width, height))
-    features = extract(image)
+    features = kind.extract(image)
     kept = features.fewer(KEPT_FEATURES)
     database = KeyframeDatabase(path, network.card.sha256, network.words, grids=network.card.grids)
     query = database.next_keyframe(time.time_ns(), network.describe(image).descriptor, features)
@@ -112,8 +113,8 @@ def _timers(network: DescriptorNetwork, path: Path, message: Image) -> dict[str,
     node = create_node("benchmark")
     keyframes = node.create_publisher(Header, "keyframes", EVERY_RESULT)
     rows = node.create_publisher(PointCloud2, "loop_closures", EVERY_RESULT)
-    for kind, publisher in ((Header, keyframes), (PointCloud2, rows)):
-        node.create_subscription(kind, publisher.topic_name, lambda _: None, EVERY_RESULT)
+    for message_type, publisher in ((Header, keyframes), (PointCloud2, rows)):
+        node.create_subscription(message_type, publisher.topic_name, lambda _: None, EVERY_RESULT)
 
     def publish() -> None:
         keyframes.publish(message.header)
@@ -128,7 +129,7 @@ def _timers(network: DescriptorNetwork, path: Path, message: Image) -> dict[str,
         "network": timer(lambda: network.describe(small)),
         "search": timer(decide(database)),
         "publication": timer(publish),
-        "features": timer(lambda: extract(image)),
+        "features": timer(lambda: kind.extract(image)),
         "motion": timer(lambda: verify(features, features)),
         "verification": timer(lambda: verify(features, kept)),
         "saving": timer(save),

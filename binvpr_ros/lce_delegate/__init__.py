@@ -3,8 +3,8 @@
 
 `load_delegate(str(library()), {"threads": "2"})` of ai-edge-litert or tflite-runtime gives what their `Interpreter`
 takes as one of its `experimental_delegates`. Options: `threads` (1 to 64) and `kernel` (a name from `kernels()`).
-The kernels that count bits for the operators compare descriptors too (`hamming`), and match local features
-(`nearest_two`).
+The kernels that count bits for the operators compare descriptors too (`hamming`), match local features
+(`nearest_two`), and find these in what a network says of an image (`decode_features`).
 """
 
 from __future__ import annotations
@@ -33,6 +33,13 @@ MATCH_BYTES = range(8, 65, 8)
 """Sizes of the rows that `nearest_two` compares."""
 NO_DISTANCE = 65535
 NO_ROW = -1
+CELL = 8
+"""Pixels a side of the cells that `decode_features` decodes."""
+LOGITS = CELL**2 + 1
+MOST_CELLS = 1 << 12
+"""Rows and columns of cells."""
+MOST_DESCRIPTOR_BITS = 1 << 16
+MOST_FEATURES = 1 << 30
 
 
 class DelegateError(RuntimeError):
@@ -53,6 +60,17 @@ class NearestTwo(NamedTuple):
     """[N], in bits, to the second nearest, which may be as near."""
     back: NDArray[np.int32]
     """[M]: the index of the nearest of the N; of several as near, the lowest."""
+
+
+class DecodedFeatures(NamedTuple):
+    """N local features, the best one first."""
+
+    points: NDArray[np.float32]
+    """[N,2]: x and y of the pixels' centres."""
+    scores: NDArray[np.float32]
+    """[N]."""
+    descriptors: NDArray[np.uint8]
+    """[N,B/8], the first bit in the highest place."""
 
 
 def library() -> Path:
@@ -99,6 +117,10 @@ def _functions() -> ctypes.CDLL:
     size, address = ctypes.c_size_t, ctypes.c_void_p
     functions.binvpr_lce_nearest_two.argtypes = [
         ctypes.c_char_p, address, size, address, size, size, address, address, address, address,
+    ]  # fmt: skip
+    functions.binvpr_lce_decode_features.restype = ctypes.c_int64
+    functions.binvpr_lce_decode_features.argtypes = [
+        ctypes.c_char_p, size, size, size, address, address, address, size, size, size, address, address, address,
     ]  # fmt: skip
     functions.binvpr_lce_peak.restype = ctypes.c_double
     functions.binvpr_lce_peak.argtypes = [ctypes.c_char_p, ctypes.c_long]
@@ -157,6 +179,60 @@ def nearest_two(these: NDArray[np.uint8], those: NDArray[np.uint8], kernel: str 
             raise _no_kernel(kernel)
         raise MemoryError(f"{count} and {other_count} rows cannot be matched in memory; match fewer at a time")
     return found
+
+
+def decode_features(
+    descriptors: NDArray[np.int8],
+    keypoints: NDArray[np.int8],
+    reliability: NDArray[np.int8],
+    size: tuple[int, int],
+    most: int,
+    kernel: str = "auto",
+) -> DecodedFeatures:
+    """Return the `most` best local features of an image of `size` (width, height), at the most.
+
+    The image is the top left part of H x W cells, of which a network said `descriptors` [H,W,B], B a multiple of 8;
+    `keypoints` [H,W,LOGITS]; and `reliability` [H,W]. `local_features.decoding.decode_numpy` says what is done with
+    them. Raises DelegateError where the library or its kernel cannot be used here.
+    """
+    rows, columns, bits = descriptors.shape if descriptors.ndim == 3 else (0, 0, 0)
+    if (
+        keypoints.shape != (rows, columns, LOGITS)
+        or reliability.shape != (rows, columns)
+        or not 1 <= rows <= MOST_CELLS
+        or not 1 <= columns <= MOST_CELLS
+        or bits not in range(8, MOST_DESCRIPTOR_BITS + 1, 8)
+    ):
+        raise ValueError(
+            f"maps of the shapes {descriptors.shape}, {keypoints.shape} and {reliability.shape} cannot be decoded; "
+            f"give [H,W,B], [H,W,{LOGITS}] and [H,W], with B a multiple of 8"
+        )
+    if any(values.dtype != np.int8 for values in (descriptors, keypoints, reliability)):
+        raise ValueError(
+            f"maps of {descriptors.dtype}, {keypoints.dtype} and {reliability.dtype} cannot be decoded; "
+            "give maps of int8"
+        )
+    width, height = size
+    if not 1 <= width <= CELL * columns or not 1 <= height <= CELL * rows:
+        raise ValueError(
+            f"{rows} x {columns} cells are of no image of {width}x{height} pixels; give the size of an image in them"
+        )
+    if not 1 <= most <= MOST_FEATURES:
+        raise ValueError(f"{most} features cannot be found; ask for 1 to {MOST_FEATURES}")
+    maps = [np.ascontiguousarray(values) for values in (descriptors, keypoints, reliability)]
+    room = min(most, width * height)
+    found = DecodedFeatures(
+        np.empty((room, 2), np.float32), np.empty(room, np.float32), np.empty((room, bits // 8), np.uint8)
+    )
+    count: int = _functions().binvpr_lce_decode_features(
+        kernel.encode(), rows, columns, bits, *(values.ctypes.data for values in maps), width, height, most,
+        *(values.ctypes.data for values in found),
+    )  # fmt: skip
+    if count < 0:
+        if kernel not in ("auto", *kernels()):
+            raise _no_kernel(kernel)
+        raise MemoryError(f"{rows} x {columns} cells cannot be decoded in memory; use a smaller image")
+    return DecodedFeatures(found.points[:count], found.scores[:count], found.descriptors[:count])
 
 
 def peak(kernel: str, seconds: float = 0.2) -> float:

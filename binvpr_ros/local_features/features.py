@@ -16,13 +16,17 @@ Pairs = tuple[NDArray[np.intp], NDArray[np.intp]]
 NO_PAIRS: Pairs = (np.empty(0, np.intp), np.empty(0, np.intp))
 POSITION_STEPS = 1 << 16  # over the width, and over the height
 ANGLE_STEPS = 256
-ORB = 0
-"""The kind of features whose bytes have no tag: ORB, of maps that were written before there were others."""
+Tag = tuple[int, int]
+"""A kind of features, and what tells its models apart: features of different tags do not match."""
+ORB: Tag = (0, 0)
+"""That of features whose bytes have none: ORB, of maps that were written before there were others."""
+LEARNED = 1
+"""The kind of those that a network finds; the first byte of its checksum tells it from others (0 to 255)."""
 _UNTAGGED = struct.Struct("<HH")  # width and height in pixels
 _UNTAGGED_DESCRIPTOR_BYTES = 32
 MOST_DESCRIPTOR_BYTES = 64
 """They are matched as whole words of 8 bytes."""
-_TAGGED = struct.Struct("<HBBHHBB")  # zero, which is no width; kind, version, width, height, descriptor bytes, zero
+_TAGGED = struct.Struct("<HBBHHBB")  # zero, which is no width; kind, version, width, height, descriptor bytes, model
 VERSION = 1
 
 
@@ -37,7 +41,7 @@ class Features(NamedTuple):
     positions: NDArray[np.uint16]  # [N,2], x and y in 1/65536 of the width and of the height
     angles: NDArray[np.uint8]  # [N], 1/256 of a turn
     descriptors: NDArray[np.uint8]  # [N,B]
-    kind: int = ORB  # features of different kinds do not match (local_features/kinds.py)
+    tag: Tag = ORB
 
     @property
     def nbytes(self) -> int:
@@ -46,7 +50,8 @@ class Features(NamedTuple):
 
     def to_bytes(self) -> bytes:
         """Return what `from_bytes` reads: 10 + (5 + B) N bytes, little-endian."""
-        header = _TAGGED.pack(0, self.kind, VERSION, *self.size, self.descriptors.shape[1], 0)
+        kind, model = self.tag
+        header = _TAGGED.pack(0, kind, VERSION, *self.size, self.descriptors.shape[1], model)
         arrays = (self.positions.astype("<u2"), self.angles, self.descriptors)
         return header + b"".join(array.tobytes() for array in arrays)
 
@@ -54,14 +59,14 @@ class Features(NamedTuple):
     def from_bytes(cls, data: bytes) -> Features:
         """Return the features that `to_bytes` of this or an earlier version wrote; raises FeaturesError."""
         if data[:2] == b"\0\0" and len(data) >= _TAGGED.size:
-            _, kind, version, width, height, wide, _ = _TAGGED.unpack_from(data)
+            _, kind, version, width, height, wide, model = _TAGGED.unpack_from(data)
             if version != VERSION:
                 raise FeaturesError(
                     f"features of version {version} cannot be read, only {VERSION}; use the program that wrote them"
                 )
-            start = _TAGGED.size
+            tag, start = (kind, model), _TAGGED.size
         elif len(data) >= _UNTAGGED.size:
-            (width, height), kind, wide, start = _UNTAGGED.unpack_from(data), ORB, _UNTAGGED_DESCRIPTOR_BYTES, 4
+            (width, height), tag, wide, start = _UNTAGGED.unpack_from(data), ORB, _UNTAGGED_DESCRIPTOR_BYTES, 4
         else:
             raise _no_features(data)
         count, rest = divmod(len(data) - start, 5 + wide)
@@ -70,7 +75,7 @@ class Features(NamedTuple):
         positions = np.frombuffer(data, "<u2", 2 * count, start).astype(np.uint16).reshape(-1, 2)
         angles = np.frombuffer(data, np.uint8, count, start + 4 * count)
         descriptors = np.frombuffer(data, np.uint8, offset=start + 5 * count).reshape(-1, wide)
-        return cls((width, height), positions, angles, descriptors, kind)
+        return cls((width, height), positions, angles, descriptors, tag)
 
     def points(self, chosen: NDArray[np.intp], size: tuple[float, float]) -> Points:
         """Return the positions [M,2] of the `chosen` features in an image of `size` (width, height), in pixels."""

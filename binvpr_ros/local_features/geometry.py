@@ -6,7 +6,10 @@ what there is stays within the tolerance. An epipolar geometry would be obeyed b
 too, which are no loop closure (measured: docs/evaluate.md). And what obeys it covers what both views have in common:
 what is on the robot itself, on a poster or on the horizon covers a part.
 
-The homography comes from USAC with MAGSAC++ (Barath et al., CVPR 2020).
+Learned features must obey both. They match what is built alike, so that corridors of one layout obey a homography,
+loosely (measured: docs/local_features.md).
+
+Both come from USAC with MAGSAC++ (Barath et al., CVPR 2020).
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from binvpr_ros.local_features.camera import Camera, Points
-from binvpr_ros.local_features.features import NO_PAIRS, Features, Pairs
+from binvpr_ros.local_features.features import LEARNED, NO_PAIRS, Features, Pairs
 from binvpr_ros.local_features.kinds import matches
 
 Homography = NDArray[np.float64]
@@ -27,6 +30,8 @@ Homography = NDArray[np.float64]
 WIDTH = 480
 TOLERANCE = 10.0
 """Pixels of an image of WIDTH within which a match obeys a homography."""
+EPIPOLAR_TOLERANCE = 1.0
+"""Pixels of an image of WIDTH from the epipolar line, within which a match of learned features obeys it."""
 CONFIDENCE = 0.99
 MOST_ITERATIONS = 500
 FEWEST_MATCHES = 8  # four are enough for a homography
@@ -75,14 +80,18 @@ class Verification(NamedTuple):
 
 
 def verify(
-    query: Features, match: Features, camera: Camera | None = None, match_camera: Camera | None = None
+    query: Features,
+    match: Features,
+    camera: Camera | None = None,
+    match_camera: Camera | None = None,
+    pairs: Pairs | None = None,
 ) -> Verification:
     """Return what the geometry of two images says; the same for the same images.
 
-    What the lens of `camera`, and of the match's own, does is undone; without `match_camera` both are of `camera`, and
-    without that too, of a lens that does not distort.
+    `pairs` are their matches, where these are known. What the lens of `camera`, and of the match's own, does is undone;
+    without `match_camera` both are of `camera`, and without that too, of a lens that does not distort.
     """
-    ours, theirs = matches(query, match)
+    ours, theirs = matches(query, match) if pairs is None else pairs
     if len(ours) < FEWEST_MATCHES:
         return Verification()
     # Those without a match too: coverage asks where each feature should be.
@@ -101,10 +110,28 @@ def verify(
         return Verification()
     inliers = np.asarray(obeying).reshape(-1) > 0
     ours, theirs = ours[inliers], theirs[inliers]
+    if query.tag[0] == LEARNED:
+        rigid = _rigid(here[ours], there[theirs])
+        ours, theirs = ours[rigid], theirs[rigid]
+        if len(ours) < FEWEST_MATCHES:
+            return Verification()
     size = query.size if camera is None else camera.size
     coverage, spread = _coverage(here, moved(there, np.linalg.inv(found)), here[ours], size)
     at_rest = bool(np.median(np.linalg.norm(here[ours] - there[theirs], axis=1)) < STILL)
     return Verification((ours, theirs), found, coverage, spread, at_rest)
+
+
+def _rigid(here: Points, there: Points) -> NDArray[np.bool_]:
+    """Tell which matches [N] obey one epipolar geometry."""
+    if len(here) < FEWEST_MATCHES:
+        return np.zeros(len(here), bool)
+    try:
+        _, obeying = cv2.findFundamentalMat(
+            here, there, cv2.USAC_MAGSAC, EPIPOLAR_TOLERANCE, CONFIDENCE, MOST_ITERATIONS
+        )
+    except cv2.error:  # how USAC reports points that admit none
+        obeying = None
+    return np.zeros(len(here), bool) if obeying is None else np.asarray(obeying).reshape(-1) > 0
 
 
 def moved(points: Points, homography: Homography) -> Points:

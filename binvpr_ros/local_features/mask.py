@@ -55,7 +55,7 @@ class Mask:
         looks_again = self._keyframes % LOOKED_AT_AGAIN < 2
         self._keyframes += 1
         hidden = self.hidden
-        found = extract(None if hidden is None or looks_again else np.where(hidden, 0, 255).astype(np.uint8))
+        found = extract(None if looks_again else self.visible)
         self._learn(found, looks_again)
         if hidden is None:
             return found
@@ -71,6 +71,11 @@ class Mask:
         height, width = self._given.shape
         enlarged = cv2.resize(learnt.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
         return self._given | (enlarged > 0)
+
+    @property
+    def visible(self) -> NDArray[np.uint8] | None:
+        """What is not hidden, as `LocalFeatures.extract` takes it."""
+        return None if self.hidden is None else np.where(self.hidden, 0, 255).astype(np.uint8)
 
     @property
     def _learnt(self) -> NDArray[np.bool_]:

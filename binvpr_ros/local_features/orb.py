@@ -13,6 +13,7 @@ from binvpr_ros.images import Image, resize
 from binvpr_ros.local_features.features import ANGLE_STEPS, NO_PAIRS, ORB, POSITION_STEPS, Features, Pairs
 from binvpr_ros.local_features.matching import mutual_matches
 
+tag = ORB
 MOST_FEATURES = 1000
 MOST_WIDTH = 480
 """Pixels to which a wider image is brought: beyond, it is time that grows, and not what is recognised."""
@@ -48,7 +49,7 @@ def extract(image: Image, visible: NDArray[np.uint8] | None = None) -> Features:
     points = np.array([feature.pt for feature in found], np.float64).reshape(-1, 2)
     positions = np.clip(points / (width, height) * POSITION_STEPS, 0, POSITION_STEPS - 1)
     angles = np.array([feature.angle for feature in found], np.float64) / 360 * ANGLE_STEPS
-    return Features((width, height), positions.astype(np.uint16), angles.astype(int).astype(np.uint8), descriptors, ORB)
+    return Features((width, height), positions.astype(np.uint16), angles.astype(int).astype(np.uint8), descriptors, tag)
 
 
 def matches(query: Features, match: Features) -> Pairs:

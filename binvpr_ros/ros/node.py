@@ -291,6 +291,8 @@ class BinvprNode(Node):
             self._statistics.failure = recognition.failure
         if recognition.failure:
             self._warn("database", f"a keyframe is kept in memory alone: {recognition.failure}")
+        if recognition.unmatched:
+            self._warn("unmatched", recognition.unmatched)
         if recognition.new_session:
             self.get_logger().warning(
                 f"the stamps jumped back: session {self._recognizer.database.session} begins (a bag that starts again?)"

@@ -35,7 +35,7 @@ from binvpr_ros.lab.evaluation.datasets.dataset import Options
 from binvpr_ros.lab.evaluation.datasets.folders import FolderPair
 from binvpr_ros.lab.evaluation.datasets.object_array import load_objects
 from binvpr_ros.lab.evaluation.datasets.tables import read_columns, read_rows
-from binvpr_ros.local_features.features import Features, FeaturesError
+from binvpr_ros.local_features.features import LEARNED, Features, FeaturesError
 from binvpr_ros.local_features.geometry import verify
 from binvpr_ros.local_features.orb import extract
 from binvpr_ros.maps import command as maps
@@ -204,7 +204,7 @@ def features(data: bytes) -> None:
 def some_features() -> list[bytes]:
     """Return features."""
     few = first_features(20)
-    wide = few._replace(descriptors=np.repeat(few.descriptors, 2, axis=1), kind=1)
+    wide = few._replace(descriptors=np.repeat(few.descriptors, 2, axis=1), tag=(LEARNED, 3))
     earlier = struct.pack("<HH", *few.size) + few.to_bytes()[10:]  # before there were several kinds
     return [QUERY.to_bytes(), few.to_bytes(), wide.to_bytes(), earlier]
 

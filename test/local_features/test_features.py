@@ -11,12 +11,12 @@ from binvpr_ros.images import Image
 from binvpr_ros.local_features.features import MOST_DESCRIPTOR_BYTES, ORB, VERSION, Features, FeaturesError
 from binvpr_ros.local_features.orb import MOST_FEATURES, MOST_WIDTH, extract
 
-OTHER = 7
+OTHER = (7, 9)
 """A kind that there is not."""
 
 
 def assert_same(features: Features, others: Features) -> None:
-    assert (features.size, features.kind) == (others.size, others.kind)
+    assert (features.size, features.tag) == (others.size, others.tag)
     for name in ("positions", "angles", "descriptors"):
         array, other = getattr(features, name), getattr(others, name)
         assert array.dtype == other.dtype
@@ -35,7 +35,7 @@ def test_features_come_back_from_their_bytes(scene: Image) -> None:
 @pytest.mark.parametrize("wide", range(8, MOST_DESCRIPTOR_BYTES + 1, 8))
 @pytest.mark.parametrize("count", [0, 1, 9])
 def test_features_of_any_kind_and_width_come_back(wide: int, count: int) -> None:
-    features = random_features(wide, count, wide)._replace(kind=OTHER)
+    features = random_features(wide, count, wide)._replace(tag=OTHER)
     assert_same(Features.from_bytes(features.to_bytes()), features)
 
 
@@ -45,7 +45,7 @@ def test_bytes_without_a_tag_are_orb_of_an_earlier_version(count: int) -> None:
     features = random_features(1, count)
     arrays = b"".join(array.tobytes() for array in (features.positions, features.angles, features.descriptors))
     assert_same(Features.from_bytes(struct.pack("<HH", *features.size) + arrays), features)
-    assert features.kind == ORB
+    assert features.tag == ORB
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_other_bytes_are_no_features(data: bytes) -> None:
 
 @pytest.mark.parametrize("wide", [0, 4, 31, 72, 255])
 def test_descriptors_that_are_no_whole_words_are_no_features(wide: int) -> None:
-    data = struct.pack("<HBBHHBB", 0, ORB, VERSION, 480, 360, wide, 0) + bytes(2 * (5 + wide))
+    data = struct.pack("<HBBHHBB", 0, ORB[0], VERSION, 480, 360, wide, 0) + bytes(2 * (5 + wide))
     with pytest.raises(FeaturesError, match=f"{len(data)} bytes are no features; restore a copy"):
         Features.from_bytes(data)
 

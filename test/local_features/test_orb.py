@@ -19,7 +19,7 @@ def test_an_image_of_any_size_has_features_or_none(shape: tuple[int, ...]) -> No
     assert features.positions.shape == (count, 2)
     assert features.angles.shape == (count,)
     assert features.descriptors.shape == (count, DESCRIPTOR_BYTES)
-    assert features.kind == ORB
+    assert features.tag == ORB
     assert verify(features, features).inliers >= 0
 
 

@@ -33,8 +33,9 @@ from binvpr_ros.lab.evaluation.image_features import ImageFeatures
 from binvpr_ros.lab.evaluation.metrics import PrecisionRecall
 from binvpr_ros.lab.evaluation.similarities import Similarities
 from binvpr_ros.local_features.camera import Camera
-from binvpr_ros.local_features.features import Features
+from binvpr_ros.local_features.features import Features, Pairs
 from binvpr_ros.local_features.geometry import Verification, verify
+from binvpr_ros.local_features.kinds import LocalFeatures
 from binvpr_ros.loop_closure import LoopCloser, Refusal, Verdict
 from binvpr_ros.maps.database import KeyframeDatabase
 from binvpr_ros.network.descriptor import Description, DescriptorNetwork
@@ -268,12 +269,13 @@ class Drive:
         network: DescriptorNetwork,
         sequence: ImageSequence,
         descriptions: Sequence[Description],
+        local_features: LocalFeatures,
         shift_cells: int = Config.shift_cells,
         features: ImageFeatures | None = None,
     ) -> None:
         self.sequence = sequence
         self.config = Config(exclusion_time=sequence.exclude_seconds, shift_cells=shift_cells)
-        self.network = network
+        self.network, self.local_features = network, local_features
         self._descriptions = descriptions
         self._similarities: Similarities | None = None
         self._scale = (0.0, 1.0)
@@ -364,7 +366,7 @@ class Drive:
         for index in images:
             keyframe = database.next_keyframe(
                 int(self.sequence.stamps[index]) + shift, self._descriptions[index].descriptor,
-                self.features(index) if config.verify else None,
+                self.features(index, self.local_features) if config.verify else None,
             )  # fmt: skip
             database.add(kept(closer.follow(keyframe, self.sequence.camera)))
             index_of[keyframe.id] = index
@@ -409,7 +411,8 @@ class Drive:
         return self._keyframes[config]
 
     def _recognizer(self, config: Config) -> PlaceRecognizer:
-        recognizer = PlaceRecognizer(config, self.network, LoopCloser(self._verify, lambda: 0.0))
+        closer = LoopCloser(self._verify, clock=lambda: 0.0)
+        recognizer = PlaceRecognizer(config, self.network, closer, self.local_features)
         recognizer.camera = self.sequence.camera
         return recognizer
 
@@ -419,12 +422,17 @@ class Drive:
         return recognition.verdict, recognition.keyframe is not None
 
     def _verify(
-        self, query: Features, match: Features, camera: Camera | None, match_camera: Camera | None
+        self,
+        query: Features,
+        match: Features,
+        camera: Camera | None,
+        match_camera: Camera | None,
+        pairs: Pairs,
     ) -> Verification:
         # Not by their ids: a map keeps copies with fewer features, which go with it.
         pair = _fingerprint(query), _fingerprint(match)
         if pair not in self._verified:
-            self._verified[pair] = verify(query, match, camera, match_camera)
+            self._verified[pair] = verify(query, match, camera, match_camera, pairs)
         return self._verified[pair]
 
 

@@ -48,6 +48,7 @@ from binvpr_ros.lab.evaluation.negatives import Negatives, run_negatives
 from binvpr_ros.lab.evaluation.overlays import OVERLAYS, overlaid
 from binvpr_ros.lab.evaluation.report import Result
 from binvpr_ros.lab.evaluation.similarities import Similarities
+from binvpr_ros.local_features.kinds import open_local_features
 from binvpr_ros.network.backends import DescriptorError
 from binvpr_ros.network.model_card import ModelCardError
 from binvpr_ros.recordings.errors import RecordingError
@@ -232,10 +233,16 @@ class Evaluation:
                 models += sorted(choices.all.rglob("*.tflite"))
                 baselines = [*BASELINES, *DETECTORS]
         methods: list[Method] = []
+        config = Config(threads=choices.threads, shift_cells=choices.shift_cells)
+        kinds = dict.fromkeys(choices.local_features)
         for model, name in zip(models, distinct([model.stem for model in models], models), strict=True):
-            with self._leaving_out(str(model)):
-                methods.append(load_model(model, choices.threads, choices.shift_cells))
-                methods[-1].name = name
+            for kind in kinds:
+                with self._leaving_out(str(model)):
+                    method = load_model(model, config, open_local_features(kind, choices.threads))
+                    method.name = name if len(kinds) == 1 else f"{name}, {Path(kind).stem}"
+                    methods.append(method)
+                    if not isinstance(method, BinaryNetwork):
+                        break
         for baseline in baselines:
             if baseline in BASELINES:
                 with self._leaving_out(baseline, counted=bool(choices.baseline)):
@@ -382,6 +389,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     methods.add_argument(
         "--sequence-keyframes", type=int, default=Config.sequence_keyframes, metavar="N",
         help="also match sequences as the node does with this parameter (default %(default)s: none)",
+    )  # fmt: skip
+    methods.add_argument(
+        "--local-features", nargs="+", default=[Config.local_features], metavar="KIND",
+        help="what verifies matches: learned, orb, or a model file (default %(default)s); several are rows of a table",
     )  # fmt: skip
     methods.add_argument(
         "--shift-cells", type=int, default=Config.shift_cells, metavar="N",

@@ -26,6 +26,7 @@ from binvpr_ros.lab.evaluation.metrics import PrecisionRecall, Retrieval
 from binvpr_ros.lab.evaluation.report import Result
 from binvpr_ros.lab.evaluation.sequence_matching import FollowedSimilarities, match_sequences
 from binvpr_ros.lab.evaluation.similarities import ComputedSimilarities, Similarities, kept
+from binvpr_ros.local_features import orb
 from binvpr_ros.local_features.features import Features
 from binvpr_ros.network.descriptor import Description
 
@@ -72,9 +73,11 @@ class Comparison:
         drive, above = None, None
         if isinstance(method, BinaryNetwork):
             if isinstance(dataset, ImageSequence):
-                drive = Drive(method.network, dataset, described, method.shift_cells, self._features)
+                drive = Drive(
+                    method.network, dataset, described, method.local_features, method.shift_cells, self._features
+                )
             else:
-                above = verified_above_apart(dataset, similarities)
+                above = verified_above_apart(dataset, similarities, method.local_features)
         self.add(method.name, similarities, method.descriptor_bits, float(np.median(times)), drive, above)
 
     def add(
@@ -118,7 +121,7 @@ class Comparison:
 
         def features(closure: int) -> tuple[Features, Features]:
             query, match = closures[closure]
-            return self._features(query), self._features(match)
+            return self._features(query, orb), self._features(match, orb)
 
         run = Run(list(range(len(dataset.queries))), closures, found.inliers.tolist())
         self.results.append(

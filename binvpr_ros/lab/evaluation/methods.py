@@ -15,6 +15,8 @@ from binvpr_ros.images import Image, as_rgb, resize
 from binvpr_ros.lab.evaluation.datasets.dataset import DatasetError, Images
 from binvpr_ros.lab.evaluation.datasets.object_array import load_objects
 from binvpr_ros.lab.evaluation.similarities import MatrixSimilarities
+from binvpr_ros.local_features import orb
+from binvpr_ros.local_features.kinds import LocalFeatures
 from binvpr_ros.network.backends import load_backend
 from binvpr_ros.network.cells import shifted
 from binvpr_ros.network.descriptor import DescriptorNetwork
@@ -60,11 +62,15 @@ class Method(ABC):
 
 
 class BinaryNetwork(Method):
-    """A model with its card, as the node runs it: packed bits, compared by Hamming distance."""
+    """A model with its card, as the node runs it: packed bits, compared by Hamming distance.
 
-    def __init__(self, model: Path, threads: int, shift_cells: int = Config.shift_cells) -> None:
-        self.network = DescriptorNetwork(model, threads=threads)
-        self.shift_cells = shift_cells
+    What verifies its matches is `local_features`.
+    """
+
+    def __init__(self, model: Path, config: Config, local_features: LocalFeatures) -> None:
+        self.network = DescriptorNetwork(model, threads=config.threads)
+        self.shift_cells = config.shift_cells
+        self.local_features = local_features
         self.name = self.network.card.name
         self.descriptor_bits = self.network.card.descriptor_bits
 
@@ -108,16 +114,19 @@ class FloatNetwork(Method):
         return self._backend.run(batch).astype(np.float32).reshape(-1)
 
 
-def load_model(model: Path, threads: int = 1, shift_cells: int = Config.shift_cells) -> BinaryNetwork | FloatNetwork:
-    """Return a model file as a method: by its card where it has one, and then with that parameter of the node.
+def load_model(
+    model: Path, config: Config | None = None, local_features: LocalFeatures = orb
+) -> BinaryNetwork | FloatNetwork:
+    """Return a model file as a method: by its card where it has one, and then with those parameters of the node.
 
     Raises MethodError, ModelCardError or DescriptorError where it cannot be run here.
     """
+    config = config or Config()
     if not model.is_file():
         raise MethodError(f"there is no model file {model}; name another")
     if ModelCard.path_for(model).exists():
-        return BinaryNetwork(model, threads, shift_cells)
-    return FloatNetwork(model, threads)
+        return BinaryNetwork(model, config, local_features)
+    return FloatNetwork(model, config.threads)
 
 
 def read_similarities(path: Path) -> MatrixSimilarities:

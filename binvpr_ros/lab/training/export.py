@@ -66,8 +66,11 @@ def export(
     return card
 
 
-def convert(model: keras.Model) -> bytes:
-    """Return a model that was built for export as a .tflite file, which takes uint8 images; raises ExportError."""
+def convert(model: keras.Model, int8_outputs: bool = False) -> bytes:
+    """Return a model that was built for export as a .tflite file, which takes uint8 images; raises ExportError.
+
+    With `int8_outputs` it gives the levels of its outputs, all of them EightBits, instead of their values.
+    """
     if keras.backend.backend() != "tensorflow":
         raise ExportError("export needs TensorFlow underneath Keras; run it with KERAS_BACKEND=tensorflow")
     import tensorflow as tf
@@ -81,7 +84,8 @@ def convert(model: keras.Model) -> bytes:
         model.export(folder, verbose=False)
         content = lce.convert_saved_model(folder)
     # The converter makes float inputs only; behind them stands the step to int8, which takes uint8 as well, exactly.
-    return bytes(modify_model_io_type(content, inference_input_type=tf.uint8))
+    outputs = tf.int8 if int8_outputs else tf.float32
+    return bytes(modify_model_io_type(content, inference_input_type=tf.uint8, inference_output_type=outputs))
 
 
 def shrink_kernels(content: bytes) -> bytes:

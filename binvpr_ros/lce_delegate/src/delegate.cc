@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "decoding.h"
 #include "kernel.h"
 #include "int8_convolution.h"
 #include "matching.h"
@@ -372,6 +373,26 @@ BINVPR_EXPORT bool binvpr_lce_nearest_two(const char* kernel, const std::uint8_t
     return true;
   } catch (const std::exception&) {
     return false;
+  }
+}
+
+// As binvpr::decode_features, with its maps one by one and the pixels' width and height; returns how many features there
+// are, or -1 where there is no such kernel, not enough memory, or a size that is 0 or out of range.
+BINVPR_EXPORT std::int64_t binvpr_lce_decode_features(
+    const char* kernel, std::size_t rows, std::size_t columns, std::size_t bits, const std::int8_t* descriptors,
+    const std::int8_t* keypoints, const std::int8_t* reliability, std::size_t width, std::size_t height, std::size_t most,
+    float* points, float* scores, std::uint8_t* found_descriptors) {
+  if (rows < 1 || columns < 1 || std::max(rows, columns) > binvpr::kMostCells || bits < 8 || bits % 8 != 0 ||
+      bits > binvpr::kMostDescriptorBits || width < 1 || width > binvpr::kCell * columns || height < 1 ||
+      height > binvpr::kCell * rows || most < 1 || most > binvpr::kMostFeatures) {
+    return -1;
+  }
+  try {
+    const binvpr::FeatureMaps maps{rows, columns, bits, descriptors, keypoints, reliability};
+    return static_cast<std::int64_t>(binvpr::decode_features(binvpr::find_kernel(kernel), maps, width, height, most,
+                                                             {points, scores, found_descriptors}));
+  } catch (const std::exception&) {
+    return -1;
   }
 }
 

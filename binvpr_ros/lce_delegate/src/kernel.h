@@ -98,6 +98,38 @@ struct Nearest {
 
 constexpr int kMostStagedBytes = 8;  // that a kernel stages for a word
 
+constexpr std::size_t kCell = 8;                      // pixels a side that local features have a row and column for
+constexpr std::size_t kPositions = kCell * kCell;
+constexpr std::size_t kLogits = kPositions + 1;       // of the positions in a cell, row by row, and of none
+constexpr std::size_t kNear = 2;                      // pixels within which a keypoint is the most probable position
+constexpr std::size_t kPixelBlock = 16;               // rows of pixels are as many of these
+constexpr std::size_t kBitBlock = 64;
+
+// Of e, times 2^20, by how many levels a logit is below the highest of its cell.
+struct Powers {
+  std::int32_t of[256];
+  int hopeless;  // so far below another no position is as probable as a keypoint has to be
+};
+
+// For local features (decoding.cc). Probabilities are bits of floats: those of positive ones have the same order.
+struct DecodingKernel {
+  // How probable the positions [kCell][stride] in cells [columns] are, by their logits [columns][kLogits]. Nothing is
+  // written for cells without hope.
+  void (*likely)(const std::int8_t* logits, std::size_t columns, const Powers&, std::int32_t* heat, std::size_t stride);
+
+  // The highest in a row of pixels among those within kNear, which may lie outside. Rows are `blocks` of kPixelBlock.
+  void (*highest)(const std::int32_t* heat, std::size_t blocks, std::int32_t* highest);
+
+  // Flags by 1 the pixels that are `least` or more, higher than all near ones before them, row by row, and no lower than
+  // those after. `around` has what is `highest` in the two rows above and in the two below.
+  void (*peaks)(const std::int32_t* heat, const std::int32_t* const* around, std::int32_t least, std::size_t blocks,
+                std::uint8_t* flags);
+
+  // The signs of four descriptors' weighted sum, 1 for 0 and more, the first in the highest place. Weights sum up to 256;
+  // `bits` is a multiple of 8.
+  void (*interpolate)(const std::int8_t* const* corners, const int* weights, std::size_t bits, std::uint8_t* packed);
+};
+
 struct Kernel {
   const char* name;
   const QuantizedKernel& quantized;
@@ -138,6 +170,8 @@ struct Kernel {
   void (*nearest)(const std::uint8_t* const* rows, const PackedColumns& columns, int first, std::uint16_t* keys,
                   Nearest* nearest);
 
+  const DecodingKernel& decoding;
+
   // Multiply-accumulates that the counting instructions alone do in `rounds` rounds, with no memory touched.
   double (*peak)(long rounds);
 };
@@ -146,6 +180,7 @@ extern const Kernel kPortableKernel;
 extern const QuantizedKernel kPortableQuantized;
 #if defined(__x86_64__)
 extern const QuantizedKernel kAvx2Quantized;
+extern const DecodingKernel kAvx2Decoding;
 extern const Kernel kAvx2Kernel;
 extern const Kernel kAvx512Kernel;
 #elif defined(__aarch64__)

@@ -13,6 +13,7 @@ BINVPR_TARGET_BEGIN("avx2,fma,popcnt")
 
 #include <cstring>
 
+#include "decoding_loops.h"
 #include "kernel_loops.h"
 
 namespace binvpr {
@@ -346,9 +347,11 @@ const QuantizedKernel kAvx2Quantized = {
     kNibbles * kLevelTable, stage_levels, loop_pack_bytes, count_levels, loop_combine, multiply, requantize,
 };
 
+const DecodingKernel kAvx2Decoding = kDecodingLoops;
+
 const Kernel kAvx2Kernel = {
     "avx2", kAvx2Quantized, [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }, kNibbles, stage, loop_pack_bytes, count,
-    reach, loop_add_doubled, loop_to_float, loop_to_int8, pack_float, pack_int8, loop_hamming, nearest, peak,
+    reach, loop_add_doubled, loop_to_float, loop_to_int8, pack_float, pack_int8, loop_hamming, nearest, kAvx2Decoding, peak,
 };
 
 }  // namespace binvpr

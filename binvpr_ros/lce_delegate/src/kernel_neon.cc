@@ -11,6 +11,7 @@
 
 #include <cstring>
 
+#include "decoding_loops.h"
 #include "kernel_loops.h"
 
 namespace binvpr {
@@ -347,7 +348,7 @@ const QuantizedKernel kNeonQuantized = {
 
 const Kernel kNeonKernel = {
     "neon", kNeonQuantized, [] { return true; }, sizeof(std::int32_t), loop_stage, pack, count, reach, loop_add_doubled, loop_to_float, loop_to_int8,
-    pack_float, pack_int8, hamming, nearest, peak,
+    pack_float, pack_int8, hamming, nearest, kDecodingLoops, peak,
 };
 
 }  // namespace binvpr

@@ -2,6 +2,7 @@
 // For any processor: a population count of 64 bits at a time where the compiler has one.
 #include <cstring>
 
+#include "decoding_loops.h"
 #include "kernel_loops.h"
 
 namespace binvpr {
@@ -120,7 +121,7 @@ const QuantizedKernel kPortableQuantized = {
 
 const Kernel kPortableKernel = {
     "portable", kPortableQuantized, [] { return true; }, sizeof(std::int32_t), loop_stage, pack, count, reach, loop_add_doubled, loop_to_float, loop_to_int8,
-    loop_pack_float, loop_pack_int8, loop_hamming, nearest, peak,
+    loop_pack_float, loop_pack_int8, loop_hamming, nearest, kDecodingLoops, peak,
 };
 
 }  // namespace binvpr

@@ -25,7 +25,7 @@ from binvpr_ros.network.hamming import WORD_BITS
 def test_a_model_with_a_card_compares_by_the_cosine_of_its_bits(
     model: Path, world_images: list[NDArray[np.uint8]]
 ) -> None:
-    method = load_model(model, shift_cells=0)
+    method = load_model(model, Config(shift_cells=0))
     assert isinstance(method, BinaryNetwork)
     assert method.descriptor_bits == 2048
     rows = np.stack([method.describe(image) for image in world_images[:4]])

@@ -30,6 +30,9 @@ bool binvpr_lce_hamming(const char*, const std::uint8_t*, std::size_t, std::size
                         std::uint32_t*);
 bool binvpr_lce_nearest_two(const char*, const std::uint8_t*, std::size_t, const std::uint8_t*, std::size_t, std::size_t,
                             std::int32_t*, std::uint16_t*, std::uint16_t*, std::int32_t*);
+std::int64_t binvpr_lce_decode_features(const char*, std::size_t, std::size_t, std::size_t, const std::int8_t*,
+                                        const std::int8_t*, const std::int8_t*, std::size_t, std::size_t, std::size_t,
+                                        float*, float*, std::uint8_t*);
 }
 
 // Memory that runs out when a check wants it to. Where GCC sees through one of the two, it takes free() for a mistake.
@@ -381,6 +384,70 @@ void check_matching() {
   }
 }
 
+// Local features: every kernel finds the same, reads and writes what is theirs, and bears a lack of memory. What is
+// right test_decode_features.py knows.
+
+struct Decoded {
+  std::int64_t count = -1;
+  std::unique_ptr<float[]> points, scores;
+  std::unique_ptr<std::uint8_t[]> descriptors;
+};
+
+void check_decoding() {
+  Random random(seed);
+  const std::size_t rows = 1 + random.index(8), columns = 1 + random.index(12), bits = 8 * (1 + random.index(40));
+  const std::size_t width = 1 + random.index(8 * columns), height = 1 + random.index(8 * rows);
+  const std::size_t most = random.pick({1, 5, 50, 1 << 30}), room = std::min(most, width * height);
+  const unsigned spread = random.pick({1, 2, 30, 256});  // with few levels many are as good
+  const auto map = [&](std::size_t size) {
+    std::unique_ptr<std::int8_t[]> values(new std::int8_t[size]);
+    for (std::size_t i = 0; i < size; ++i) values[i] = static_cast<std::int8_t>(random.index(spread));
+    return values;
+  };
+  const auto descriptors = map(rows * columns * bits), keypoints = map(rows * columns * 65);
+  const auto reliability = map(rows * columns);
+  const auto decode = [&](const std::string& kernel, std::size_t some_rows, std::size_t some_bits,
+                          std::size_t some_width, std::size_t some_most, long fails) {
+    Decoded found;
+    found.points.reset(new float[2 * room]);
+    found.scores.reset(new float[room]);
+    found.descriptors.reset(new std::uint8_t[room * bits / 8]);
+    fake::allocations = {false, 0, fails};
+    const fake::Inside inside(true);
+    found.count = binvpr_lce_decode_features(kernel.c_str(), some_rows, columns, some_bits, descriptors.get(),
+                                             keypoints.get(), reliability.get(), some_width, height, some_most,
+                                             found.points.get(), found.scores.get(), found.descriptors.get());
+    fake::allocations.fails = 0;
+    return found;
+  };
+  const Decoded expected = decode("portable", rows, bits, width, most, 0);
+  expect(expected.count >= 0 && expected.count <= static_cast<std::int64_t>(room), "a wrong number of features");
+  const auto count = static_cast<std::size_t>(expected.count);
+  for (const std::string& kernel : kernels()) {
+    const Decoded found = decode(kernel, rows, bits, width, most, 0);
+    expect(found.count == expected.count &&
+               std::equal(&found.points[0], &found.points[2 * count], &expected.points[0]) &&
+               std::equal(&found.scores[0], &found.scores[count], &expected.scores[0]) &&
+               std::equal(&found.descriptors[0], &found.descriptors[count * bits / 8], &expected.descriptors[0]),
+           kernel + " finds other features");
+    expect(fake::allocations.count > 0, kernel + " needs no memory");
+    const auto fails = 1 + static_cast<long>(random.index(static_cast<std::size_t>(fake::allocations.count)));
+    expect(decode(kernel, rows, bits, width, most, fails).count == -1, kernel + " decoded without memory");
+    for (const std::size_t wrong : {std::size_t{0}, std::size_t{4097}}) {
+      expect(decode(kernel, wrong, bits, width, most, 0).count == -1, kernel + " decoded no or too many rows");
+    }
+    for (const std::size_t wrong : {std::size_t{0}, bits + 1, std::size_t{65544}}) {
+      expect(decode(kernel, rows, wrong, width, most, 0).count == -1, kernel + " decoded no, odd or too many bits");
+    }
+    for (const std::size_t wrong : {std::size_t{0}, 8 * columns + 1}) {
+      expect(decode(kernel, rows, bits, wrong, most, 0).count == -1, kernel + " decoded no or too many pixels");
+    }
+    for (const std::size_t wrong : {std::size_t{0}, (std::size_t{1} << 30) + 1}) {
+      expect(decode(kernel, rows, bits, width, wrong, 0).count == -1, kernel + " decoded no or too many features");
+    }
+  }
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -389,12 +456,13 @@ int main(int count, char** arguments) {
                                                     {"damaged", check_damaged},
                                                     {"hamming", check_hamming},
                                                     {"matching", check_matching},
+                                                    {"decoding", check_decoding},
                                                     {"starved", check_starved},
                                                     {"pool", check_pool},
                                                     {"shared", check_shared}};
   const auto check = count > 2 ? checks.find(arguments[1]) : checks.end();
   if (check == checks.end()) {
-    std::fprintf(stderr, "usage: fuzz options|whole|damaged|starved|hamming|matching|pool|shared SECONDS [SEED]\n");
+    std::fprintf(stderr, "usage: fuzz options|whole|damaged|starved|hamming|matching|decoding|pool|shared SECONDS [SEED]\n");
     return 2;
   }
   check_name = arguments[1];

@@ -20,8 +20,8 @@ SIGNS_SHARPNESS = 12.0
 """Of the similarities of signs, from -1 to 1, likewise."""
 CONTRAST_WEIGHT = 0.3
 """Of telling cells apart as the teacher does, beside the distance to the teacher."""
-TOGETHER = 2
-"""Images whose cells must be told apart from each other."""
+TOGETHER = 4
+"""Images of one folder whose cells must be told apart from each other."""
 _NEVER = -1e9
 
 

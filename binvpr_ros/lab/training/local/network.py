@@ -28,12 +28,14 @@ POSITIONS = CELL**2
 DESCRIPTOR_BITS = 256
 SIZE_STEP = 16
 """Height and width are multiples of this: the context is computed at a sixteenth of the size."""
-STEM = (24, 64)
+STEM = (32, 64)
 """Filters of the two layers with real inputs."""
+FOLD = 4
+"""Pixels a side of the blocks that are the channels of the first one's input."""
 WIDTH = 128
-"""Of the binary layers at an eighth and at a sixteenth of the size."""
-QUARTER, EIGHTH, SIXTEENTH = 1, 2, 4
-"""Binary layers at each size, beside those that bring it down."""
+"""Of the binary layers at an eighth and at a sixteenth of the size, but for those of half the width."""
+NARROW, EIGHTH, SIXTEENTH = 2, 1, 5
+"""Binary layers at an eighth of the size, of half the width and of the whole one, and at a sixteenth."""
 CORNERS, CORNERS_WIDTH = 3, 64
 """Layers that find keypoints, each in its cell alone, and their filters."""
 LEVELS = 32
@@ -42,6 +44,7 @@ IMAGE_RANGE = (-128 / LEVELS, 127 / LEVELS)
 FEATURES_RANGE = (-4.0, 4 * 127 / 128)
 SUMS_RANGE = (-12.0, 12 * 127 / 128)
 """Of the sums of all layers of the trunk."""
+LOGITS_RANGE = (-8.0, 8 * 127 / 128)
 RECTIFIED_TOP = 6.0
 
 NORM = partial(batch_norm, epsilon=1e-5)
@@ -58,9 +61,10 @@ def build(height: int, width: int, for_export: bool = False, taught: int = 0) ->
 
     Levels are what `local_features.learned.levels` makes of an image: in shades of grey, normalized.
 
-    Outputs for each of the height/8 x width/8 cells, float32: `descriptors` [N,h,w,256], whose signs are the bits once
-    they are interpolated; `keypoints` [N,h,w,65], the logits of the 64 positions in the cell, row by row, and of none;
-    `reliability` [N,h,w,1], a logit. With `taught` also what the bits say of the teacher's descriptors, [N,h,w,taught].
+    Outputs for each of the height/8 x width/8 cells, float32, in an exported file int8: `descriptors` [N,h,w,256],
+    multiples of 1/32, whose signs are the bits once they are interpolated; `keypoints` [N,h,w,65], the logits of the 64
+    positions in the cell, row by row, and of none; `reliability` [N,h,w,1], a logit; logits are multiples of 1/16. With
+    `taught` also what the bits say of the teacher's descriptors, [N,h,w,taught].
     With `for_export` the input is scaled to IMAGE_RANGE already, as the converter's uint8 input will be.
     Raises ValueError where a size does not fit.
     """
@@ -70,15 +74,15 @@ def build(height: int, width: int, for_export: bool = False, taught: int = 0) ->
     x = image if for_export else layers.Rescaling(1 / LEVELS, offset=-128 / LEVELS, name="rescale")(image)
     image_levels = EightBits(*IMAGE_RANGE, name="image_levels")(x)
 
-    x = _folded(image_levels, 2)
-    x = _stem(x, STEM[0], 2, "stem1", for_export=for_export)
-    x = NORM("stem2_norm")(QuantizedConv2D(STEM[1], for_export=for_export, name="stem2_conv")(x))
+    blocks = EightBits(*IMAGE_RANGE, name="blocks")(ops.space_to_depth(image_levels, FOLD))
+    x = _stem(blocks, STEM[0], 1, "stem1", for_export=for_export)
+    x = NORM("stem2_norm")(QuantizedConv2D(STEM[1], 2, for_export=for_export, name="stem2_conv")(x))
     x = EightBits(*FEATURES_RANGE, name="stem2_levels")(x)
 
     convolve = partial(_binary, for_export=for_export)
-    for number in range(QUARTER):
-        x = layers.Add()([x, convolve(x, STEM[1], 1, f"quarter{number + 1}")])
-    x = layers.Add()([_widen(layers.AveragePooling2D(2)(x)), convolve(x, WIDTH, 2, "eighth0")])
+    for number in range(NARROW):
+        x = layers.Add()([x, convolve(x, WIDTH // 2, 1, f"narrow{number + 1}")])
+    x = layers.Add()([_widen(x), convolve(x, WIDTH, 1, "eighth0")])
     for number in range(EIGHTH):
         x = layers.Add()([x, convolve(x, WIDTH, 1, f"eighth{number + 1}")])
     context = layers.Add()([layers.AveragePooling2D(2)(x), convolve(x, WIDTH, 2, "sixteenth0")])
@@ -92,22 +96,18 @@ def build(height: int, width: int, for_export: bool = False, taught: int = 0) ->
     # Without scale and shift every bit's threshold is its mean, so the bits stay balanced.
     descriptors = QuantizedConv2D(DESCRIPTOR_BITS, for_export=for_export, size=1, name="descriptors_conv")(mixed)
     descriptors = EightBits(*FEATURES_RANGE, name="descriptors")(NORM("descriptors_norm", affine=False)(descriptors))
-    corners = _folded(image_levels, CELL)
+    corners = ops.space_to_depth(blocks, CELL // FOLD)
     for number in range(CORNERS):
         corners = _stem(corners, CORNERS_WIDTH, 1, f"corners{number + 1}", for_export=for_export, size=1)
+    head = partial(_logits, for_export=for_export)
     outputs = {
         "descriptors": descriptors,
-        "keypoints": layers.Conv2D(POSITIONS + 1, 1, name="keypoints")(corners),
-        "reliability": layers.Conv2D(1, 1, name="reliability")(mixed),
+        "keypoints": head(corners, POSITIONS + 1, "keypoints"),
+        "reliability": head(mixed, 1, "reliability"),
     }
     if taught:
         outputs["taught"] = layers.Conv2D(taught, 1, use_bias=False, name="taught")(leaky_tanh_sign(descriptors))
     return keras.Model(image, outputs, name=NETWORK)
-
-
-def _folded(x: Tensor, block: int) -> Tensor:
-    """Return levels [N,H,W,1] with each block of pixels as the channels of one: [N,H/block,W/block,block*block]."""
-    return EightBits(*IMAGE_RANGE, name=f"folded{block}_levels")(ops.space_to_depth(x, block))
 
 
 def _stem(x: Tensor, filters: int, stride: int, name: str, *, for_export: bool, size: int = 3) -> Tensor:
@@ -115,6 +115,12 @@ def _stem(x: Tensor, filters: int, stride: int, name: str, *, for_export: bool, 
     x = QuantizedConv2D(filters, stride, for_export=for_export, size=size, name=f"{name}_conv")(x)
     x = layers.ReLU(RECTIFIED_TOP, name=f"{name}_relu")(NORM(f"{name}_norm")(x))
     return EightBits(0.0, RECTIFIED_TOP, name=f"{name}_levels")(x)
+
+
+def _logits(x: Tensor, filters: int, name: str, *, for_export: bool) -> Tensor:
+    """Return what each cell says of itself, as levels of LOGITS_RANGE."""
+    x = QuantizedConv2D(filters, for_export=for_export, size=1, name=f"{name}_conv")(x)
+    return EightBits(*LOGITS_RANGE, name=name)(NORM(f"{name}_norm")(x))
 
 
 def _binary(x: Tensor, filters: int, stride: int, name: str, *, for_export: bool) -> Tensor:

@@ -13,21 +13,25 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from binvpr_ros.images import Image
 from binvpr_ros.lab.evaluation.datasets import Dataset, DatasetError, Options, open_dataset
-from binvpr_ros.local_features import orb
-from binvpr_ros.local_features.learned import LearnedFeatures, LearnedNetwork
+from binvpr_ros.local_features import learned, orb
+from binvpr_ros.local_features.features import Features
+from binvpr_ros.local_features.kinds import LocalFeatures
+from binvpr_ros.local_features.learned import LearnedFeatures
 from binvpr_ros.local_features.matching import mutual_matches
 from binvpr_ros.network.backends import DescriptorError
+from binvpr_ros.network.model_card import ModelCardError
 
 MOST_QUERIES, MOST_TRUE = 50, 5
 """Queries of a data set, and true references of each, that are looked at: evenly spread over all."""
@@ -42,36 +46,30 @@ ROLLED = 20
 """Images that are."""
 
 Matched = tuple[NDArray[Any], NDArray[Any]]
-Matcher = Callable[[Any, Any], Matched]
 
 
 @dataclass(frozen=True)
-class Features:
-    """One kind of local features: how they are found, and the pixels [M,2] of two images' matches."""
+class Method:
+    """One kind of local features, so many of an image, and what is asked of a match."""
 
     name: str
-    extract: Callable[[Image], Any]
-    match: Matcher
+    kind: LocalFeatures
+    most: int
+    most_bits: int = learned.MOST_BITS
+    ratio: float = learned.RATIO
 
+    def extract(self, image: Image) -> Features:
+        """Return the local features of an image."""
+        found = self.kind.extract(image)
+        return found.fewer(self.most) if self.kind is orb else found.only(np.arange(len(found.positions))[: self.most])
 
-def orb_features() -> Features:
-    """Return ORB as the node has it."""
-
-    def match(one: Any, other: Any) -> Matched:
-        ours, theirs = orb.matches(one, other)
+    def match(self, one: Features, other: Features) -> Matched:
+        """Return the pixels [M,2] of the matches of two images."""
+        if self.kind is orb:
+            ours, theirs = orb.matches(one, other)
+        else:
+            ours, theirs = mutual_matches(one.descriptors, other.descriptors, self.most_bits, self.ratio)
         return one.points(ours, one.size), other.points(theirs, other.size)
-
-    return Features("orb", orb.extract, match)
-
-
-def learned_features(network: LearnedNetwork, most: int, most_bits: int, ratio: float) -> Features:
-    """Return a network's features, matched where `most_bits` differ at most."""
-
-    def match(one: LearnedFeatures, other: LearnedFeatures) -> Matched:
-        ours, theirs = mutual_matches(one.descriptors, other.descriptors, most_bits, ratio)
-        return one.points[ours], other.points[theirs]
-
-    return Features(f"learned {most}, {most_bits} bits, ratio {ratio:g}", lambda i: network.extract(i, most), match)
 
 
 def inliers(one: NDArray[Any], other: NDArray[Any]) -> int:
@@ -120,7 +118,7 @@ def chosen_pairs(dataset: Dataset, half: bool) -> tuple[list[tuple[int, list[int
     return true, [apart[number] for number in sorted(kept)]
 
 
-def measure(dataset: Dataset, features: Features, half: bool = False) -> dict[str, float]:
+def measure(dataset: Dataset, features: Method, half: bool = False) -> dict[str, float]:
     """Return the figures of one kind of features on one data set, by name."""
     true, apart = chosen_pairs(dataset, half)
     same = dataset.references is dataset.queries
@@ -149,7 +147,7 @@ def measure(dataset: Dataset, features: Features, half: bool = False) -> dict[st
     }  # fmt: skip
 
 
-def rolled(dataset: Dataset, features: Features) -> dict[int, float]:
+def rolled(dataset: Dataset, features: Method) -> dict[int, float]:
     """Return the median inliers of images against themselves, turned about their middle, by the angle in degrees."""
     images = [dataset.queries[int(index)] for index in _spread(np.arange(len(dataset.queries)), ROLLED)]
     medians = {}
@@ -164,6 +162,24 @@ def rolled(dataset: Dataset, features: Features) -> dict[int, float]:
     return medians
 
 
+def draw(measured: dict[str, dict[Method, dict[str, float]]], picture: Path) -> None:
+    """Draw the share of queries above all pairs of different places over the number of features, by data set."""
+    figure = Figure(figsize=(3.2 * len(measured), 3.2), layout="constrained")
+    for axes, (name, of) in zip(
+        np.atleast_1d(figure.subplots(1, len(measured), sharey=True)), measured.items(), strict=True
+    ):
+        for kind in dict.fromkeys(method.kind for method in of):
+            some = [method for method in of if method.kind is kind]
+            label = "ORB" if kind is orb else "learned"
+            axes.plot(
+                [method.most for method in some], [of[method]["above"] for method in some], marker=".", label=label
+            )
+        axes.set(title=name, xlabel="features", ylim=(0, 1.02))
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    figure.savefig(picture, dpi=110)
+
+
 def _spread(indices: NDArray[Any], most: int) -> NDArray[Any]:
     return indices[np.unique(np.linspace(0, len(indices) - 1, min(most, len(indices))).round().astype(int))]
 
@@ -174,30 +190,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("model", type=Path)
     parser.add_argument("data", type=Path, nargs="+", help="data sets, as `evaluate` reads them")
     parser.add_argument("--half", action="store_true", help="the first half of the queries: for choosing")
-    parser.add_argument("--features", type=int, default=500, metavar="N")
-    parser.add_argument("--most-bits", type=int, nargs="+", default=[80], metavar="N")
-    parser.add_argument("--ratio", type=float, nargs="+", default=[1.0])
+    parser.add_argument("--features", type=int, nargs="+", default=[learned.MOST_FEATURES], metavar="N",
+                        help="of an image, at the most (default %(default)s); several make a curve")  # fmt: skip
+    parser.add_argument("--most-bits", type=int, nargs="+", default=[learned.MOST_BITS], metavar="N")
+    parser.add_argument("--ratio", type=float, nargs="+", default=[learned.RATIO])
     parser.add_argument("--roll", action="store_true", help="turned images of the first data set, too")
     parser.add_argument("--no-orb", action="store_true")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw the curves over --features (.png)")
     choices = parser.parse_args(arguments)
     cv2.setNumThreads(1)
     try:
-        network = LearnedNetwork(choices.model.read_bytes())
-        kinds = [] if choices.no_orb else [orb_features()]
-        kinds += [
-            learned_features(network, choices.features, bits, ratio)
-            for bits in choices.most_bits
-            for ratio in choices.ratio
-        ]
+        network = LearnedFeatures(choices.model, most=max(choices.features))
         datasets = [open_dataset(path, Options()) for path in choices.data]
-    except (OSError, DescriptorError, DatasetError) as error:
+    except (OSError, DescriptorError, ModelCardError, DatasetError) as error:
         print(f"report: {error}", file=sys.stderr)
         return 1
+    kinds = [] if choices.no_orb else [Method(f"orb {most}", orb, most) for most in choices.features]
+    kinds += [
+        Method(f"learned {most}, {bits} bits, ratio {ratio:g}", network, most, bits, ratio)
+        for most in choices.features for bits in choices.most_bits for ratio in choices.ratio
+    ]  # fmt: skip
+    measured: dict[str, dict[Method, dict[str, float]]] = {}
     for dataset in datasets:
         for features in kinds:
             figures = measure(dataset, features, choices.half)
+            measured.setdefault(dataset.name, {})[features] = figures
             shown = " ".join(f"{name} {value:.4g}" for name, value in figures.items())
             print(f"{dataset.name}, {features.name}: {shown}", flush=True)
+    if choices.picture:
+        draw(measured, choices.picture)
     if choices.roll:
         for features in kinds:
             print(f"{datasets[0].name} turned, {features.name}: {rolled(datasets[0], features)}", flush=True)

@@ -6,41 +6,51 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+import PIL.Image
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from binvpr_ros.images import IMAGE_SUFFIXES, Image, ImageError, as_rgb, decode_file
+from binvpr_ros.images import IMAGE_SUFFIXES, Image, ImageError, as_rgb, decode_file, resize
 from binvpr_ros.lab.training.local.network import CELL, POSITIONS
 from binvpr_ros.lab.training.teacher import TeacherError
+from binvpr_ros.local_features.learned import fitted_size
 
 SIDE = 128
-"""Pixels a side of a photograph."""
+"""Pixels a side of a square of a photograph."""
 CELLS = SIDE // CELL
 CANVAS = 640
 """Pixels a side of the teacher's input."""
 A_SIDE = CANVAS // SIDE
-PHOTOGRAPHS = A_SIDE**2
+SQUARES = A_SIDE**2
 """On a canvas."""
 LEVEL, CONTRAST, LEAST_DEVIATION = 0.5, 0.2, 5 / 255
-"""Mean and deviation of each photograph on a canvas, of a range of 1: the teacher normalises the canvas as a whole."""
+"""Mean and deviation of each square on a canvas, of a range of 1: the teacher normalises the canvas as a whole."""
 CHANNELS = 64
 """Of the teacher's descriptors."""
 NOTE_EVERY = 40
 """Canvases after which it is noted how far the teacher was asked."""
 
 
+class Square(NamedTuple):
+    """The square at a row and a column of a photograph, as `_grid` divides it."""
+
+    path: Path
+    row: int
+    column: int
+
+
 @dataclass(frozen=True)
 class Taught:
-    """Photographs [N,128,128,3] uint8 RGB, and the teacher's maps of them, in cells of 8x8 pixels.
+    """Squares of photographs [N,128,128,3] uint8 RGB, and the teacher's maps of them, in cells of 8x8 pixels.
 
-    `descriptors` [N,16,16,64] int8, each of any length. `keypoints` [N,16,16,64] uint8: square roots of the
+    `folders` [N] int32 numbers those that the photographs are from, which show one kind of scene. `descriptors`
+    [N,16,16,64] int8, each of any length. `keypoints` [N,16,16,64] uint8: square roots of the
     probabilities of the positions in a cell, row by row, of 255. `reliability` [N,16,16] uint8, of 255.
     """
 
@@ -48,59 +58,84 @@ class Taught:
     descriptors: NDArray[np.int8]
     keypoints: NDArray[np.uint8]
     reliability: NDArray[np.uint8]
-    source: str  # checksum of the teacher and of the list of photographs
+    folders: NDArray[np.int32]
+    source: str  # checksum of the teacher and of the list of squares
 
     def split(self, held_out: int) -> tuple[Taught, Taught]:
-        """Return all but the last `held_out` photographs, and those."""
+        """Return all but the last `held_out` squares, and those."""
         return self._part(slice(None, -held_out)), self._part(slice(-held_out, None))
 
     def _part(self, part: slice) -> Taught:
-        arrays = (self.images[part], self.descriptors[part], self.keypoints[part], self.reliability[part])
-        return Taught(*arrays, self.source)
+        return Taught(
+            self.images[part], self.descriptors[part], self.keypoints[part], self.reliability[part],
+            self.folders[part], self.source,
+        )  # fmt: skip
 
 
-def photographs(folder: Path, most: int, seed: int) -> list[Path]:
-    """Return image files below `folder`, `most` at the most, in a random order; raises TeacherError."""
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+def squares(folder: Path, most: int, seed: int) -> list[Square]:
+    """Return squares of the photographs below `folder`, `most` at the most, in a random order; raises TeacherError.
+
+    A small photograph is one square, its middle. A larger one is brought to the size in which the node describes
+    images, and divided.
+    """
+    found: list[Square] = []
+    for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES):
+        try:
+            with PIL.Image.open(path) as photograph:
+                width, height = photograph.size
+        except (OSError, PIL.Image.DecompressionBombError) as error:
+            raise TeacherError(f"{path} cannot be read ({error}); remove it") from None
+        rows, columns = _grid(height, width)
+        found += [Square(path, row, column) for row in range(rows) for column in range(columns)]
     order = np.random.default_rng(seed).permutation(len(found))[: most or None]
-    chosen = [found[number] for number in order[: len(order) // PHOTOGRAPHS * PHOTOGRAPHS]]
+    chosen = [found[number] for number in order[: len(order) // SQUARES * SQUARES]]
     if not chosen:
-        raise TeacherError(f"{folder} holds {len(found)} images, {PHOTOGRAPHS} are needed at least; add photographs")
+        raise TeacherError(f"{folder} gives {len(found)} squares, {SQUARES} are needed at least; add photographs")
     return chosen
 
 
-def ask(files: list[Path], teacher: Path, folder: Path) -> Taught:
-    """Return what the teacher (an ONNX file with XFeat's interface) says of photographs, whose number fills canvases.
+def _grid(height: int, width: int) -> tuple[int, int]:
+    """Return into how many rows and columns of squares a photograph of so many pixels is divided."""
+    height, width = fitted_size(height, width)
+    if min(height, width) < 2 * SIDE:
+        return 1, 1
+    return height // SIDE, width // SIDE
 
-    It is kept in `folder`; what is there already of the same files and teacher is not asked again, also where an
+
+def ask(asked: list[Square], teacher: Path, folder: Path) -> Taught:
+    """Return what the teacher (an ONNX file with XFeat's interface) says of squares, whose number fills canvases.
+
+    It is kept in `folder`; what is there already of the same squares and teacher is not asked again, also where an
     earlier call was interrupted. Raises TeacherError.
     """
-    source = _checksum(files, teacher)
-    arrays, done = _open(folder, source, len(files))
-    if done < len(files):
+    source = _checksum(asked, teacher)
+    arrays, done = _open(folder, source, len(asked))
+    if done < len(asked):
         run = _session(teacher)
-        starts = range(done, len(files), PHOTOGRAPHS)
+        starts = range(done, len(asked), SQUARES)
         for start in tqdm(starts, desc="teacher", unit="canvas", file=sys.stderr, mininterval=5):
-            shown = list(_read(files[start : start + PHOTOGRAPHS]))
-            _teach(run, shown, *(array[start : start + PHOTOGRAPHS] for array in arrays))
-            if (start // PHOTOGRAPHS + 1) % NOTE_EVERY == 0:
-                _note(folder, source, start + PHOTOGRAPHS, arrays)
-        _note(folder, source, len(files), arrays)
+            shown = [_read(square) for square in asked[start : start + SQUARES]]
+            _teach(run, shown, *(array[start : start + SQUARES] for array in arrays))
+            if (start // SQUARES + 1) % NOTE_EVERY == 0:
+                _note(folder, source, start + SQUARES, arrays)
+        _note(folder, source, len(asked), arrays)
+    _, folders = np.unique([str(square.path.parent) for square in asked], return_inverse=True)
     images, descriptors, keypoints, reliability = arrays
-    return Taught(images, descriptors, keypoints, reliability, source)
+    return Taught(images, descriptors, keypoints, reliability, folders.astype(np.int32), source)
 
 
-def _checksum(files: list[Path], teacher: Path) -> str:
+def _checksum(asked: list[Square], teacher: Path) -> str:
     try:
         digest = hashlib.sha256(teacher.read_bytes())
     except OSError as error:
         raise TeacherError(f"the teacher {teacher} cannot be read ({error.strerror}); check --teacher") from None
-    digest.update("\n".join(f"{path.parent.name}/{path.name}" for path in files).encode())
+    names = (f"{square.path.parent.name}/{square.path.name} {square.row} {square.column}" for square in asked)
+    digest.update("\n".join(names).encode())
     return digest.hexdigest()
 
 
 def _open(folder: Path, source: str, count: int) -> tuple[list[NDArray[Any]], int]:
-    """Return images, descriptors, keypoints and reliability of `count` photographs, mapped, and how many are done."""
+    """Return images, descriptors, keypoints and reliability of `count` squares, mapped, and how many are done."""
     folder.mkdir(parents=True, exist_ok=True)
     shapes = {
         "images": ((count, SIDE, SIDE, 3), np.uint8), "descriptors": ((count, CELLS, CELLS, CHANNELS), np.int8),
@@ -150,18 +185,30 @@ def _session(teacher: Path) -> Any:
     return lambda image: session.run(None, {name: image})
 
 
-def _read(files: list[Path]) -> Iterator[Image]:
-    """Yield photographs [128,128,3] RGB: the middle square of each."""
-    for path in files:
-        try:
-            image = as_rgb(decode_file(path.read_bytes()))
-        except (OSError, ImageError) as error:
-            raise TeacherError(f"{path} cannot be read ({error}); remove it") from None
+def _read(square: Square) -> Image:
+    """Return a square [128,128,3] RGB of a photograph; raises TeacherError."""
+    try:
+        image = as_rgb(decode_file(square.path.read_bytes()))
+    except (OSError, ImageError) as error:
+        raise TeacherError(f"{square.path} cannot be read ({error}); remove it") from None
+    rows, columns = _grid(*image.shape[:2])
+    if (rows, columns) == (1, 1):
         side = min(image.shape[:2])
-        top, left = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
-        square = image[top : top + side, left : left + side]
-        shrunk: Image = cv2.resize(square, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
-        yield shrunk
+        image = _cut(image, (image.shape[0] - side) // 2, (image.shape[1] - side) // 2, side)
+        shrunk: Image = cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+        return shrunk
+    height, width = fitted_size(*image.shape[:2])
+    top, left = _spread(square.row, rows, height), _spread(square.column, columns, width)
+    return _cut(resize(image, (width, height)), top, left, SIDE)
+
+
+def _spread(number: int, of: int, length: int) -> int:
+    """Return where a square begins that is one `of` so many along `length` pixels, evenly spread."""
+    return round((length - SIDE) * number / (of - 1)) if of > 1 else (length - SIDE) // 2
+
+
+def _cut(image: Image, top: int, left: int, side: int) -> Image:
+    return image[top : top + side, left : left + side]
 
 
 def _teach(run: Any, images: list[Image], *arrays: NDArray[Any]) -> None:
@@ -184,13 +231,13 @@ def _teach(run: Any, images: list[Image], *arrays: NDArray[Any]) -> None:
 
 
 def _square(number: int, side: int) -> tuple[slice, slice]:
-    """Return where on the canvas, or on its map, a photograph is."""
+    """Return where on the canvas, or on its map, a square is."""
     row, column = divmod(number, A_SIDE)
     return slice(row * side, (row + 1) * side), slice(column * side, (column + 1) * side)
 
 
 def stand_in(images: NDArray[np.uint8], seed: int = 0) -> Taught:
-    """Return photographs [N,128,128,3] as if a teacher had seen them; to try things without one, nothing is learnt.
+    """Return squares [N,128,128,3] as if a teacher had seen them; to try things without one, nothing is learnt.
 
     A descriptor is a random projection of its cell, and keypoints are corners (Shi and Tomasi).
     """
@@ -207,7 +254,7 @@ def stand_in(images: NDArray[np.uint8], seed: int = 0) -> Taught:
         arrays[1].append(np.rint(np.sqrt(np.clip(likely, 0, 1)) * 255).astype(np.uint8))
         arrays[2].append(np.rint(255 * contrast / (contrast + 10)).astype(np.uint8))
     descriptors, keypoints, reliability = (np.stack(array) for array in arrays)
-    return Taught(images, descriptors, keypoints, reliability, "stand-in")
+    return Taught(images, descriptors, keypoints, reliability, np.zeros(len(images), np.int32), "stand-in")
 
 
 def _in_cells(map_: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -19,8 +19,9 @@ import keras
 
 from binvpr_ros.lab.training.data import rendered_buildings
 from binvpr_ros.lab.training.export import ExportError, _git_revision, convert, shrink_kernels
+from binvpr_ros.lab.training.local.losses import TOGETHER
 from binvpr_ros.lab.training.local.network import DESCRIPTOR_BITS, NETWORK, build
-from binvpr_ros.lab.training.local.targets import SIDE, Taught, ask, photographs, stand_in
+from binvpr_ros.lab.training.local.targets import SIDE, Taught, ask, squares, stand_in
 from binvpr_ros.lab.training.local.trainer import MOTION, Budget, LocalTrainer, Recipe, save_weights
 from binvpr_ros.lab.training.state import StateError
 from binvpr_ros.lab.training.teacher import TeacherError
@@ -76,7 +77,10 @@ def _check(parser: argparse.ArgumentParser, choices: argparse.Namespace) -> None
         ((choices.teacher is None) != choices.smoke, "give the --teacher, or --smoke, not both"),
         (choices.minutes is not None and choices.steps is not None, "give --minutes or --steps, not both"),
         ((choices.minutes or 0) < 0 or (choices.steps or 0) < 0, "--minutes and --steps must be 0 or more"),
-        (choices.batch < 2 or choices.batch % 2, f"--batch must be even, 2 or more, not {choices.batch}"),
+        (
+            choices.batch < TOGETHER or choices.batch % TOGETHER,
+            f"--batch must be a multiple of {TOGETHER}, not {choices.batch}",
+        ),
         (choices.scale < 1, f"--scale must be 1 or more, not {choices.scale}"),
         (not 0 <= choices.moved < 1, f"--moved must be 0 or more and less than 1, not {choices.moved}"),
         (choices.images < 0, f"--images must be 0, for all, or more, not {choices.images}"),
@@ -121,7 +125,7 @@ def main(arguments: list[str]) -> int:
 
 def export(trained: keras.Model, output: Path, facts: dict[str, Any]) -> ModelCard:
     """Convert what was trained to `output` (.tflite) with its card beside it; raises ExportError."""
-    content = shrink_kernels(convert(for_export(trained)))
+    content = shrink_kernels(convert(for_export(trained), int8_outputs=True))
     part = output.with_suffix(".part")
     part.write_bytes(content)
     part.replace(output)
@@ -153,8 +157,8 @@ def _taught(choices: argparse.Namespace, work: Path) -> tuple[Taught, Taught]:
     if choices.smoke:
         taught = stand_in(rendered_buildings(SIDE, images=8).images)
     else:
-        files = photographs(choices.photographs, choices.images, choices.seed)
-        taught = ask(files, choices.teacher, choices.targets or work / "targets")
+        chosen = squares(choices.photographs, choices.images, choices.seed)
+        taught = ask(chosen, choices.teacher, choices.targets or work / "targets")
     train, held_out = taught.split(min(MOST_HELD_OUT, len(taught.images) // 4))
     if len(train.images) < choices.batch:
         raise TeacherError(f"a batch needs {choices.batch} photographs, there are {len(train.images)}; add some")

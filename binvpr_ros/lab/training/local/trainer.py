@@ -38,7 +38,7 @@ FIGURES = ("val_cosine", "val_found", "val_keypoints")
 COLUMNS = ("step", "learning_rate", "loss", *LOSSES, *FIGURES, "seconds")
 
 
-MOTION = Motion(share=0.5, roll=30.0, scale=1.4, shift=0.1, bend=0.08)
+MOTION = Motion(share=0.6, roll=45.0, scale=1.5, shift=0.1, bend=0.08)
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,10 @@ class Recipe:
 
     motion: Motion = MOTION
     batch: int = 16  # photographs, of each of which a batch has two views
-    rate: float = 3e-3
+    rate: float = 2e-3
     warm_up: int = 200  # steps
     taught_weight: float = 1.0
-    signs_weight: float = 0.15
+    signs_weight: float = 0.3
     keypoints_weight: float = 0.1
     reliability_weight: float = 1.0
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from binvpr_ros.images import Image
 from binvpr_ros.lab.training.data import _relight
+from binvpr_ros.lab.training.local.losses import TOGETHER
 from binvpr_ros.lab.training.local.network import CELL
 from binvpr_ros.lab.training.local.targets import CELLS, SIDE, Taught
 from binvpr_ros.local_features.learned import levels
@@ -61,6 +62,8 @@ class ViewBatches(keras.utils.PyDataset):
         super().__init__(**kwargs)
         self.taught, self.photographs, self.motion, self.seed = taught, photographs, motion, seed
         self.first, self.last = first, last
+        self._order = np.argsort(taught.folders, kind="stable")
+        self._sorted = taught.folders[self._order]
 
     def __len__(self) -> int:
         """Return the number of batches."""
@@ -69,7 +72,7 @@ class ViewBatches(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> tuple[Floats, dict[str, Floats]]:
         """Return one batch."""
         rng = np.random.default_rng((self.seed, self.first + index))
-        chosen = np.sort(rng.choice(len(self.taught.images), self.photographs, replace=False))
+        chosen = self._chosen(rng)
         moves = np.stack([self.motion.homography(rng) for _ in range(2 * self.photographs)])
         images = self.taught.images[chosen]
         views = [
@@ -77,6 +80,20 @@ class ViewBatches(keras.utils.PyDataset):
         ]
         shown = np.stack([levels(cv2.cvtColor(view, cv2.COLOR_RGB2GRAY)) for view in views])
         return shown[..., None].astype(np.float32), targets(self.taught, chosen, moves)
+
+    def _chosen(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Return the squares of a batch, TOGETHER of one folder after the other: alike, and so hard to tell apart.
+
+        Where a folder has too few, others follow.
+        """
+        folders, groups = self.taught.folders, []
+        for _ in range(self.photographs // TOGETHER):
+            first = rng.integers(len(folders))
+            start, stop = np.searchsorted(self._sorted, [folders[first], folders[first] + 1])
+            alike = self._order[start + rng.permutation(stop - start)[:TOGETHER]]
+            others = np.setdiff1d(rng.choice(len(folders), min(2 * TOGETHER, len(folders)), replace=False), alike)
+            groups.append(np.concatenate([alike, rng.permutation(others)])[:TOGETHER])
+        return np.concatenate(groups)
 
 
 def see(image: Image, move: NDArray[np.float64]) -> Image:

@@ -11,7 +11,7 @@ pytest.importorskip("keras", reason="the extra `training` is not installed")
 
 from binvpr_ros.lab.training.data import rendered_buildings
 from binvpr_ros.lab.training.local.train import parse
-from binvpr_ros.local_features.learned import LearnedNetwork
+from binvpr_ros.local_features.learned import LearnedFeatures
 from binvpr_ros.network.model_card import ModelCard
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -40,8 +40,8 @@ def test_a_smoke_run_goes_from_nothing_to_a_model(tmp_path: Path) -> None:
     card = ModelCard.read(output)
     assert (card.network, card.input_size, card.descriptor_bits) == ("local", [368, 480], 256)
     assert card.command == "train_offline local --smoke --steps 4 --output smoke.tflite"
-    features = LearnedNetwork(output.read_bytes()).extract(rendered_buildings(320, buildings=1, images=2).images[0])
-    assert features.descriptors.shape == (len(features.points), 32)
+    features = LearnedFeatures(output).extract(rendered_buildings(320, buildings=1, images=2).images[0])
+    assert features.descriptors.shape == (len(features.positions), 32)
     for name in ("state.npz", "weights.npz", "log.csv", "curves.png"):
         assert (tmp_path / "smoke" / name).exists()
 
@@ -53,7 +53,7 @@ def test_a_smoke_run_goes_from_nothing_to_a_model(tmp_path: Path) -> None:
         (["--output", "model.tflite"], "give the folder of photographs, or --smoke"),
         (["photographs", "--output", "model.tflite"], "give the --teacher, or --smoke"),
         (["--smoke", "--steps", "1", "--minutes", "1", "--output", "m.tflite"], "give --minutes or --steps, not both"),
-        (["--smoke", "--batch", "3", "--output", "model.tflite"], "--batch must be even"),
+        (["--smoke", "--batch", "3", "--output", "model.tflite"], "--batch must be a multiple of 4"),
         (["--smoke", "--scale", "0.5", "--output", "model.tflite"], "--scale must be 1 or more"),
         (["--smoke", "--output", "nowhere/model.tflite"], "make the folder nowhere first"),
     ],

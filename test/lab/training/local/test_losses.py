@@ -13,7 +13,7 @@ from keras import ops
 from binvpr_ros.lab.training.local import losses
 
 RNG = np.random.default_rng(0)
-SIDE, COUNT = 4, 4
+SIDE, COUNT = 4, 2 * losses.TOGETHER
 
 
 def value(loss: Any) -> float:

@@ -62,7 +62,7 @@ def test_the_file_holds_binary_layers_and_takes_images_of_any_size() -> None:
     from ai_edge_litert import schema_py_generated as schema
 
     from binvpr_ros.lab.training.export import convert, shrink_kernels
-    from binvpr_ros.local_features.learned import LearnedNetwork
+    from binvpr_ros.local_features.learned import LocalNetwork
 
     model = trained()
     content = shrink_kernels(convert(for_export(model, (64, 64))))
@@ -71,7 +71,7 @@ def test_the_file_holds_binary_layers_and_takes_images_of_any_size() -> None:
     codes = [(code.customCode or b"").decode() for code in packed.operatorCodes]
     binary = [codes[one.opcodeIndex] for one in packed.subgraphs[0].operators].count("LceBconv2d")
     assert binary == sum(isinstance(layer, TrunkConv2D) for layer in model.layers)
-    network = LearnedNetwork(content)
+    network = LocalNetwork(content)
     for height, width in ((64, 64), (96, 48), (64, 64)):
         images = levels(height, width)
         other = build(height, width, taught=64)

@@ -13,7 +13,8 @@ pytest.importorskip("keras", reason="the extra `training` is not installed")
 from binvpr_ros.images import Image
 from binvpr_ros.lab.evaluation.datasets.dataset import Dataset, Images
 from binvpr_ros.lab.evaluation.datasets.truth import PairTruth
-from binvpr_ros.lab.training.local.report import chosen_pairs, inliers, main, measure, orb_features, rolled
+from binvpr_ros.lab.training.local.report import Method, chosen_pairs, inliers, main, measure, rolled
+from binvpr_ros.local_features import orb
 
 
 @dataclass(frozen=True)
@@ -63,15 +64,15 @@ def test_pairs_of_different_places_are_found_among_queries_too(dataset: Dataset)
 
 
 def test_places_are_told_apart(dataset: Dataset) -> None:
-    figures = measure(dataset, orb_features())
+    figures = measure(dataset, Method("orb", orb, 1000))
     assert (figures["queries"], figures["apart"], figures["above"]) == (6, 24, 1)
     assert figures["median"] > figures["most_apart"]
-    turned = rolled(dataset, orb_features())
+    turned = rolled(dataset, Method("orb", orb, 1000))
     assert turned[0] > turned[45] > 20
 
 
 def test_what_is_no_model_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "model.tflite").write_bytes(b"no model")
     assert main([str(tmp_path / "model.tflite"), str(tmp_path)]) == 1
-    assert capsys.readouterr().err.startswith("report: the model cannot be loaded")
+    assert capsys.readouterr().err.endswith("use the pair of files that train_offline wrote\n")
     assert main([str(tmp_path / "none.tflite"), str(tmp_path)]) == 1

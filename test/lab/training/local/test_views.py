@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import dataclasses
+
 import cv2
 import numpy as np
 import pytest
 
 pytest.importorskip("keras", reason="the extra `training` is not installed")
 
+from binvpr_ros.lab.training.local.losses import TOGETHER
 from binvpr_ros.lab.training.local.targets import CELLS, SIDE, Taught, stand_in
 from binvpr_ros.lab.training.local.views import Motion, ViewBatches, sample, see, targets
 
@@ -90,3 +93,16 @@ def test_motion_keeps_to_its_limits() -> None:
         assert abs(np.rad2deg(np.arctan2(move[1, 0], move[0, 0]))) <= 30.1
         middle = move @ [SIDE / 2 - 0.5, SIDE / 2 - 0.5, 1]
         np.testing.assert_allclose(middle[:2], SIDE / 2 - 0.5, atol=1e-2)
+
+
+def test_a_batch_has_squares_of_one_folder_together(taught: Taught) -> None:
+    """They are alike, and so hard to tell apart; a folder with too few is made up by others."""
+    folders = np.repeat(np.arange(9, dtype=np.int32), [60, 60, 60, 60, 60, 60, 60, 60, 2])
+    many = dataclasses.replace(taught, images=np.zeros((len(folders), 1, 1, 3), np.uint8), folders=folders)
+    batches = ViewBatches(many, 16, STILL, seed=0, first=0, last=1)
+    groups = batches._chosen(np.random.default_rng(0)).reshape(4, TOGETHER)
+    for group in groups:
+        assert len(set(group.tolist())) == TOGETHER
+        assert len(set(folders[group].tolist())) == 1
+    few = dataclasses.replace(many, folders=np.arange(len(folders), dtype=np.int32))
+    assert len(set(ViewBatches(few, 4, STILL, seed=0, first=0, last=1)._chosen(np.random.default_rng(0)))) == TOGETHER
