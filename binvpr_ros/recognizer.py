@@ -23,7 +23,9 @@ from binvpr_ros.local_features.kinds import LocalFeatures, open_local_features
 from binvpr_ros.local_features.mask import Mask, read_mask
 from binvpr_ros.loop_closure import LoopCloser, Refusal, Refused, Verdict
 from binvpr_ros.maps.database import DatabaseError, KeyframeDatabase
+from binvpr_ros.network.backends import DescriptorError
 from binvpr_ros.network.descriptor import Description, DescriptorNetwork
+from binvpr_ros.network.model_card import ModelCardError
 from binvpr_ros.odometry import Odometry
 from binvpr_ros.stamps import Stamps
 
@@ -73,7 +75,6 @@ class PlaceRecognizer:
             model_path(config), config.backend, config.threads, config.untried_runtime
         )
         self.local_features = local_features or open_local_features(config.local_features, config.threads)
-        self._kinds: dict[Tag, LocalFeatures] = {orb.tag: orb, self.local_features.tag: self.local_features}
         self.config = config
         self.mask = Mask(read_mask(config.mask))
         path = Path(config.database) if config.database else None
@@ -136,7 +137,7 @@ class PlaceRecognizer:
             if config.verify and features:
                 own = self.mask.features(functools.partial(features, self.local_features))
             query = self.database.next_keyframe(stamp, descriptor, own, picture() if config.thumbnails else None)
-            others = _OtherKinds(self._kinds, own, features, self.mask.visible)
+            others = _OtherKinds(self._kind_of, own, features, self.mask.visible)
             query = dataclasses.replace(query, whereabouts=self.odometry.at(stamp))
             query = self._closer.follow(query, camera)
             verdict = self._closer.decide(query, self.database, config, camera, others.like)
@@ -180,6 +181,21 @@ class PlaceRecognizer:
         with self._lock:
             self.database.close()
 
+    def _kind_of(self, tag: Tag) -> LocalFeatures | None:
+        """Return what finds features of a tag; None where that is not to be had."""
+        kinds = [self.local_features, orb]
+        if tag[0] == LEARNED != self.local_features.tag[0]:
+            kinds += self._packaged
+        return next((kind for kind in kinds if kind.tag == tag), None)
+
+    @functools.cached_property
+    def _packaged(self) -> list[LocalFeatures]:
+        """The packaged network for local features, which is read where a map was made with it; or none."""
+        try:
+            return [open_local_features("learned", self.config.threads)]
+        except (ModelCardError, DescriptorError):
+            return []
+
     def _start_anew(self) -> None:
         self._policy = KeyframePolicy()
         self._closer.forget()
@@ -190,12 +206,12 @@ class _OtherKinds:
 
     def __init__(
         self,
-        kinds: dict[Tag, LocalFeatures],
+        kind_of: Callable[[Tag], LocalFeatures | None],
         own: Features | None,
         find: FindFeatures | None,
         visible: NDArray[np.uint8] | None,
     ) -> None:
-        self._kinds, self._find, self._visible = kinds, find, visible
+        self._kind_of, self._find, self._visible = kind_of, find, visible
         self._found = {} if own is None else {own.tag: own}
         self.unmatched = ""
 
@@ -204,14 +220,15 @@ class _OtherKinds:
         if not self._found or self._find is None:
             return None
         if theirs.tag not in self._found:
-            if theirs.tag not in self._kinds:
+            kind = self._kind_of(theirs.tag)
+            if kind is None:
                 model = "another network" if theirs.tag[0] == LEARNED else "a kind that this version does not know"
                 self.unmatched = (
                     f"keyframes of the map have local features of {model}, so nothing verifies there; name its file "
                     "as local_features, or drive the way again"
                 )
                 return None
-            self._found[theirs.tag] = self._find(self._kinds[theirs.tag], self._visible)
+            self._found[theirs.tag] = self._find(kind, self._visible)
         return self._found[theirs.tag]
 
 

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from binvpr_ros.config import Config
 from binvpr_ros.images import decode_file
 from binvpr_ros.keyframes import NANOSECONDS
+from binvpr_ros.local_features import orb
+from binvpr_ros.local_features.features import LEARNED, Features
+from binvpr_ros.local_features.kinds import open_local_features
 from binvpr_ros.loop_closure import NOT_VERIFIED, LoopClosure, Refusal
 from binvpr_ros.recognizer import KEPT_FEATURES, PlaceRecognizer, Recognition
 from binvpr_ros.recordings.world import World, drive
@@ -115,24 +118,36 @@ def test_each_map_of_a_place_is_matched(redkitchen: list[Image], tmp_path: Path)
     assert len(closed[2]) >= 0.95 * max(map(len, closed[:2]))
 
 
-@pytest.mark.parametrize(("earlier", "now"), [("orb", "learned"), ("learned", "orb")])
+@pytest.mark.parametrize(("earlier", "now"), [("orb", "learned"), ("learned", "orb"), ("another", "learned")])
 def test_a_map_with_features_of_another_kind_is_matched(
     redkitchen: list[Image], tmp_path: Path, earlier: str, now: str
 ) -> None:
-    """The query is described in the way of the map: always by ORB, and by a network where that is the node's own."""
+    """The query is described in the way of the map, where that is known."""
+    kinds = {name: open_local_features(name) for name in ("orb", "learned")} | {"another": Another()}
     path = str(tmp_path / "monday.db")
-    recognizer = PlaceRecognizer(Config(database=path, local_features=earlier))
+    recognizer = PlaceRecognizer(Config(database=path), local_features=kinds[earlier])
     for number, image in enumerate(redkitchen[:300]):
         recognizer.process(image, number * NANOSECONDS // RATE)
     recognizer.close()
-    recognitions = show(PlaceRecognizer(Config(maps=(path,), local_features=now)), redkitchen[300:], first=10_000)
+    recognizer = PlaceRecognizer(Config(maps=(path,)), local_features=kinds[now])
+    recognitions = show(recognizer, redkitchen[300:], first=10_000)
+    found = [closure for closure in closures(recognitions) if closure.match.session < closure.query.session]
     sentences = {recognition.unmatched for recognition in recognitions}
-    if earlier == "orb":
-        assert len(closures(recognitions)) >= 5
-        assert sentences == {""}
+    if earlier == "another":
+        assert not found
+        assert any("of another network" in sentence and "name its file" in sentence for sentence in sentences)
     else:
-        assert not closures(recognitions)
-        assert any("name its file as local_features" in sentence for sentence in sentences)
+        assert len(found) >= 5
+        assert sentences == {""}
+
+
+class Another:
+    """A network that is not the packaged one."""
+
+    tag = (LEARNED, 0)
+
+    def extract(self, image: Image, visible: NDArray[np.uint8] | None = None) -> Features:
+        return orb.extract(image, visible)._replace(tag=self.tag)
 
 
 def test_a_map_keeps_fewer_features_than_a_query_is_matched_with() -> None:
