@@ -195,6 +195,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--model", default="", help="model file (default: the packaged one)")
     parser.add_argument("--backend", choices=BACKENDS, default="auto", help="(default %(default)s)")
     parser.add_argument("--kernel", default="auto", help="of the delegate, e.g. avx2 (default: the processor's best)")
+    parser.add_argument("--local-features", default=Config.local_features, metavar="KIND",
+                        help="with --node: what verifies, orb, learned, or a file (default %(default)s)")  # fmt: skip
     parser.add_argument("--threads", type=int, default=1, help="(default %(default)s)")
     parser.add_argument("--repeat", type=int, default=100, help="runs to measure (default %(default)s)")
     parser.add_argument(
@@ -225,7 +227,10 @@ def main() -> int:
     try:
         if choices.search:
             return search(choices)
-        config = Config(model=choices.model, backend=choices.backend, threads=choices.threads)
+        config = Config(
+            model=choices.model, backend=choices.backend, threads=choices.threads,
+            local_features=choices.local_features,
+        )  # fmt: skip
         model = model_path(config)
         for file in (model, *([Path(choices.versus)] if choices.versus and choices.versus != "lce" else [])):
             if not file.is_file():

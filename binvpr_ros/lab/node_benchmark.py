@@ -180,7 +180,8 @@ def _with_match(
 @contextlib.contextmanager
 def _node(config: Config, *arguments: str) -> Iterator[tuple[NodeProcess, Listener, Any]]:
     """Run a node with the model of `config`; yield it, a listener, and what publishes its images."""
-    parameters = {"model": config.model, "backend": config.backend, "threads": config.threads}
+    names = ("model", "backend", "threads", "local_features")
+    parameters = {name: getattr(config, name) for name in names}
     settings = [word for name, value in parameters.items() if value != "" for word in ("-p", f"{name}:={value}")]
     with NodeProcess("-r", f"image:={TOPIC}", *settings, *arguments) as process, Listener() as listener:
         camera = listener.node.create_publisher(Image, TOPIC, LIKE_A_CAMERA)

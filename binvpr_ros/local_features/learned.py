@@ -23,7 +23,9 @@ from binvpr_ros.network.model_card import ModelCard
 SIZE_STEP = 16
 """Height and width of a network's input are multiples of this."""
 LONGER_SIDE = 480
-"""Pixels to which the longer side of a larger image is brought."""
+"""Pixels to which the longer side of an image is brought."""
+MOST_ENLARGED = 4.0
+"""Times that a smaller image is enlarged, at the most."""
 LEVELS = 32
 """Levels to one standard deviation of the image."""
 GREY_LEVEL = 128
@@ -103,9 +105,9 @@ class LocalNetwork:
         return Maps(descriptors, keypoints, reliability[..., 0])
 
 
-def fitted_size(height: int, width: int) -> tuple[int, int]:
-    """Return the height and width in which an image is described: its longer side is LONGER_SIDE or less."""
-    scale = min(LONGER_SIDE / max(height, width), 1)
+def fitted_size(height: int, width: int, most_enlarged: float = MOST_ENLARGED) -> tuple[int, int]:
+    """Return the height and width in which an image is described: its longer side is LONGER_SIDE, or less."""
+    scale = min(LONGER_SIDE / max(height, width), most_enlarged)
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 

@@ -27,7 +27,13 @@ def test_levels_are_what_their_formula_says() -> None:
 
 @pytest.mark.parametrize(
     ("shape", "expected"),
-    [((480, 640, 3), (360, 480)), ((640, 480, 3), (480, 360)), ((100, 200), (100, 200)), ((1, 2000), (1, 480))],
+    [
+        ((480, 640, 3), (360, 480)),
+        ((640, 480, 3), (480, 360)),
+        ((100, 200), (240, 480)),
+        ((12, 16), (48, 64)),
+        ((1, 2000), (1, 480)),
+    ],
 )
 def test_images_are_fitted(shape: tuple[int, ...], expected: tuple[int, int]) -> None:
     assert fitted(np.zeros(shape, np.uint8)).shape == expected

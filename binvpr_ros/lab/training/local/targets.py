@@ -96,7 +96,7 @@ def squares(folder: Path, most: int, seed: int) -> list[Square]:
 
 def _grid(height: int, width: int) -> tuple[int, int]:
     """Return into how many rows and columns of squares a photograph of so many pixels is divided."""
-    height, width = fitted_size(height, width)
+    height, width = fitted_size(height, width, 1)
     if min(height, width) < 2 * SIDE:
         return 1, 1
     return height // SIDE, width // SIDE
@@ -197,7 +197,7 @@ def _read(square: Square) -> Image:
         image = _cut(image, (image.shape[0] - side) // 2, (image.shape[1] - side) // 2, side)
         shrunk: Image = cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
         return shrunk
-    height, width = fitted_size(*image.shape[:2])
+    height, width = fitted_size(image.shape[0], image.shape[1], 1)
     top, left = _spread(square.row, rows, height), _spread(square.column, columns, width)
     return _cut(resize(image, (width, height)), top, left, SIDE)
 
