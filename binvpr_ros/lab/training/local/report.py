@@ -23,11 +23,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from binvpr_ros.images import Image
+from binvpr_ros.images import Image, ImageError, as_rgb, decode_file, resize
 from binvpr_ros.lab.evaluation.datasets import Dataset, DatasetError, Options, open_dataset
 from binvpr_ros.local_features import learned, orb
 from binvpr_ros.local_features.features import Features
-from binvpr_ros.local_features.kinds import LocalFeatures
+from binvpr_ros.local_features.geometry import WIDTH, verify
+from binvpr_ros.local_features.kinds import LocalFeatures, matches
 from binvpr_ros.local_features.learned import LearnedFeatures
 from binvpr_ros.local_features.matching import mutual_matches
 from binvpr_ros.network.backends import DescriptorError
@@ -162,6 +163,24 @@ def rolled(dataset: Dataset, features: Method) -> dict[int, float]:
     return medians
 
 
+def matched(method: Method, one: Image, other: Image) -> Image:
+    """Return two images side by side, [H,W,3] RGB, with lines between the features that obey one motion."""
+    features = [method.extract(image) for image in (one, other)]
+    pairs = matches(*features)
+    ours, theirs = verify(features[0], features[1], pairs=pairs).pairs
+    shown = [as_rgb(resize(image, (WIDTH, round(WIDTH * image.shape[0] / image.shape[1])))) for image in (one, other)]
+    height = max(image.shape[0] for image in shown)
+    shown = [np.pad(image, ((0, height - image.shape[0]), (0, 0), (0, 0))) for image in shown]
+    picture: Image = np.ascontiguousarray(np.hstack(shown))
+    ends = (some.points(chosen, (WIDTH, height)) for some, chosen in zip(features, (ours, theirs), strict=True))
+    for start, end in zip(*(points.round().astype(int).tolist() for points in ends), strict=True):
+        cv2.line(picture, start, (end[0] + WIDTH, end[1]), (60, 200, 90), 1, cv2.LINE_AA)
+    text = f"{method.name}: {len(ours)} of {len(pairs[0])} matches"
+    cv2.rectangle(picture, (0, 0), (2 * WIDTH, 26), (30, 30, 30), -1)
+    cv2.putText(picture, text, (8, 19), cv2.FONT_HERSHEY_SIMPLEX, 0.55, (255, 255, 255), 1, cv2.LINE_AA)
+    return picture
+
+
 def draw(measured: dict[str, dict[Method, dict[str, float]]], picture: Path) -> None:
     """Draw the share of queries above all pairs of different places over the number of features, by data set."""
     figure = Figure(figsize=(3.2 * len(measured), 3.2), layout="constrained")
@@ -188,7 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the figures of ORB and of a model on data sets."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
-    parser.add_argument("data", type=Path, nargs="+", help="data sets, as `evaluate` reads them")
+    parser.add_argument("data", type=Path, nargs="*", help="data sets, as `evaluate` reads them")
     parser.add_argument("--half", action="store_true", help="the first half of the queries: for choosing")
     parser.add_argument("--features", type=int, nargs="+", default=[learned.MOST_FEATURES], metavar="N",
                         help="of an image, at the most (default %(default)s); several make a curve")  # fmt: skip
@@ -196,6 +215,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--ratio", type=float, nargs="+", default=[learned.RATIO])
     parser.add_argument("--roll", action="store_true", help="turned images of the first data set, too")
     parser.add_argument("--no-orb", action="store_true")
+    parser.add_argument("--pair", type=Path, nargs=2, metavar="IMAGE",
+                        help="draw the matches of two images instead, ORB's beneath, into --picture")  # fmt: skip
     parser.add_argument("--picture", type=Path, metavar="FILE", help="draw the curves over --features (.png)")
     choices = parser.parse_args(arguments)
     cv2.setNumThreads(1)
@@ -205,6 +226,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, DescriptorError, ModelCardError, DatasetError) as error:
         print(f"report: {error}", file=sys.stderr)
         return 1
+    if choices.pair and choices.picture:
+        most = max(choices.features)
+        methods = [Method("learned", network, most), Method("orb", orb, most)]
+        try:
+            one, other = (decode_file(path.read_bytes()) for path in choices.pair)
+        except (OSError, ImageError) as error:
+            print(f"report: {error}; give two image files", file=sys.stderr)
+            return 1
+        cv2.imwrite(str(choices.picture), np.vstack([matched(method, one, other) for method in methods])[..., ::-1])
+        return 0
     kinds = [] if choices.no_orb else [Method(f"orb {most}", orb, most) for most in choices.features]
     kinds += [
         Method(f"learned {most}, {bits} bits, ratio {ratio:g}", network, most, bits, ratio)
