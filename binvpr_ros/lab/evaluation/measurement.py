@@ -20,7 +20,7 @@ from binvpr_ros.lab.evaluation.datasets import Dataset, ImageSequence, PosedSequ
 from binvpr_ros.lab.evaluation.datasets.dataset import Images
 from binvpr_ros.lab.evaluation.datasets.sequences import Relation
 from binvpr_ros.lab.evaluation.image_features import ImageFeatures
-from binvpr_ros.lab.evaluation.local_verification import verified_above_apart
+from binvpr_ros.lab.evaluation.local_verification import LocalVerification, verify_locally
 from binvpr_ros.lab.evaluation.methods import BinaryNetwork, Method, MethodError
 from binvpr_ros.lab.evaluation.metrics import PrecisionRecall, Retrieval
 from binvpr_ros.lab.evaluation.report import Result
@@ -70,15 +70,15 @@ class Comparison:
                 dataset.truth.shape, lambda start, stop: method.similarities(queries[start:stop], references)
             )
         )
-        drive, above = None, None
+        drive, verified = None, None
         if isinstance(method, BinaryNetwork):
             if isinstance(dataset, ImageSequence):
                 drive = Drive(
                     method.network, dataset, described, method.local_features, method.shift_cells, self._features
                 )
             else:
-                above = verified_above_apart(dataset, similarities, method.local_features)
-        self.add(method.name, similarities, method.descriptor_bits, float(np.median(times)), drive, above)
+                verified = verify_locally(dataset, similarities, method.local_features)
+        self.add(method.name, similarities, method.descriptor_bits, float(np.median(times)), drive, verified)
 
     def add(
         self,
@@ -87,7 +87,7 @@ class Comparison:
         bits: int | None = None,
         milliseconds: float | None = None,
         drive: Drive | None = None,
-        above_apart: float | None = None,
+        verified: LocalVerification | None = None,
     ) -> None:
         """Add the similarities [Q,R] of a method, its median time for an image, and its drive where it has one.
 
@@ -101,7 +101,7 @@ class Comparison:
         stage = drive.through(drive.config) if drive else None
         if stage and drive and drive.knows_descriptors and len(stage.revisits):
             stage = dataclasses.replace(stage, earlier=drive.in_earlier_maps(drive.config))
-        self._add(name, similarities, bits, milliseconds, drive, stage, above_apart)
+        self._add(name, similarities, bits, milliseconds, drive, stage, verified)
         if self._sequence_keyframes > 1:
             keyframes = self._sequence_keyframes
             stage = drive.through(drive.config.replace(sequence_keyframes=keyframes)) if drive else None
@@ -151,11 +151,11 @@ class Comparison:
         milliseconds: float | None = None,
         drive: Drive | None = None,
         stage: ClosureStage | None = None,
-        above_apart: float | None = None,
+        verified: LocalVerification | None = None,
     ) -> None:
         dataset = self.dataset
         retrieval = Retrieval.of_similarities(similarities, dataset.truth, dataset.candidates)
-        self.results.append(self._result(name, bits, milliseconds, retrieval, stage, above_apart))
+        self.results.append(self._result(name, bits, milliseconds, retrieval, stage, verified))
         if self._pictures:
             self._curves[name] = retrieval.precision_recall()
             if drive:
@@ -169,12 +169,12 @@ class Comparison:
         milliseconds: float | None,
         retrieval: Retrieval | None = None,
         stage: ClosureStage | None = None,
-        above_apart: float | None = None,
+        verified: LocalVerification | None = None,
     ) -> Result:
         dataset = self.dataset
         return Result(
             dataset.name, dataset.conditions, name, len(dataset.queries), len(dataset.references), bits, milliseconds,
-            retrieval, stage, above_apart, dict(dataset.left_out),
+            retrieval, stage, verified, dict(dataset.left_out),
         )  # fmt: skip
 
     def _draw(

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from binvpr_ros.lab.evaluation.closure_stage import ClosureStage
+from binvpr_ros.lab.evaluation.local_verification import LocalVerification
 from binvpr_ros.lab.evaluation.metrics import Retrieval
 from binvpr_ros.lab.evaluation.negatives import Negatives
 
@@ -43,7 +44,7 @@ class Result:
     milliseconds: float | None  # median time for an image; None: not measured
     retrieval: Retrieval | None  # None: of a program that closes loops by itself
     stage: ClosureStage | None = None
-    above_apart: float | None = None  # share of queries whose best true pair verifies better than all others
+    verified: LocalVerification | None = None  # of pair sets
     left_out: dict[str, int] = field(default_factory=dict)  # images of the data set, by the reason
 
     @cached_property
@@ -60,7 +61,7 @@ class Result:
             "left_out": self.left_out,
             "descriptor_bits": self.descriptor_bits,
             "describe_ms": self.milliseconds,
-            **({} if self.above_apart is None else {"verified_above_apart": self.above_apart}),
+            **(self.verified.figures() if self.verified else {}),
             **(self.stage.figures() if self.stage else {}),
         }
         return {name: round(value, 4) if isinstance(value, float) else value for name, value in figures.items()}
@@ -93,7 +94,7 @@ def print_tables(results: Sequence[Result], negatives: Sequence[Negatives] = ())
         retrieved = [result for result in group if result.retrieval is not None]
         if any(result.figures["answerable_queries"] for result in retrieved):
             console.print(_retrieval_table(retrieved))
-        if any(result.above_apart is not None for result in group):
+        if any(result.verified is not None for result in group):
             console.print(_verification_table(group))
         staged = [result for result in group if result.stage is not None]
         if staged:
@@ -139,11 +140,14 @@ def _retrieval_table(results: Sequence[Result]) -> Table:
 
 def _verification_table(results: Sequence[Result]) -> Table:
     title = f"{escape(results[0].dataset)}: verification by local features"
-    caption = "share of queries whose best true pair has more evidence than every pair of different places"
-    table = _table(title, caption, ["above apart"], ["hardest pairs by"])
+    caption = (
+        "above apart: share of queries whose best true pair has more evidence than every pair of different places; "
+        "re-ranked: the most similar references in the order of their evidence"
+    )
+    table = _table(title, caption, ["above apart", "re-ranked R@1", "R@100%P"], ["method"])
     for result in results:
-        if result.above_apart is not None:
-            table.add_row(escape(result.method), _share(result.above_apart))
+        if result.verified is not None:
+            table.add_row(escape(result.method), *map(_share, result.verified))
     return table
 
 
@@ -217,10 +221,11 @@ def _markdown_retrieval(results: Sequence[Result]) -> list[str]:
         cells = [_pair(by_name[method, name].figures) if (method, name) in by_name else "" for name in datasets]
         lines.append(_row([method, "" if bits is None else f"{bits:,}", *cells]))
     lines += ["", "R@1 / area under the precision-recall curve."]
-    above = [result for result in results if result.above_apart is not None]
-    if above:
-        lines += ["", _row(["method", "data set", "verified above apart"]), _row(["---", "---", "---:"])]
-        lines += [_row([result.method, result.dataset, _share(result.above_apart)]) for result in above]
+    verified = [result for result in results if result.verified is not None]
+    if verified:
+        headings = ["method", "data set", "verified above apart", "re-ranked R@1", "re-ranked R@100%P"]
+        lines += ["", _row(headings), _row(["---", "---"] + ["---:"] * 3)]
+        lines += [_row([one.method, one.dataset, *map(_share, one.verified or ())]) for one in verified]
     return lines
 
 

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from binvpr_ros.lab.evaluation.datasets.dataset import Dataset, Images
 from binvpr_ros.lab.evaluation.datasets.truth import PairTruth
-from binvpr_ros.lab.evaluation.local_verification import verified_above_apart
+from binvpr_ros.lab.evaluation.local_verification import LocalVerification, verified_above_apart, verify_locally
 from binvpr_ros.lab.evaluation.similarities import MatrixSimilarities
 from binvpr_ros.local_features import orb
 
@@ -54,3 +54,15 @@ def test_what_lies_just_beyond_a_place_is_not_called_different() -> None:
     assert np.flatnonzero(truth.apart(0)).tolist() == [0, 1, 9, 10, 11]
     assert np.flatnonzero(truth.apart(1)).tolist() == list(range(1, 12))
     assert truth.apart(2).all()
+
+
+def test_evidence_orders_the_most_similar_references(world_images: list[NDArray[np.uint8]]) -> None:
+    """The descriptor is wrong about all, and sure of it; the last query shows nothing, and stays as it was."""
+    places = [world_images[place] for place in (0, 12, 24, 36)]
+    own: list[list[int]] = [[0], [1], [2], [3]]
+    wrong = MatrixSimilarities(1 - np.eye(4))
+    found = verify_locally(hall(places, places, own), wrong, orb)
+    assert found == LocalVerification(1.0, 1.0, 1.0)
+    flat = np.full_like(places[0], 128)
+    found = verify_locally(hall([*places[:3], flat], places, own), wrong, orb)
+    assert (found.reranked_recall_at_1, found.reranked_recall_at_100_precision) == (0.75, 0.75)

@@ -11,6 +11,7 @@ from binvpr_ros.lab.evaluation import report
 from binvpr_ros.lab.evaluation.closure_stage import OUTCOMES, ClosureStage, EarlierMaps, Trials
 from binvpr_ros.lab.evaluation.datasets.sequences import Relation
 from binvpr_ros.lab.evaluation.datasets.truth import PairTruth
+from binvpr_ros.lab.evaluation.local_verification import LocalVerification
 from binvpr_ros.lab.evaluation.metrics import Retrieval
 from binvpr_ros.lab.evaluation.negatives import Negatives
 from binvpr_ros.lab.evaluation.report import Result
@@ -154,8 +155,13 @@ def test_names_are_text(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_share_of_verified_pairs_has_a_table_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
-    verified = replace(result("hall", "ours", HALF_RIGHT), above_apart=0.25)
-    assert report.as_json([verified])["verified_above_apart"] == 0.25
+    verified = replace(result("hall", "ours", HALF_RIGHT), verified=LocalVerification(0.25, 0.5, 0.125))
+    figures = report.as_json([verified])
+    names = ("verified_above_apart", "reranked_recall_at_1", "reranked_recall_at_100_precision")
+    assert [figures[name] for name in names] == [0.25, 0.5, 0.125]
     report.print_tables([verified])
-    assert next(line for line in capsys.readouterr().out.splitlines() if "0.250" in line).split() == ["ours", "0.250"]
-    assert "| ours | hall | 0.250 |" in report.markdown([verified], "evaluate")
+    shown = next(line for line in capsys.readouterr().out.splitlines() if "0.250" in line)
+    assert shown.split() == ["ours", "0.250", "0.500", "0.125"]
+    assert "| ours | hall | 0.250 | 0.500 | 0.125 |" in report.markdown([verified], "evaluate")
+    nothing = replace(verified, verified=LocalVerification(None, 0.5, 0.125))
+    assert "verified_above_apart" not in report.as_json([nothing])
