@@ -33,10 +33,10 @@ GREY_LEVEL = 128
 LEAST_DEVIATION = 5.0
 """Added to the deviation, so that an image without contrast is not all noise."""
 MOST_FEATURES = 500
-MOST_BITS = 64  # of 256 that may differ in a match
+MOST_BITS = 80  # of 256 that may differ in a match
 NO_KEYPOINT = np.array([-128] * POSITIONS + [127], np.int8)
 """What the network would say of a cell without one."""
-RATIO = 0.9  # at most, of the best distance to the second best: what repeats in an image matches nothing
+RATIO = 0.95  # at most, of the best distance to the second best: what repeats in an image matches nothing
 
 
 class LearnedFeatures:
