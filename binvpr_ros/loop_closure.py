@@ -372,6 +372,7 @@ class _Trial:
         self._refused: list[Refused] = []
         self._complete = True  # whether no place is left that could be taken for the match
         self._enough = 0.0  # the score below which no place could be
+        self._most = 0.0  # evidence of a place that could be the match
 
     def verdict(self, places: Iterable[_Place]) -> Verdict:
         """Return the closures, the one with most evidence first, and what was refused; places are given best first."""
@@ -408,10 +409,9 @@ class _Trial:
     def _ask(self, matched: _Matched) -> None:
         """Ask geometry about a place, unless it has too few matches to be of interest, or too much was asked."""
         config, place = self._search.config, matched.place
-        evidence = max((one.found.evidence for one in self._verified if not one.found.of_a_part), default=0.0)
         if matched.matches < config.min_inliers:
             self._refuse(Refusal.FEW_INLIERS, place)
-        elif matched.matches < RIVAL_EVIDENCE * evidence:
+        elif matched.matches < RIVAL_EVIDENCE * self._most:
             self._refuse(Refusal.NOT_AMONG_BEST, place)
         elif self._exhausted:
             self._refuse(Refusal.NOT_VERIFIED, place)
@@ -422,6 +422,7 @@ class _Trial:
             self._verified.append(_Verified(place, found))
             if not found.of_a_part and self._search.was_left(place):
                 self._enough = max(self._enough, RIVAL_SCORE * place.score)
+                self._most = max(self._most, found.evidence)
 
     def _refuse(self, reason: Refusal, place: _Place) -> None:
         self._refused.append(self._search.refused(reason, place))

@@ -538,7 +538,9 @@ class PlainLoopCloser:
             seen = self._look(at)
             if seen.inliers < config.min_inliers:
                 reason = Refusal.FEW_INLIERS
-            elif seen.inliers < RIVAL_EVIDENCE * max((evidence[one] for one in whole), default=0):
+            elif seen.inliers < RIVAL_EVIDENCE * max(
+                (evidence[one] for one in whole if self._was_left(one, scores)), default=0
+            ):
                 reason = Refusal.NOT_AMONG_BEST
             elif tried == config.verifications:
                 reason, complete = Refusal.NOT_VERIFIED, False
@@ -730,6 +732,21 @@ def test_but_it_is_a_rival(within_window: bool) -> None:
     verdict = drive.through([5])[0]
     assert not verdict.closures
     assert set(reasons(verdict)) == {Refusal.AMBIGUOUS}
+
+
+def test_what_a_robot_at_rest_sees_does_not_outdo_the_place_it_came_back_to() -> None:
+    """The views since it came to rest are those with most evidence by far, and they are no loop."""
+    at_rest = 1005
+
+    def geometry(query: float, match: float) -> Verification:
+        if query == at_rest:
+            return found(100 if match == at_rest else 40 if match == 5 else 0)
+        return on_a_road(query, match)
+
+    drive = Drive(VERIFIED, geometry)
+    drive.through(range(30))
+    verdicts = [drive.at(place(5), at_rest) for _ in range(25)]
+    assert matches(verdicts[0]) == matches(verdicts[-1]) == [5]
 
 
 def test_geometry_knows_the_camera() -> None:
