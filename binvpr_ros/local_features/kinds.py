@@ -14,6 +14,7 @@ from binvpr_ros.config import LOCAL_MODEL, share_directory
 from binvpr_ros.images import Image
 from binvpr_ros.local_features import learned, orb
 from binvpr_ros.local_features.features import LEARNED, NO_PAIRS, ORB, Features, Pairs, Tag
+from binvpr_ros.network.model_card import ModelCardError
 
 
 class LocalFeatures(Protocol):
@@ -50,4 +51,8 @@ def open_local_features(name: str, threads: int = 1) -> LocalFeatures:
     if name == "orb":
         return orb
     path = share_directory() / "models" / LOCAL_MODEL if name == "learned" else Path(name)
+    if not path.is_file():
+        raise ModelCardError(
+            f"local_features is {name!r}, and there is no file {path}; write orb, learned, or a model file"
+        )
     return learned.LearnedFeatures(path, threads)

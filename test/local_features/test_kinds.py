@@ -93,5 +93,5 @@ def test_two_models_have_two_tags(tmp_path: Path) -> None:
 def test_a_model_that_has_no_local_features_is_refused(model: Path) -> None:
     with pytest.raises(DescriptorError, match="train_offline local"):
         open_local_features(str(model))
-    with pytest.raises(ModelCardError, match=r"no model file sift"):
+    with pytest.raises(ModelCardError, match="local_features is 'sift'"):
         open_local_features("sift")
