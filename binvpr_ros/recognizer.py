@@ -137,7 +137,7 @@ class PlaceRecognizer:
             if config.verify and features:
                 own = self.mask.features(functools.partial(features, self.local_features))
             query = self.database.next_keyframe(stamp, descriptor, own, picture() if config.thumbnails else None)
-            others = _OtherKinds(self._kind_of, own, features, self.mask.visible)
+            others = _OtherKinds(self._kind_of, own, features, self.mask)
             query = dataclasses.replace(query, whereabouts=self.odometry.at(stamp))
             query = self._closer.follow(query, camera)
             verdict = self._closer.decide(query, self.database, config, camera, others.like)
@@ -209,9 +209,9 @@ class _OtherKinds:
         kind_of: Callable[[Tag], LocalFeatures | None],
         own: Features | None,
         find: FindFeatures | None,
-        visible: NDArray[np.uint8] | None,
+        mask: Mask,
     ) -> None:
-        self._kind_of, self._find, self._visible = kind_of, find, visible
+        self._kind_of, self._find, self._mask = kind_of, find, mask
         self._found = {} if own is None else {own.tag: own}
         self.unmatched = ""
 
@@ -228,7 +228,7 @@ class _OtherKinds:
                     "as local_features, or drive the way again"
                 )
                 return None
-            self._found[theirs.tag] = self._find(kind, self._visible)
+            self._found[theirs.tag] = self._find(kind, self._mask.visible)
         return self._found[theirs.tag]
 
 

@@ -10,13 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from binvpr_ros import lce_delegate
-from binvpr_ros.lce_delegate import DecodedFeatures
+from binvpr_ros.lce_delegate import CELL, DecodedFeatures
 from binvpr_ros.local_features.camera import Points
 
 Floats = NDArray[np.float32]
 
-CELL = 8
-"""Pixels a side of a cell."""
 POSITIONS = CELL**2
 LOGIT_LEVELS = 16
 """Levels of the network's logits to 1."""

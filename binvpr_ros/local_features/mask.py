@@ -75,7 +75,8 @@ class Mask:
     @property
     def visible(self) -> NDArray[np.uint8] | None:
         """What is not hidden, as `LocalFeatures.extract` takes it."""
-        return None if self.hidden is None else np.where(self.hidden, 0, 255).astype(np.uint8)
+        hidden = self.hidden
+        return None if hidden is None else np.where(hidden, 0, 255).astype(np.uint8)
 
     @property
     def _learnt(self) -> NDArray[np.bool_]:

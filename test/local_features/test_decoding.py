@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from binvpr_ros import lce_delegate
+from binvpr_ros.lce_delegate import CELL
 from binvpr_ros.local_features.decoding import (
-    CELL,
     LOGIT_LEVELS,
     Maps,
     decode,

@@ -38,29 +38,43 @@ class LocalVerification(NamedTuple):
 
 def verify_locally(dataset: Dataset, similarities: Similarities, kind: LocalFeatures) -> LocalVerification:
     """Return what local features of a `kind` say of a data set's pairs, given the descriptor's similarities [Q,R]."""
-    return LocalVerification(verified_above_apart(dataset, similarities, kind), *_reranked(dataset, similarities, kind))
+    evidence = _Evidence(dataset, kind)
+    return LocalVerification(_above_apart(dataset, similarities, evidence), *_reranked(dataset, similarities, evidence))
 
 
-def _reranked(dataset: Dataset, similarities: Similarities, kind: LocalFeatures) -> tuple[float, float]:
+class _Evidence:
+    """The evidence of a query and a reference; features of an image and what they say of a pair are found once."""
+
+    def __init__(self, dataset: Dataset, kind: LocalFeatures) -> None:
+        self._queries, self._references = ImageFeatures(dataset.queries), ImageFeatures(dataset.references)
+        self._kind = kind
+        self._known: dict[tuple[int, int], float] = {}
+
+    def __call__(self, query: int, reference: int) -> float:
+        if (query, reference) not in self._known:
+            found = verify(self._queries(query, self._kind), self._references(reference, self._kind))
+            self._known[query, reference] = found.evidence
+        return self._known[query, reference]
+
+
+def _reranked(dataset: Dataset, similarities: Similarities, evidence: _Evidence) -> tuple[float, float]:
     """Return recall at 1, and recall at 100% precision, where evidence orders the most similar references.
 
     Of several with as much, as where nothing verifies, the more similar comes first.
     """
-    references = ImageFeatures(dataset.references)
     scores, correct = np.zeros(len(dataset.queries)), np.zeros(len(dataset.queries), bool)
     queries = range(len(dataset.queries))
     for query in tqdm(queries, desc=f"re-rank {dataset.name}", unit="query", leave=False, file=sys.stderr):
         nearest = np.argsort(-similarities.rows(query, query + 1)[0], kind="stable")[:RERANKED]
-        ours = kind.extract(dataset.queries[query])
-        evidence = [verify(ours, references(int(reference), kind)).evidence for reference in nearest]
-        best = int(np.argmax(evidence))
-        scores[query], correct[query] = evidence[best], nearest[best] in dataset.truth.of(query)
+        of_nearest = [evidence(query, int(reference)) for reference in nearest]
+        best = int(np.argmax(of_nearest))
+        scores[query], correct[query] = of_nearest[best], nearest[best] in dataset.truth.of(query)
     answerable = int(dataset.truth.answerable.sum())
     curve = PrecisionRecall.of_matches(scores, correct, answerable)
     return float(correct.sum() / max(answerable, 1)), curve.recall_at_precision(1.0)
 
 
-def verified_above_apart(dataset: Dataset, similarities: Similarities, kind: LocalFeatures) -> float | None:
+def _above_apart(dataset: Dataset, similarities: Similarities, evidence: _Evidence) -> float | None:
     """Return the share of queries whose best true pair has more evidence than every pair that shows different places.
 
     Those are two for each query, the one that is most similar by the descriptor (`similarities` [Q,R]) and one by
@@ -68,24 +82,20 @@ def verified_above_apart(dataset: Dataset, similarities: Similarities, kind: Loc
     reference is of another place.
     """
     rng = np.random.default_rng(SEED)
-    references = ImageFeatures(dataset.references)
     of_true, of_apart = [], []
     progress = tqdm(
         range(len(dataset.queries)), desc=f"verify {dataset.name}", unit="query", leave=False, file=sys.stderr
     )
     for query in progress:
-        row, ours = similarities.rows(query, query + 1)[0], kind.extract(dataset.queries[query])
+        row = similarities.rows(query, query + 1)[0]
         true = dataset.truth.of(query)
         if len(true):
             nearest = true[np.argsort(-row[true], kind="stable")[:MOST_TRUE]]
-            of_true.append(max(verify(ours, references(int(reference), kind)).evidence for reference in nearest))
+            of_true.append(max(evidence(query, int(reference)) for reference in nearest))
         apart = np.flatnonzero(dataset.truth.apart(query))
         if len(apart):
-            hardest = apart[row[apart].argmax()]
-            of_apart += [
-                verify(ours, references(reference, kind)).evidence
-                for reference in {int(hardest), int(rng.choice(apart))}
-            ]
+            hardest = int(apart[row[apart].argmax()])
+            of_apart += [evidence(query, reference) for reference in {hardest, int(rng.choice(apart))}]
     if not of_true or not of_apart:
         return None
     return float((np.array(of_true) > max(of_apart)).mean())

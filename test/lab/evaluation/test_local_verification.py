@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from binvpr_ros.lab.evaluation.datasets.dataset import Dataset, Images
 from binvpr_ros.lab.evaluation.datasets.truth import PairTruth
-from binvpr_ros.lab.evaluation.local_verification import LocalVerification, verified_above_apart, verify_locally
+from binvpr_ros.lab.evaluation.local_verification import LocalVerification, verify_locally
 from binvpr_ros.lab.evaluation.similarities import MatrixSimilarities
 from binvpr_ros.local_features import orb
 
@@ -33,20 +33,22 @@ def test_a_true_pair_must_beat_every_pair_of_different_places(world_images: list
     flat = np.full_like(places[0], 128)
     blind = MatrixSimilarities(np.zeros((4, 4)))
     own: list[list[int]] = [[0], [1], [2], [3]]
-    assert verified_above_apart(hall(places, places, own), blind, orb) == 1.0
+    assert verify_locally(hall(places, places, own), blind, orb).above_apart == 1.0
     # Two of the queries show nothing that could be verified.
-    assert verified_above_apart(hall([*places[:2], flat, flat], places, own), blind, orb) == 0.5
+    assert verify_locally(hall([*places[:2], flat, flat], places, own), blind, orb).above_apart == 0.5
     # One image stands under two places: the pair that is called different verifies best of all.
     assert (
-        verified_above_apart(hall(places, [*places[:3], places[0]], own), MatrixSimilarities(np.eye(4)[::-1]), orb)
+        verify_locally(
+            hall(places, [*places[:3], places[0]], own), MatrixSimilarities(np.eye(4)[::-1]), orb
+        ).above_apart
         == 0.0
     )
 
 
 def test_where_there_is_nothing_to_compare_with_there_is_no_share(world_images: list[NDArray[np.uint8]]) -> None:
     one = [world_images[0]]
-    assert verified_above_apart(hall(one, one, [[0]]), MatrixSimilarities(np.ones((1, 1))), orb) is None
-    assert verified_above_apart(hall(one, one, [[]]), MatrixSimilarities(np.ones((1, 1))), orb) is None
+    assert verify_locally(hall(one, one, [[0]]), MatrixSimilarities(np.ones((1, 1))), orb).above_apart is None
+    assert verify_locally(hall(one, one, [[]]), MatrixSimilarities(np.ones((1, 1))), orb).above_apart is None
 
 
 def test_what_lies_just_beyond_a_place_is_not_called_different() -> None:
