@@ -370,8 +370,8 @@ class _Trial:
         self._started = clock()
         self._verified: list[_Verified] = []
         self._refused: list[Refused] = []
-        self._complete = True  # whether no place is left that could be taken for the match
-        self._enough = 0.0  # the score below which no place could be
+        self._missed = 0.0  # the highest score of a place that was not looked at
+        self._enough = 0.0  # the score below which no place could be taken for the match
         self._most = 0.0  # evidence of a place that could be the match
 
     def verdict(self, places: Iterable[_Place]) -> Verdict:
@@ -380,7 +380,8 @@ class _Trial:
         self._try(places)
         rows, reason = self._judge(sorted(self._verified, key=lambda one: (one.found.of_a_part, -one.found.evidence)))
         others = [search.refused(reason, one.place) for one in self._verified if one not in rows]
-        return Verdict([search.closure(place, found.inliers) for place, found in rows], others + self._refused)
+        refused = others + sorted(self._refused, key=lambda one: -one.score)
+        return Verdict([search.closure(place, found.inliers) for place, found in rows], refused)
 
     def _try(self, places: Iterable[_Place]) -> None:
         """Ask geometry about the places, those with most matches first, as far as it may be asked."""
@@ -392,7 +393,7 @@ class _Trial:
                 break
             if number == MOST_PLACES or self._late:
                 self._refuse(Refusal.NOT_VERIFIED, place)
-                self._complete = False
+                self._missed = max(self._missed, place.score)
                 break
             matched = self._matched(place)
             if matched is None:
@@ -411,11 +412,11 @@ class _Trial:
         config, place = self._search.config, matched.place
         if matched.matches < config.min_inliers:
             self._refuse(Refusal.FEW_INLIERS, place)
-        elif matched.matches < RIVAL_EVIDENCE * self._most:
+        elif place.score < self._enough or matched.matches < RIVAL_EVIDENCE * self._most:
             self._refuse(Refusal.NOT_AMONG_BEST, place)
         elif self._exhausted:
             self._refuse(Refusal.NOT_VERIFIED, place)
-            self._complete = False
+            self._missed = max(self._missed, place.score)
         elif (found := self._look(matched)).evidence < config.min_inliers:
             self._refuse(Refusal.FEW_INLIERS, place)
         else:
@@ -429,14 +430,14 @@ class _Trial:
 
     def _judge(self, verified: list[_Verified]) -> tuple[list[_Verified], Refusal]:
         """Return the closures among the places that verify, best first, and why the others are none."""
-        left = [one for one in verified if self._search.was_left(one.place)]
+        left = [one for one in verified if self._search.was_left(one.place) and one.place.score >= self._enough]
         if not left:
             return [], Refusal.NEVER_LEFT
         match = left[0]
         if match.found.of_a_part:
             return [], Refusal.FEW_INLIERS
         rivals = [one for one in left if one.found.evidence >= RIVAL_EVIDENCE * match.found.evidence]
-        if not self._complete or self._ambiguous(rivals):
+        if self._missed >= RIVAL_SCORE * match.place.score or self._ambiguous(rivals):
             return [], Refusal.AMBIGUOUS
         rows = [one for one in rivals if not one.found.of_a_part]
         return rows[: self._search.config.max_candidates], Refusal.NOT_AMONG_BEST

@@ -525,25 +525,28 @@ class PlainLoopCloser:
 
     def _asked(  # noqa: C901 - all rules in one place are easier to compare
         self, scores: NDArray[np.float64], outside: list[bool], verdict: Verdict
-    ) -> tuple[dict[int, float], list[int], int, bool]:
-        """Return the evidence of the places that verify, which are whole, how many were tried, and if none is left."""
+    ) -> tuple[dict[int, float], list[int], int, float]:
+        """Return the evidence of places that verify, which are whole, how many were tried, the best score missed."""
         config = self._config
         evidence: dict[int, float] = {}
         whole: list[int] = []  # not of a part of the view
-        tried, complete, most = 0, True, 0
+        tried, missed, most = 0, 0.0, 0
         waiting: list[int] = []
 
+        def best(of: Callable[[int], float]) -> float:
+            return max((of(one) for one in whole if self._was_left(one, scores)), default=0)
+
         def ask(at: int) -> None:
-            nonlocal tried, complete
+            nonlocal tried, missed
             seen = self._look(at)
             if seen.inliers < config.min_inliers:
                 reason = Refusal.FEW_INLIERS
-            elif seen.inliers < RIVAL_EVIDENCE * max(
-                (evidence[one] for one in whole if self._was_left(one, scores)), default=0
+            elif scores[at] < RIVAL_SCORE * best(scores.__getitem__) or seen.inliers < RIVAL_EVIDENCE * best(
+                evidence.__getitem__
             ):
                 reason = Refusal.NOT_AMONG_BEST
             elif tried == config.verifications:
-                reason, complete = Refusal.NOT_VERIFIED, False
+                reason, missed = Refusal.NOT_VERIFIED, max(missed, scores[at])
             else:
                 tried += 1
                 if seen.evidence >= config.min_inliers:
@@ -554,11 +557,11 @@ class PlainLoopCloser:
             verdict.refused.append(self._refused(reason, at, scores))
 
         for number, at in enumerate(self._places(scores, outside, config.min_score)):
-            if scores[at] < RIVAL_SCORE * max((scores[one] for one in whole if self._was_left(one, scores)), default=0):
+            if scores[at] < RIVAL_SCORE * best(scores.__getitem__):
                 verdict.refused.append(self._refused(Refusal.NOT_AMONG_BEST, at, scores))
                 break
             if number == MOST_PLACES:
-                complete = False
+                missed = max(missed, scores[at])
                 verdict.refused.append(self._refused(Refusal.NOT_VERIFIED, at, scores))
                 break
             if self._look(at).inliers > most and tried < config.verifications:
@@ -568,21 +571,25 @@ class PlainLoopCloser:
                 waiting.append(at)
         for at in sorted(waiting, key=lambda at: -self._look(at).inliers):
             ask(at)
-        return evidence, whole, tried, complete
+        verdict.refused.sort(key=lambda one: -one.score)
+        return evidence, whole, tried, missed
 
     def _by_geometry(self, scores: NDArray[np.float64], outside: list[bool]) -> Verdict:
         config, verdict = self._config, Verdict()
-        evidence, whole, tried, complete = self._asked(scores, outside, verdict)
+        evidence, whole, tried, missed = self._asked(scores, outside, verdict)
         if not evidence:
             return verdict
         best = sorted(evidence, key=lambda at: (at not in whole, -evidence[at]))
         left = [at for at in best if self._was_left(at, scores)]
+        enough = RIVAL_SCORE * max((scores[at] for at in left if at in whole), default=0)
+        left = [at for at in left if scores[at] >= enough]
         rivals = [at for at in left if evidence[at] >= RIVAL_EVIDENCE * evidence[left[0]]]
         reason, chosen = Refusal.NEVER_LEFT, list[int]()
         if left and left[0] not in whole:
             reason = Refusal.FEW_INLIERS
         elif left and (
-            not complete or self._ambiguous(scores, outside, rivals, evidence[left[0]], config.verifications - tried)
+            missed >= RIVAL_SCORE * scores[left[0]]
+            or self._ambiguous(scores, outside, rivals, evidence[left[0]], config.verifications - tried)
         ):
             reason = Refusal.AMBIGUOUS
         elif left:
@@ -962,6 +969,53 @@ def test_a_rival_that_cannot_be_looked_at_counts() -> None:
     drive.has_features = True
     drive.through(range(60, 64))
     assert reasons(drive.through([5])[0]) == [Refusal.AMBIGUOUS]
+
+
+@pytest.mark.parametrize(("alike", "matched"), [(MOST_PLACES + 3, 5), (VERIFIED.verifications + 3, 30)])
+@pytest.mark.parametrize(("noise", "closes"), [(0.27, True), (0.1, False)])
+def test_what_is_not_looked_at_is_a_rival_only_with_a_score_of_one(
+    alike: int, matched: int, noise: float, closes: bool
+) -> None:
+    """The best score, and most matches, has a double of the place that geometry refuses; others follow it."""
+    true, double, other = 5, 1005, 2000
+
+    def geometry(query: float, match: float) -> Verification:
+        if query != true:
+            return on_a_road(query, match)
+        if match == double:
+            return found(60, coverage=0.1)
+        return found(50) if match == true else found(matched if match == other else 0, coverage=0.1)
+
+    drive = Drive(VERIFIED, geometry)
+    drive.through(range(40, 80))
+    drive.at(place(true, noise=0.0), double)
+    drive.through(range(80, 90))
+    drive.at(place(true, noise=0.01), true)
+    for number in range(alike):
+        drive.through(np.arange(100, 103) + 3.0 * number)
+        drive.at(place(true, noise + 1e-4 * number), other)
+    drive.through(range(300, 312))
+    verdict = drive.at(place(true), true)
+    assert bool(verdict.closures) == closes
+    assert (Refusal.AMBIGUOUS in reasons(verdict)) != closes
+
+
+def test_a_place_with_a_low_score_is_no_rival_however_well_it_verifies() -> None:
+    true, double, other = 5, 1005, 2000
+    by_view = {true: found(45), double: found(60, coverage=0.1), other: found(55, coverage=0.8)}
+
+    def geometry(query: float, match: float) -> Verification:
+        return by_view.get(match, Verification()) if query == true else Verification()
+
+    drive = Drive(VERIFIED, geometry)
+    drive.through(range(40, 80))
+    for view, noise in ((double, 0.0), (true, 0.02), (other, 0.27)):
+        drive.at(place(5, noise), view)
+        drive.through(np.arange(100, 103) + noise)
+    drive.through(range(300, 312))
+    verdict = drive.at(place(5), true)
+    assert [closure.inliers for closure in verdict.closures] == [45]
+    assert Refusal.NOT_AMONG_BEST in reasons(verdict)
 
 
 @pytest.mark.parametrize(("verifications", "closes"), [(1, False), (2, True)])

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import csv
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -27,7 +28,8 @@ RATE = 15.0
 KEYFRAME_EVERY = 2  # images
 OUTCOMES = ("images_processed", "images_dropped", "images_unusable", "stamps_without_image")
 """What may become of a keyframe's stamp, as the node counts it once a second."""
-MOST_UNANSWERED = 20
+PATIENCE = 2.0
+"""Seconds for which the node may take to a keyframe, before its image is thought lost."""
 
 
 def read_poses(file: Path) -> list[Pose]:
@@ -54,7 +56,7 @@ def error(poses: list[Pose], truth: list[Pose]) -> float:
     return float(np.sqrt(((places - true) ** 2).sum(axis=1).mean()))
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.long
 def test_closures_take_the_drift_out_of_odometry(shared_data: Path, tmp_path: Path) -> None:
     room = shared_data / "loops" / "redkitchen"
@@ -86,8 +88,10 @@ def test_closures_take_the_drift_out_of_odometry(shared_data: Path, tmp_path: Pa
             send(stamp)
             if stamp in motions:
                 back_end.add(stamp, motions[stamp])
-                # A machine that is slow, or busy with other tests, must not lose images for it.
-                robot.wait(lambda: unanswered() < MOST_UNANSWERED, "the node keeps up")
+                # A machine that is slow, or busy with other tests, must not lose images for it: few of them wait.
+                deadline = time.monotonic() + PATIENCE
+                while robot.newest_keyframe() != stamp and time.monotonic() < deadline:
+                    time.sleep(0.01)
         robot.wait(all_answered, "every keyframe is described")
         robot.wait(lambda: len(back_end.suggested) == robot.count("loop_closures"), "all closures have come")
         assert robot.count("stamps_without_image") < len(keyframes) / 20
