@@ -15,6 +15,8 @@ from binvpr_ros.odometry import Whereabouts
 
 NANOSECONDS = 1_000_000_000
 NOTHING_CLOSED = -1
+KEPT_FEATURES = 540
+"""That a map keeps of a keyframe: half of what is found, 20 kB. A query is matched with all of its own."""
 
 
 @dataclass(frozen=True, eq=False)

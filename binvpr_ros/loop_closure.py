@@ -221,8 +221,6 @@ RIVAL_SCORE = 0.6
 """Of a match's score: what another place reaches that could be taken for it."""
 RIVAL_EVIDENCE = 0.5
 """Of a match's evidence: what another place has that could be taken for it."""
-FEWEST_FOLLOWED = 15
-"""Inliers of two keyframes in a row, of which fewer tell no motion."""
 MOST_PLACES = 20
 """Places that are looked at: whose features are matched, or, where geometry is not asked, that are followed."""
 
@@ -246,9 +244,7 @@ class LoopCloser:
         if latest is None or query.features is None:
             return query
         found = self._verify(query.features, latest, camera, camera, self._match(query.features, latest))
-        if found.homography is None or found.inliers < FEWEST_FOLLOWED:
-            return query
-        return dataclasses.replace(query, motion=found.homography.astype(np.float32))
+        return dataclasses.replace(query, motion=found.motion)
 
     def decide(
         self,

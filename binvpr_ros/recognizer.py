@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from binvpr_ros.config import Config, model_path
 from binvpr_ros.images import Image, thumbnail
-from binvpr_ros.keyframes import Keyframe, KeyframePolicy
+from binvpr_ros.keyframes import KEPT_FEATURES, Keyframe, KeyframePolicy
 from binvpr_ros.local_features import orb
 from binvpr_ros.local_features.camera import Camera
 from binvpr_ros.local_features.features import LEARNED, Features, Tag
@@ -35,8 +35,6 @@ ABOVE_NOISE = 1.2
 """Of the most by which a model's descriptor changes by the camera's noise alone: what makes a new keyframe."""
 USUAL_NOISE = 0.07
 """Share of a descriptor's bits, for models whose cards do not state theirs."""
-KEPT_FEATURES = 540
-"""That a map keeps of a keyframe: half of what is found, 20 kB. A query is matched with all of its own."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,9 @@ class PlaceRecognizer:
         self.network = network or DescriptorNetwork(
             model_path(config), config.backend, config.threads, config.untried_runtime
         )
-        self.local_features = local_features or open_local_features(config.local_features, config.threads)
+        self.local_features = local_features or open_local_features(
+            config.local_features, config.threads, config.untried_runtime
+        )
         self.config = config
         self.mask = Mask(read_mask(config.mask))
         path = Path(config.database) if config.database else None
@@ -184,7 +184,7 @@ class PlaceRecognizer:
     def _kind_of(self, tag: Tag) -> LocalFeatures | None:
         """Return what finds features of a tag; None where that is not to be had."""
         kinds = [self.local_features, orb]
-        if tag[0] == LEARNED != self.local_features.tag[0]:
+        if tag[0] == LEARNED and tag != self.local_features.tag:
             kinds += self._packaged
         return next((kind for kind in kinds if kind.tag == tag), None)
 
@@ -192,7 +192,7 @@ class PlaceRecognizer:
     def _packaged(self) -> list[LocalFeatures]:
         """The packaged network for local features, which is read where a map was made with it; or none."""
         try:
-            return [open_local_features("learned", self.config.threads)]
+            return [open_local_features("learned", self.config.threads, self.config.untried_runtime)]
         except (ModelCardError, DescriptorError):
             return []
 

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from binvpr_ros.config import Config
 from binvpr_ros.images import decode_file
-from binvpr_ros.keyframes import NANOSECONDS
+from binvpr_ros.keyframes import KEPT_FEATURES, NANOSECONDS
 from binvpr_ros.local_features import orb
 from binvpr_ros.local_features.features import LEARNED, Features
 from binvpr_ros.local_features.kinds import open_local_features
 from binvpr_ros.loop_closure import NOT_VERIFIED, LoopClosure, Refusal
-from binvpr_ros.recognizer import KEPT_FEATURES, PlaceRecognizer, Recognition
+from binvpr_ros.recognizer import PlaceRecognizer, Recognition
 from binvpr_ros.recordings.world import World, drive
 from binvpr_ros.stamps import StampError
 

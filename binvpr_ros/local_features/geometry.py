@@ -47,6 +47,8 @@ LEAST_AT_REST = 0.6
 """Coverage of two views from the very same spot: if what has not moved covers less, it is on the robot itself."""
 AGREEMENT = 0.5 * WIDTH
 """Pixels of an image of WIDTH by which two motions may differ that are taken for one: errors of links add up."""
+FEWEST_FOLLOWED = 15
+"""Inliers of two keyframes in a row, of which fewer tell no motion."""
 FEWEST_CELLS = 18
 """Cells, half of the image, that both views must have in common so that all of their common view can be covered."""
 
@@ -69,6 +71,13 @@ class Verification(NamedTuple):
     def evidence(self) -> float:
         """Return for how many the inliers count: for all of them only where they cover all that the views share."""
         return self.inliers * self.coverage
+
+    @property
+    def motion(self) -> NDArray[np.float32] | None:
+        """Return the homography [3,3] as the camera's motion between two keyframes; None where too few obey it."""
+        if self.homography is None or self.inliers < FEWEST_FOLLOWED:
+            return None
+        return self.homography.astype(np.float32)
 
     @property
     def of_a_part(self) -> bool:

@@ -43,7 +43,11 @@ def matches(query: Features, match: Features) -> Pairs:
     return MATCHERS[query.tag[0]](query, match)
 
 
-def open_local_features(name: str, threads: int = 1) -> LocalFeatures:
+NAMES = ("orb", "learned")
+"""That need no file of the user's."""
+
+
+def open_local_features(name: str, threads: int = 1, untried_runtime: bool = False) -> LocalFeatures:
     """Return the local features that the parameter `local_features` names: ORB, or those of a network.
 
     Raises ModelCardError and DescriptorError where the network's file cannot be used.
@@ -55,4 +59,4 @@ def open_local_features(name: str, threads: int = 1) -> LocalFeatures:
         raise ModelCardError(
             f"local_features is {name!r}, and there is no file {path}; write orb, learned, or a model file"
         )
-    return learned.LearnedFeatures(path, threads)
+    return learned.LearnedFeatures(path, threads, untried_runtime=untried_runtime)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from binvpr_ros.images import Image, resize
+from binvpr_ros.lce_delegate import CELL
 from binvpr_ros.local_features.decoding import POSITIONS, Maps, decode
 from binvpr_ros.local_features.features import LEARNED, POSITION_STEPS, Features, Pairs, Tag
 from binvpr_ros.local_features.matching import mutual_matches
@@ -33,6 +34,7 @@ GREY_LEVEL = 128
 LEAST_DEVIATION = 5.0
 """Added to the deviation, so that an image without contrast is not all noise."""
 MOST_FEATURES = 500
+DESCRIPTOR_SIZES = range(64, 512 + 1, 64)  # bits
 MOST_BITS = 80  # of 256 that may differ in a match
 NO_KEYPOINT = np.array([-128] * POSITIONS + [127], np.int8)
 """What the network would say of a cell without one."""
@@ -45,9 +47,9 @@ class LearnedFeatures:
     Raises ModelCardError and DescriptorError where it cannot be used.
     """
 
-    def __init__(self, model: Path, threads: int = 1, most: int = MOST_FEATURES) -> None:
+    def __init__(self, model: Path, threads: int = 1, most: int = MOST_FEATURES, untried_runtime: bool = False) -> None:
         self.card = ModelCard.read(model)
-        self._network = LocalNetwork(model.read_bytes(), threads)
+        self._network = LocalNetwork(model.read_bytes(), threads, untried_runtime)
         self._most = most
 
     @property
@@ -64,9 +66,10 @@ class LearnedFeatures:
         height, width = grey.shape
         maps = self._network.maps(padded(levels(grey)))
         if visible is not None:
+            shown = padded(cv2.resize(visible, (width, height), interpolation=cv2.INTER_NEAREST))
             rows, columns = maps.reliability.shape
-            shown = cv2.resize(visible, (width, height), interpolation=cv2.INTER_NEAREST)
-            shown = cv2.resize(padded(shown), (columns, rows), interpolation=cv2.INTER_NEAREST)
+            # A keypoint may lie at any pixel of its cell, so all of them must be visible.
+            shown = shown.reshape(rows, CELL, columns, CELL).min(axis=(1, 3))
             maps.keypoints[shown == 0] = NO_KEYPOINT
         found = decode(maps, (width, height), self._most)
         positions = (found.points / (width, height) * POSITION_STEPS).astype(np.uint16)
@@ -81,16 +84,28 @@ def matches(query: Features, match: Features) -> Pairs:
 class LocalNetwork:
     """A model for images of any size; raises DescriptorError where it cannot be loaded."""
 
-    def __init__(self, model: bytes, threads: int = 1) -> None:
-        self._backend = DelegateBackend(model, threads)
+    def __init__(self, model: bytes, threads: int = 1, untried_runtime: bool = False) -> None:
+        self._backend = DelegateBackend(model, threads, untried_runtime)
         interpreter = self._backend.interpreter
         self._input = interpreter.get_input_details()[0]["index"]
-        channels = {int(output["shape"][-1]): output["index"] for output in interpreter.get_output_details()}
+        outputs = interpreter.get_output_details()
+        channels = {int(output["shape"][-1]): output["index"] for output in outputs if len(output["shape"])}
         described = [count for count in channels if count not in (POSITIONS + 1, 1)]
-        if len(channels) != 3 or len(described) != 1 or self._backend.input_shape[-1] != 1:
+        shape = self._backend.input_shape
+        cells = [side // CELL for side in shape[1:3]]
+        if (
+            len(shape) != 4
+            or (shape[0], shape[-1]) != (1, 1)
+            or any(side % SIZE_STEP for side in shape[1:3])
+            or self._backend.input_dtype != np.uint8
+            or len(channels) != 3
+            or len(described) != 1
+            or described[0] not in DESCRIPTOR_SIZES
+            or any(output["dtype"] != np.int8 or [*output["shape"][:-1]] != [1, *cells] for output in outputs)
+        ):
             raise DescriptorError("the model has no local features; use one that `train_offline local` wrote")
         self._outputs = [channels[count] for count in (described[0], POSITIONS + 1, 1)]
-        self._shape = self._backend.input_shape
+        self._shape = shape
 
     def maps(self, image: Image) -> Maps:
         """Return what the network says of levels [H,W] uint8, whose sides are multiples of SIZE_STEP."""

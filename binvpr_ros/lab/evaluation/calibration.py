@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from binvpr_ros.config import Config
 from binvpr_ros.lab.evaluation.closure_stage import ClosureStage, Drive
+from binvpr_ros.local_features.kinds import NAMES
 
 MIN_SCORES = [round(step / 20, 2) for step in range(13)]
 MIN_INLIERS = [8, 10, 12, 15, 20, 25, 30]
@@ -93,6 +94,8 @@ class Calibration:
             "min_inliers": self.setting.min_inliers,
             **{name: getattr(self.config, name) for name in MATCHED_WITH},
         }
+        kind = self.config.local_features
+        parameters["local_features"] = json.dumps(kind if kind in NAMES else str(Path(kind).absolute()))
         if model is not None:
             parameters["model"] = json.dumps(str(model.absolute()))  # which YAML takes for what it is
         lines += [f"    {name}: {value}" for name, value in parameters.items()]

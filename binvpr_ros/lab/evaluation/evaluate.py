@@ -48,7 +48,7 @@ from binvpr_ros.lab.evaluation.negatives import Negatives, run_negatives
 from binvpr_ros.lab.evaluation.overlays import OVERLAYS, overlaid
 from binvpr_ros.lab.evaluation.report import Result
 from binvpr_ros.lab.evaluation.similarities import Similarities
-from binvpr_ros.local_features.kinds import open_local_features
+from binvpr_ros.local_features.kinds import LocalFeatures, open_local_features
 from binvpr_ros.network.backends import DescriptorError
 from binvpr_ros.network.model_card import ModelCardError
 from binvpr_ros.recordings.errors import RecordingError
@@ -150,13 +150,16 @@ class Evaluation:
         methods, _ = self._methods()
         if not methods or not isinstance(methods[0], BinaryNetwork):
             raise MethodError("--calibrate needs a model with its card before any baseline; name one")
+        kind = methods[0].config.local_features
         comparisons = [Comparison(sequence) for sequence in sequences]
         for method in methods:
             drives = []
             for comparison in comparisons:
                 comparison.measure(method)
                 drives.append(comparison.drives[method.name])
-                drives[-1].config = drives[-1].config.replace(sequence_keyframes=choices.sequence_keyframes)
+                drives[-1].config = drives[-1].config.replace(
+                    sequence_keyframes=choices.sequence_keyframes, local_features=kind
+                )
             found = calibrate(drives)
             if found is None:
                 sentence = f"with {method.name} no setting closes loops of these drives without a false one"
@@ -234,12 +237,17 @@ class Evaluation:
                 baselines = [*BASELINES, *DETECTORS]
         methods: list[Method] = []
         config = Config(threads=choices.threads, shift_cells=choices.shift_cells)
-        kinds = dict.fromkeys(choices.local_features)
+        kinds: dict[str, LocalFeatures] = {}
+        names = list(dict.fromkeys(choices.local_features))
+        for kind, name in zip(names, distinct([Path(kind).stem for kind in names], [*map(Path, names)]), strict=True):
+            with self._leaving_out(f"local features {kind}"):
+                kinds[name] = open_local_features(kind, choices.threads)
         for model, name in zip(models, distinct([model.stem for model in models], models), strict=True):
-            for kind in kinds:
+            for kind, local_features in kinds.items():
                 with self._leaving_out(str(model)):
-                    method = load_model(model, config, open_local_features(kind, choices.threads))
-                    method.name = name if len(kinds) == 1 else f"{name}, {Path(kind).stem}"
+                    method = load_model(model, config.replace(local_features=kind), local_features)
+                    several = len(kinds) > 1 and isinstance(method, BinaryNetwork)
+                    method.name = f"{name}, {kind}" if several else name
                     methods.append(method)
                     if not isinstance(method, BinaryNetwork):
                         break

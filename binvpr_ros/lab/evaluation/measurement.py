@@ -74,7 +74,7 @@ class Comparison:
         if isinstance(method, BinaryNetwork):
             if isinstance(dataset, ImageSequence):
                 drive = Drive(
-                    method.network, dataset, described, method.local_features, method.shift_cells, self._features
+                    method.network, dataset, described, method.local_features, method.config.shift_cells, self._features
                 )
             else:
                 verified = verify_locally(dataset, similarities, method.local_features)

@@ -69,7 +69,7 @@ class BinaryNetwork(Method):
 
     def __init__(self, model: Path, config: Config, local_features: LocalFeatures) -> None:
         self.network = DescriptorNetwork(model, threads=config.threads)
-        self.shift_cells = config.shift_cells
+        self.config = config
         self.local_features = local_features
         self.name = self.network.card.name
         self.descriptor_bits = self.network.card.descriptor_bits
@@ -87,7 +87,7 @@ class BinaryNetwork(Method):
 
         Queries are moved by some cells where that brings them nearer, as in the node.
         """
-        views = (shifted(query, self.network.card.grids, self.shift_cells) for query in queries)
+        views = (shifted(query, self.network.card.grids, self.config.shift_cells) for query in queries)
         distances = np.stack([nearest_view(references, some) for some in views])
         return 1 - np.float32(2 / self.descriptor_bits) * distances.astype(np.float32)
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -107,6 +108,19 @@ def test_the_params_file_names_a_model_that_is_not_the_packaged_one(tmp_path: Pa
     assert Config(**written) == Config(min_score=0.3, min_inliers=STRICTEST, model=str(model))
 
 
+@pytest.mark.parametrize(("kind", "written_as"), [("learned", "learned"), ("mine.tflite", "{folder}/mine.tflite")])
+def test_the_params_file_names_the_local_features_that_were_measured(
+    kind: str, written_as: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = calibrate(Settings("a", "a"))
+    assert found is not None
+    found = dataclasses.replace(found, config=found.config.replace(local_features=kind))
+    found.write(tmp_path / "mine.yaml", ["evaluate"])
+    written = yaml.safe_load((tmp_path / "mine.yaml").read_text(encoding="utf-8"))["/**"]["ros__parameters"]
+    assert written["local_features"] == written_as.format(folder=tmp_path)
+
+
 def test_where_every_setting_has_a_false_closure_there_is_none() -> None:
     assert calibrate(Settings("a", "a", false_up_to=STRICTEST), Settings("b", "b")) is None
 
@@ -139,7 +153,7 @@ def test_the_command_writes_a_params_file(
     text = file.read_text(encoding="utf-8")
     written = yaml.safe_load(text)["/**"]["ros__parameters"]
     Config(**written)
-    assert written["min_inliers"] == 30
+    assert (written["min_inliers"], written["local_features"]) == (30, "orb")
     assert (written["shift_cells"], written["sequence_keyframes"], written["exclusion_time"]) == (0, 2, 20)
     assert "model" not in written
     assert "# rendered building, second half, held out: " in text
