@@ -32,7 +32,7 @@ from binvpr_ros.config import Config
 from binvpr_ros.keyframes import NANOSECONDS, Keyframe
 from binvpr_ros.local_features.camera import Camera
 from binvpr_ros.local_features.features import Features, Pairs
-from binvpr_ros.local_features.geometry import Verification, agree, verify
+from binvpr_ros.local_features.geometry import Verification, agree, same_colours, verify
 from binvpr_ros.local_features.kinds import matches
 from binvpr_ros.maps.database import KeyframeDatabase
 from binvpr_ros.network.hamming import WORD_BITS, hamming
@@ -52,7 +52,7 @@ class Refusal(str, enum.Enum):
     LOW_SCORE = "low_score"  # less similar than min_score
     NOT_AMONG_BEST = "not_among_best"  # other places match better
     NOT_VERIFIED = "not_verified"  # there are no features, or too many other places were verified before
-    FEW_INLIERS = "few_inliers"  # too few local features agree that it is the same place
+    FEW_INLIERS = "few_inliers"  # too few local features agree that it is the same place, or its colours do not
     NOT_CONFIRMED = "not_confirmed"  # without geometry: the preceding keyframes did not match near the same place
     NEVER_LEFT = "never_left"  # the view has been much the same all the time since
     ODOMETRY = "odometry"  # the robot's odometry says that it is elsewhere
@@ -456,12 +456,18 @@ class _Trial:
         return _Matched(place, ours, theirs, self._match(ours, theirs))
 
     def _look(self, matched: _Matched) -> Verification:
-        """Return what geometry says of the query and a keyframe."""
+        """Return what geometry says of the query and a keyframe: nothing where their colours are others."""
         database = self._search.database
         # Without the query's own camera its lens cannot be undone, so that of the same camera's match must not be.
         camera = self._camera and database.camera_of(database.keyframe(matched.place.position))
         self._tried += 1
-        return self._verify(matched.ours, matched.theirs, self._camera, camera, matched.pairs)
+        found = self._verify(matched.ours, matched.theirs, self._camera, camera, matched.pairs)
+        # From drive to drive the light changes, and the season.
+        one_drive = matched.place.session == self._search.query.session
+        if not one_drive or found.homography is None or found.evidence < self._search.config.min_inliers:
+            return found
+        same = same_colours(matched.ours, matched.theirs, found.homography, self._camera, camera)
+        return found if same else Verification()
 
     def _ambiguous(self, verified: list[_Verified]) -> bool:
         """Tell whether the query could be at several places, of which the first is its match.

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from binvpr_ros.config import Config
 from binvpr_ros.keyframes import NANOSECONDS, NOTHING_CLOSED, Keyframe
 from binvpr_ros.local_features.camera import Camera
+from binvpr_ros.local_features.colours import COLUMNS, ROWS, Colours
 from binvpr_ros.local_features.features import Features, Pairs
-from binvpr_ros.local_features.geometry import WIDTH, Verification
+from binvpr_ros.local_features.geometry import FEWEST_FOLLOWED, WIDTH, Verification
 from binvpr_ros.loop_closure import (
-    FEWEST_FOLLOWED,
     ISLAND_SCORE,
     LEAST_ISLAND_SCORE,
     MOST_PLACES,
@@ -100,6 +100,7 @@ class Drive:
         self.config = config
         self.geometry = geometry
         self.has_features = True
+        self.colours: Colours | None = None
         self.whereabouts: Callable[[float], Whereabouts] | None = None
         self.camera: Camera | None = None
         self.cameras: set[Camera | None] = set()
@@ -129,7 +130,9 @@ class Drive:
         return self.seen(query, match)
 
     def at(self, descriptor: Descriptor, taken_at: float = 0.0) -> Verdict:
-        features = SOME_FEATURES._replace(size=(len(self._taken_at), 1)) if self.has_features else None
+        features = None
+        if self.has_features:
+            features = SOME_FEATURES._replace(size=(len(self._taken_at), 1), colours=self.colours)
         self._taken_at.append(taken_at)
         query = self.database.next_keyframe(self.seconds * NANOSECONDS, descriptor, features)
         if self.whereabouts is not None:
@@ -754,6 +757,20 @@ def test_what_a_robot_at_rest_sees_does_not_outdo_the_place_it_came_back_to() ->
     drive.through(range(30))
     verdicts = [drive.at(place(5.4), at_rest) for _ in range(25)]
     assert matches(verdicts[0]) == matches(verdicts[-1]) == [5]
+
+
+@pytest.mark.parametrize(("sessions", "closes"), [(1, False), (2, True)])
+def test_within_a_drive_what_has_other_colours_is_another_place(sessions: int, closes: bool) -> None:
+    one, other = np.random.default_rng(0).integers(0, 256, (2, ROWS, COLUMNS), np.uint8)
+    drive = Drive(VERIFIED)
+    drive.colours = one
+    drive.through(range(30))
+    if sessions == 2:
+        drive.begin_session(seconds_later=20)
+    drive.colours = other
+    verdict = drive.through([5])[0]
+    assert matches(verdict) == [5] * closes
+    assert (Refusal.FEW_INLIERS in reasons(verdict)) != closes
 
 
 def test_geometry_knows_the_camera() -> None:

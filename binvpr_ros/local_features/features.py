@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from binvpr_ros.local_features.camera import Points
+from binvpr_ros.local_features.colours import COLUMNS, ROWS, Colours
 
 Pairs = tuple[NDArray[np.intp], NDArray[np.intp]]
 """Indices [M] of features of the one image, and [M] of the other's."""
@@ -27,7 +28,7 @@ _UNTAGGED_DESCRIPTOR_BYTES = 32
 MOST_DESCRIPTOR_BYTES = 64
 """They are matched as whole words of 8 bytes."""
 _TAGGED = struct.Struct("<HBBHHBB")  # zero, which is no width; kind, version, width, height, descriptor bytes, model
-VERSION = 1
+WITHOUT_COLOURS, WITH_COLOURS = VERSIONS = (1, 2)
 
 
 class FeaturesError(ValueError):
@@ -42,29 +43,40 @@ class Features(NamedTuple):
     angles: NDArray[np.uint8]  # [N], 1/256 of a turn
     descriptors: NDArray[np.uint8]  # [N,B]
     tag: Tag = ORB
+    colours: Colours | None = None  # of the image; None where they are not known
 
     @property
     def nbytes(self) -> int:
         """Length of what `to_bytes` returns."""
-        return _TAGGED.size + len(self.positions) * (5 + self.descriptors.shape[1])
+        colours = 0 if self.colours is None else self.colours.nbytes
+        return _TAGGED.size + colours + len(self.positions) * (5 + self.descriptors.shape[1])
 
     def to_bytes(self) -> bytes:
-        """Return what `from_bytes` reads: 10 + (5 + B) N bytes, little-endian."""
+        """Return what `from_bytes` reads: 10 + (5 + B) N bytes, little-endian, and those of the colours."""
         kind, model = self.tag
-        header = _TAGGED.pack(0, kind, VERSION, *self.size, self.descriptors.shape[1], model)
-        arrays = (self.positions.astype("<u2"), self.angles, self.descriptors)
+        version = WITHOUT_COLOURS if self.colours is None else WITH_COLOURS
+        header = _TAGGED.pack(0, kind, version, *self.size, self.descriptors.shape[1], model)
+        colours = () if self.colours is None else (self.colours,)
+        arrays = (*colours, self.positions.astype("<u2"), self.angles, self.descriptors)
         return header + b"".join(array.tobytes() for array in arrays)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Features:
         """Return the features that `to_bytes` of this or an earlier version wrote; raises FeaturesError."""
+        colours = None
         if data[:2] == b"\0\0" and len(data) >= _TAGGED.size:
             _, kind, version, width, height, wide, model = _TAGGED.unpack_from(data)
-            if version != VERSION:
+            if version not in VERSIONS:
                 raise FeaturesError(
-                    f"features of version {version} cannot be read, only {VERSION}; use the program that wrote them"
+                    f"features of version {version} cannot be read, only up to {VERSIONS[-1]}; use the program that "
+                    "wrote them"
                 )
             tag, start = (kind, model), _TAGGED.size
+            if version == WITH_COLOURS:
+                if len(data) < start + ROWS * COLUMNS:
+                    raise _no_features(data)
+                colours = np.frombuffer(data, np.uint8, ROWS * COLUMNS, start).reshape(ROWS, COLUMNS)
+                start += colours.nbytes
         elif len(data) >= _UNTAGGED.size:
             (width, height), tag, wide, start = _UNTAGGED.unpack_from(data), ORB, _UNTAGGED_DESCRIPTOR_BYTES, 4
         else:
@@ -75,7 +87,7 @@ class Features(NamedTuple):
         positions = np.frombuffer(data, "<u2", 2 * count, start).astype(np.uint16).reshape(-1, 2)
         angles = np.frombuffer(data, np.uint8, count, start + 4 * count)
         descriptors = np.frombuffer(data, np.uint8, offset=start + 5 * count).reshape(-1, wide)
-        return cls((width, height), positions, angles, descriptors, tag)
+        return cls((width, height), positions, angles, descriptors, tag, colours)
 
     def points(self, chosen: NDArray[np.intp], size: tuple[float, float]) -> Points:
         """Return the positions [M,2] of the `chosen` features in an image of `size` (width, height), in pixels."""

@@ -21,7 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from binvpr_ros.local_features.camera import Camera, Points
-from binvpr_ros.local_features.features import LEARNED, NO_PAIRS, Features, Pairs
+from binvpr_ros.local_features.colours import agree as colours_agree
+from binvpr_ros.local_features.colours import centres
+from binvpr_ros.local_features.features import LEARNED, NO_PAIRS, POSITION_STEPS, Features, Pairs
 from binvpr_ros.local_features.kinds import matches
 
 Homography = NDArray[np.float64]
@@ -49,6 +51,7 @@ AGREEMENT = 0.5 * WIDTH
 """Pixels of an image of WIDTH by which two motions may differ that are taken for one: errors of links add up."""
 FEWEST_FOLLOWED = 15
 """Inliers of two keyframes in a row, of which fewer tell no motion."""
+COLOUR_CENTRES = (centres() * POSITION_STEPS).astype(np.uint16)
 FEWEST_CELLS = 18
 """Cells, half of the image, that both views must have in common so that all of their common view can be covered."""
 
@@ -128,6 +131,24 @@ def verify(
     coverage, spread = _coverage(here, moved(there, np.linalg.inv(found)), here[ours], size)
     at_rest = bool(np.median(np.linalg.norm(here[ours] - there[theirs], axis=1)) < STILL)
     return Verification((ours, theirs), found, coverage, spread, at_rest)
+
+
+def same_colours(
+    query: Features,
+    match: Features,
+    homography: Homography,
+    camera: Camera | None = None,
+    match_camera: Camera | None = None,
+) -> bool:
+    """Tell whether two images of one drive have the same colours where they show the same; cameras as of `verify`.
+
+    `homography` leads from the query to the match. What is not known is no difference.
+    """
+    if query.colours is None or match.colours is None:
+        return True
+    here = moved(_points(query._replace(positions=COLOUR_CENTRES), camera), homography)
+    there = _points(match._replace(positions=COLOUR_CENTRES), match_camera or camera)
+    return colours_agree(query.colours, match.colours, here, there)
 
 
 def _rigid(here: Points, there: Points) -> NDArray[np.bool_]:

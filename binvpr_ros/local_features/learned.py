@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from binvpr_ros.images import Image, resize
 from binvpr_ros.lce_delegate import CELL
+from binvpr_ros.local_features.colours import colours
 from binvpr_ros.local_features.decoding import POSITIONS, Maps, decode
 from binvpr_ros.local_features.features import LEARNED, POSITION_STEPS, Features, Pairs, Tag
 from binvpr_ros.local_features.matching import mutual_matches
@@ -62,8 +63,9 @@ class LearnedFeatures:
 
         With `visible`, uint8 of any size that stands for the whole image, only where that is not 0.
         """
-        grey = fitted(image)
-        height, width = grey.shape
+        image = fitted(image)
+        height, width = image.shape[:2]
+        grey: Image = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         maps = self._network.maps(padded(levels(grey)))
         if visible is not None:
             shown = padded(cv2.resize(visible, (width, height), interpolation=cv2.INTER_NEAREST))
@@ -73,7 +75,8 @@ class LearnedFeatures:
             maps.keypoints[shown == 0] = NO_KEYPOINT
         found = decode(maps, (width, height), self._most)
         positions = (found.points / (width, height) * POSITION_STEPS).astype(np.uint16)
-        return Features((width, height), positions, np.zeros(len(positions), np.uint8), found.descriptors, self.tag)
+        angles = np.zeros(len(positions), np.uint8)
+        return Features((width, height), positions, angles, found.descriptors, self.tag, colours(image))
 
 
 def matches(query: Features, match: Features) -> Pairs:
@@ -127,12 +130,9 @@ def fitted_size(height: int, width: int, most_enlarged: float = MOST_ENLARGED) -
 
 
 def fitted(image: Image) -> Image:
-    """Return a uint8 image, [H,W,3] RGB or [H,W] grey, in shades of grey, in the size in which it is described."""
+    """Return a uint8 image, [H,W,3] RGB or [H,W] grey, in the size in which it is described."""
     size = fitted_size(*image.shape[:2])
-    if size != image.shape[:2]:  # The colours go last: there are fewer pixels then.
-        image = resize(image, size[::-1])
-    grey: Image = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    return grey
+    return image if size == image.shape[:2] else resize(image, size[::-1])
 
 
 def levels(grey: Image) -> Image:

@@ -35,8 +35,9 @@ from binvpr_ros.lab.evaluation.datasets.dataset import Options
 from binvpr_ros.lab.evaluation.datasets.folders import FolderPair
 from binvpr_ros.lab.evaluation.datasets.object_array import load_objects
 from binvpr_ros.lab.evaluation.datasets.tables import read_columns, read_rows
+from binvpr_ros.local_features.colours import colours
 from binvpr_ros.local_features.features import LEARNED, Features, FeaturesError
-from binvpr_ros.local_features.geometry import verify
+from binvpr_ros.local_features.geometry import same_colours, verify
 from binvpr_ros.local_features.orb import extract
 from binvpr_ros.maps import command as maps
 from binvpr_ros.maps.database import DatabaseError, KeyframeDatabase
@@ -56,6 +57,7 @@ MODEL = "a" * 64
 FOLDER = Path(tempfile.mkdtemp(dir="/dev/shm" if Path("/dev/shm").is_dir() else None))  # noqa: S108 - of this process alone
 GREY = np.random.default_rng(0).integers(0, 256, (48, 64), np.uint8)
 QUERY = extract(cv2.resize(GREY, (320, 240)))
+COLOURED = QUERY._replace(colours=colours(np.repeat(GREY, 3).reshape(-1, 64, 3)))
 
 
 def first_features(count: int) -> Features:
@@ -198,7 +200,9 @@ def small_maps() -> list[bytes]:
 def features(data: bytes) -> None:
     """The features of a keyframe of a map."""
     with contextlib.suppress(FeaturesError):
-        verify(QUERY, Features.from_bytes(data))
+        found = Features.from_bytes(data)
+        verify(QUERY, found)
+        same_colours(COLOURED, found, np.eye(3))
 
 
 def some_features() -> list[bytes]:
@@ -206,7 +210,7 @@ def some_features() -> list[bytes]:
     few = first_features(20)
     wide = few._replace(descriptors=np.repeat(few.descriptors, 2, axis=1), tag=(LEARNED, 3))
     earlier = struct.pack("<HH", *few.size) + few.to_bytes()[10:]  # before there were several kinds
-    return [QUERY.to_bytes(), few.to_bytes(), wide.to_bytes(), earlier]
+    return [QUERY.to_bytes(), COLOURED.to_bytes(), few.to_bytes(), wide.to_bytes(), earlier]
 
 
 def small_model() -> bytes:

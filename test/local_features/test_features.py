@@ -8,7 +8,8 @@ import pytest
 from random_features import random_features
 
 from binvpr_ros.images import Image
-from binvpr_ros.local_features.features import MOST_DESCRIPTOR_BYTES, ORB, VERSION, Features, FeaturesError
+from binvpr_ros.local_features.colours import COLUMNS, ROWS
+from binvpr_ros.local_features.features import MOST_DESCRIPTOR_BYTES, ORB, VERSIONS, Features, FeaturesError
 from binvpr_ros.local_features.orb import MOST_FEATURES, MOST_WIDTH, extract
 
 OTHER = (7, 9)
@@ -37,6 +38,13 @@ def test_features_come_back_from_their_bytes(scene: Image) -> None:
 def test_features_of_any_kind_and_width_come_back(wide: int, count: int) -> None:
     features = random_features(wide, count, wide)._replace(tag=OTHER)
     assert_same(Features.from_bytes(features.to_bytes()), features)
+    colours = np.random.default_rng(wide).integers(0, 256, (ROWS, COLUMNS), np.uint8)
+    data = features._replace(colours=colours).to_bytes()
+    assert len(data) == len(features.to_bytes()) + colours.nbytes == features._replace(colours=colours).nbytes
+    assert_same(Features.from_bytes(data), features)
+    np.testing.assert_array_equal(Features.from_bytes(data).colours, colours)
+    with pytest.raises(FeaturesError, match="are no features"):
+        Features.from_bytes(data[: colours.nbytes])
 
 
 @pytest.mark.parametrize("count", [0, 1, 500])
@@ -58,7 +66,7 @@ def test_other_bytes_are_no_features(data: bytes) -> None:
 
 @pytest.mark.parametrize("wide", [0, 4, 31, 72, 255])
 def test_descriptors_that_are_no_whole_words_are_no_features(wide: int) -> None:
-    data = struct.pack("<HBBHHBB", 0, ORB[0], VERSION, 480, 360, wide, 0) + bytes(2 * (5 + wide))
+    data = struct.pack("<HBBHHBB", 0, ORB[0], VERSIONS[0], 480, 360, wide, 0) + bytes(2 * (5 + wide))
     with pytest.raises(FeaturesError, match=f"{len(data)} bytes are no features; restore a copy"):
         Features.from_bytes(data)
 
@@ -79,8 +87,8 @@ def test_features_that_are_cut_off_are_none() -> None:
 
 def test_features_of_a_later_version_are_refused() -> None:
     data = bytearray(random_features(1, 2).to_bytes())
-    data[3] = VERSION + 1
-    with pytest.raises(FeaturesError, match=f"version {VERSION + 1} .*; use the program that wrote them"):
+    data[3] = VERSIONS[-1] + 1
+    with pytest.raises(FeaturesError, match=f"version {data[3]} .*; use the program that wrote them"):
         Features.from_bytes(bytes(data))
 
 

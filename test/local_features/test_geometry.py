@@ -11,13 +11,13 @@ from random_features import random_features
 
 from binvpr_ros.config import Config
 from binvpr_ros.images import Image
-from binvpr_ros.keyframes import NANOSECONDS
+from binvpr_ros.keyframes import KEPT_FEATURES, NANOSECONDS
 from binvpr_ros.local_features.camera import Camera
 from binvpr_ros.local_features.features import POSITION_STEPS, Features
 from binvpr_ros.local_features.geometry import AGREEMENT, WIDTH, Verification, agree, moved, verify
 from binvpr_ros.local_features.kinds import matches
 from binvpr_ros.local_features.orb import extract
-from binvpr_ros.recognizer import KEPT_FEATURES, PlaceRecognizer
+from binvpr_ros.recognizer import PlaceRecognizer
 from binvpr_ros.recordings.world import World, drive
 
 from .views import seen
