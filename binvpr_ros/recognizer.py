@@ -225,7 +225,7 @@ class _OtherKinds:
                 model = "another network" if theirs.tag[0] == LEARNED else "a kind that this version does not know"
                 self.unmatched = (
                     f"keyframes of the map have local features of {model}, so nothing verifies there; name its file "
-                    "as local_features, or drive the way again"
+                    "as local_features, or make them anew with: map redescribe"
                 )
                 return None
             self._found[theirs.tag] = self._find(kind, self._mask.visible)

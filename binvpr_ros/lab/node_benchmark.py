@@ -15,7 +15,7 @@ import numpy as np
 
 from binvpr_ros.config import Config, model_path
 from binvpr_ros.images import resize
-from binvpr_ros.keyframes import NANOSECONDS
+from binvpr_ros.keyframes import KEPT_FEATURES, NANOSECONDS
 from binvpr_ros.lab.search import decide, write_map
 from binvpr_ros.lab.timing import Timer, figures_of, measure, timer
 from binvpr_ros.local_features.geometry import verify
@@ -24,7 +24,7 @@ from binvpr_ros.loop_closure import LoopClosure
 from binvpr_ros.maps.database import KeyframeDatabase
 from binvpr_ros.network.descriptor import DescriptorNetwork
 from binvpr_ros.network.hamming import WORD_BITS
-from binvpr_ros.recognizer import KEPT_FEATURES, PlaceRecognizer
+from binvpr_ros.recognizer import PlaceRecognizer
 from binvpr_ros.recordings.world import World, drive
 from binvpr_ros.ros.live import (
     EVERY_RESULT,

@@ -26,7 +26,7 @@ from binvpr_ros.network.cells import Grids, shifted
 from binvpr_ros.network.hamming import Descriptor
 
 MOST_THUMBNAILS = 4096
-"""Latest thumbnails that are kept in memory where there is no file, some 5 kB each."""
+"""Latest thumbnails that are kept in memory where there is no file, some 2 kB each."""
 
 MOST_STEPS = 256
 """Along which motions are composed: errors add up."""
@@ -60,6 +60,7 @@ class KeyframeDatabase:
         self._thumbnails: dict[int, bytes] = {}  # by id, likewise
         self._camera: Camera | None = None  # of this map
         self._earlier: list[tuple[int, KeyframeSource]] = []  # each with its first id
+        self._paths = [*earlier, path]
         self._file: MapFile | None = None
         self.session = 0
         self._next_id = 0
@@ -196,6 +197,12 @@ class KeyframeDatabase:
             return self._camera
         source, _ = self._source_of(keyframe.id)
         return None if source is None else source.identity.camera
+
+    def path_of(self, keyframe: Keyframe) -> Path | None:
+        """Return the map file that a keyframe belongs to; None where that is memory only."""
+        if keyframe.id >= self._own_id:
+            return self._paths[-1]
+        return self._paths[sum(first <= keyframe.id for first, _ in self._earlier) - 1]
 
     def thumbnail(self, keyframe: Keyframe) -> bytes | None:
         """Return the small jpeg file of a keyframe of the map; None where there is none, or it cannot be read."""

@@ -113,7 +113,7 @@ class MapFile(KeyframeSource):
             try:
                 self._insert(keyframe)
                 for number in forgotten:
-                    self._forget(number)
+                    forget(self._connection, number)
                 for one, _ in changed:
                     self._connection.execute("UPDATE keyframes SET closes = ? WHERE id = ?", (_closes(one), one.id))
                 for other in (closure, *(other for _, other in changed)):
@@ -144,19 +144,6 @@ class MapFile(KeyframeSource):
             ),
         )  # fmt: skip
 
-    def _forget(self, number: int) -> None:
-        """Delete a keyframe; the motion of the one after it then leads to the one before it."""
-        rows = self._connection.execute(
-            "SELECT id, session, motion FROM keyframes WHERE id >= ? ORDER BY id LIMIT 2", (number,)
-        ).fetchall()
-        if len(rows) == 2 and rows[0][:2] == (number, rows[1][1]) and rows[1][2] is not None:
-            motion = composed(*motions_of(blob for _, _, blob in rows))
-            # NaN, not null, where it is not known: SQLite writes a row of the same length in place, without its blobs.
-            values = (motion.astype("<f4").tobytes(), rows[1][0])
-            self._connection.execute("UPDATE keyframes SET motion = ? WHERE id = ?", values)
-        self._connection.execute("DELETE FROM keyframes WHERE id = ?", (number,))
-        self._connection.execute("DELETE FROM closures WHERE keyframe = ?", (number,))
-
     def save(self) -> str:
         """Bring the write-ahead log into the file; return a sentence about it."""
         with self._writing():
@@ -184,6 +171,20 @@ class MapFile(KeyframeSource):
         except (*SQLITE_ERRORS, OverflowError) as error:
             reason = first_line(error)
             raise DatabaseError(f"{self._path} cannot be written ({reason}); check the disk and its space") from None
+
+
+def forget(connection: sqlite3.Connection, number: int) -> None:
+    """Delete a keyframe of a map; the motion of the one after it then leads to the one before it."""
+    rows = connection.execute(
+        "SELECT id, session, motion FROM keyframes WHERE id >= ? ORDER BY id LIMIT 2", (number,)
+    ).fetchall()
+    if len(rows) == 2 and rows[0][:2] == (number, rows[1][1]) and rows[1][2] is not None:
+        motion = composed(*motions_of(blob for _, _, blob in rows))
+        # NaN, not null, where it is not known: SQLite writes a row of the same length in place, without its blobs.
+        values = (motion.astype("<f4").tobytes(), rows[1][0])
+        connection.execute("UPDATE keyframes SET motion = ? WHERE id = ?", values)
+    connection.execute("DELETE FROM keyframes WHERE id = ?", (number,))
+    connection.execute("DELETE FROM closures WHERE keyframe = ?", (number,))
 
 
 def _closes(keyframe: Keyframe) -> int | None:

@@ -86,7 +86,8 @@ class Facts(NamedTuple):
         """Raise DatabaseError where the map is of another model."""
         if (self.model, self.words) != (model_sha256, words):
             raise DatabaseError(
-                f"{path} was made with another model (SHA-256 {self.model}); use that model or another file"
+                f"{path} was made with another model (SHA-256 {self.model}); use that model or another file, or make a "
+                "map for this model with `map redescribe`"
             )
 
 

@@ -66,6 +66,8 @@ def test_earlier_maps_are_matched_as_if_they_were_one_with_this(tmp_path: Path, 
         assert found.to_bytes() == features(number).to_bytes()
         assert database.thumbnail(database.keyframe(number)) == (b"%d" % number if number < 5 else None)
     assert database.features(database.keyframe(6)) is None
+    paths = [database.path_of(database.keyframe(number)) for number in range(7)]
+    assert paths == [tmp_path / "monday.db"] * 3 + [tmp_path / "tuesday.db"] * 2 + [path] * 2
     database.reset()
     assert len(database) == 0
     database.reload()

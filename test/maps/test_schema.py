@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from binvpr_ros.keyframes import NOTHING_CLOSED
+from binvpr_ros.keyframes import KEPT_FEATURES, NOTHING_CLOSED
 from binvpr_ros.maps.command import problems
 from binvpr_ros.maps.database import DatabaseError, KeyframeDatabase
 from binvpr_ros.maps.schema import SCHEMA_VERSION
-from binvpr_ros.recognizer import KEPT_FEATURES
 from maps.small_maps import CAMERA, MODEL, VERSION_3, WORDS, descriptor, features, map_of_version, motion
 
 JPEG = b"\xff\xd8\xff"

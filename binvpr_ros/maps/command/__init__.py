@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`map`: look after map files: what is in them, whether they are whole, what is left, several as one, as a table."""
+"""`map`: look after map files: what they hold, whether they are whole; merge, recover, redescribe and export them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from binvpr_ros.config import ConfigError
 from binvpr_ros.maps.command.exporting import export
 from binvpr_ros.maps.command.inspecting import info, problems
 from binvpr_ros.maps.command.merging import merge
 from binvpr_ros.maps.command.recovering import recover
+from binvpr_ros.maps.command.redescribing import redescribe
 from binvpr_ros.maps.errors import DatabaseError
+from binvpr_ros.network.backends import DescriptorError
+from binvpr_ros.network.model_card import ModelCardError
+from binvpr_ros.recordings.errors import RecordingError
 
-__all__ = ["export", "info", "main", "merge", "problems", "recover"]
+__all__ = ["export", "info", "main", "merge", "problems", "recover", "redescribe"]
 
 MOST_PROBLEMS = 20
 
@@ -32,6 +37,30 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     recovering = commands.add_parser("recover", help="make one new map of what can be read of a damaged one")
     recovering.add_argument("map", type=Path, metavar="MAP")
     recovering.add_argument("--output", type=Path, required=True, help="the new map")
+    redescribing = commands.add_parser("redescribe", help="make one new map for another model, or other local features")
+    redescribing.add_argument("map", type=Path, metavar="MAP")
+    redescribing.add_argument(
+        "--images",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="RECORDING",
+        help="bags or videos with the images of the keyframes, found by their stamps (default: the thumbnails in MAP)",
+    )
+    redescribing.add_argument("--topic", default="", help="which image topic of a bag")
+    redescribing.add_argument("--output", type=Path, required=True, help="the new map")
+    redescribing.add_argument("--model", default="", help="model file (default: the packaged one)")
+    redescribing.add_argument(
+        "--local-features",
+        default="",
+        help="find these anew: orb, learned or a model file (default: keep MAP's)",
+    )
+    redescribing.add_argument(
+        "--mask", default="", help="where the robot itself is in the picture, as the node's parameter mask"
+    )
+    redescribing.add_argument(
+        "--stretch-16-bit", action="store_true", help="stretch 16-bit images, as the node's stretch_16_bit does"
+    )
     exporting = commands.add_parser("export", help="write the keyframes as CSV")
     exporting.add_argument("map", type=Path, metavar="MAP")
     exporting.add_argument("--output", type=Path, help="the new file (default: standard output)")
@@ -39,6 +68,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     choices = parser.parse_args(arguments)
     if choices.command == "merge" and len(choices.maps) < 2:
         parser.error("name two maps at least")
+    if choices.command == "redescribe" and choices.mask and not choices.local_features:
+        parser.error("--mask is for local features that are found anew; add --local-features")
     return choices
 
 
@@ -55,10 +86,23 @@ def main() -> int:
             print(merge(choices.maps, choices.output))
         elif choices.command == "recover":
             print(recover(choices.map, choices.output))
+        elif choices.command == "redescribe":
+            print(
+                redescribe(
+                    choices.map,
+                    choices.output,
+                    choices.model,
+                    choices.images,
+                    choices.topic,
+                    choices.local_features,
+                    choices.mask,
+                    choices.stretch_16_bit,
+                )
+            )
         else:
             export(choices.map, choices.output, choices.thumbnails)
         sys.stdout.flush()
-    except DatabaseError as error:
+    except (DatabaseError, ConfigError, ModelCardError, DescriptorError, RecordingError) as error:
         print(f"map: {error}", file=sys.stderr)
         return 1
     except BrokenPipeError:  # of `| head`, say: nobody reads any more

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
+from binvpr_ros.config import ConfigError, share_directory
 from binvpr_ros.keyframes import NANOSECONDS
 from binvpr_ros.local_features.camera import Camera
 from binvpr_ros.maps.command.rows import checked_closures, checked_rows
@@ -14,6 +16,7 @@ from binvpr_ros.maps.identity import Identity
 from binvpr_ros.maps.opening import opened
 from binvpr_ros.maps.schema import columns
 from binvpr_ros.network.hamming import WORD_BITS
+from binvpr_ros.network.model_card import ModelCard, ModelCardError
 
 
 def info(path: Path) -> str:
@@ -32,22 +35,37 @@ def info(path: Path) -> str:
     size = path.stat().st_size + (log.stat().st_size if log.exists() else 0)
     keyframes = sum(count for _, count, _, _ in sessions)
     lines = [
-        f"{path}: {keyframes} keyframes in {len(sessions)} sessions, {size / 2**20:.1f} MiB",
-        f"model {facts.model}, {facts.words * WORD_BITS} bits; map version {facts.version}; "
-        f"{kept['features']} keyframes with local features, {kept['thumbnail']} with a thumbnail",
+        f"{path}: {_count(keyframes, 'keyframe')} in {_count(len(sessions), 'session')}, {size / 2**20:.1f} MiB",
+        f"model {_name_of(facts.model)}, {facts.words * WORD_BITS} bits; map version {facts.version}; "
+        f"{_count(kept['features'], 'keyframe')} with local features, {kept['thumbnail']} with a thumbnail",
         f"uuid {identity.uuid}; {_about(identity.camera)}",
     ]
     for session, count, first, last in sessions:
         begins, lasts = first / NANOSECONDS, (last - first) / NANOSECONDS
-        lines.append(f"session {session}: {count} keyframes from {begins:.3f} s, over {lasts:.3f} s")
+        lines.append(f"session {session}: {_count(count, 'keyframe')} from {begins:.3f} s, over {lasts:.3f} s")
     return "\n".join(lines)
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
+def _name_of(sha256: str) -> str:
+    """Return the name of the packaged model with this checksum, or else the checksum."""
+    with suppress(ConfigError):  # a map can be looked at where no model is installed
+        for model in sorted((share_directory() / "models").glob("*.tflite")):
+            with suppress(ModelCardError):
+                card = ModelCard.read(model)
+                if card.sha256 == sha256:
+                    return card.name
+    return sha256
 
 
 def _about(camera: Camera | None) -> str:
     if camera is None:
         return "camera not known"
     width, height = camera.size
-    lens = f"{len(camera.coefficients)} coefficients of its {'fisheye' if camera.fisheye else 'lens'}"
+    lens = f"{_count(len(camera.coefficients), 'coefficient')} of its {'fisheye' if camera.fisheye else 'lens'}"
     return f"camera of {width}x{height} pixels, focal length {camera.focal_length:.1f} pixels, {lens}"
 
 

@@ -36,7 +36,10 @@ def merge(paths: Sequence[Path], output: Path) -> str:
             with opened(path) as (connection, facts):
                 identity = Identity.of(connection, facts)
                 if first is not None and facts[1:] != first[1:]:
-                    raise DatabaseError(f"{path} was made with another model than {paths[0]}; merge maps of one model")
+                    raise DatabaseError(
+                        f"{path} was made with another model than {paths[0]}; merge maps of one model, which "
+                        "`map redescribe` makes"
+                    )
                 first = first or facts
                 closes = _closures(whole_closures(path, connection), merged, keyframes, ids)
                 rows, start = whole_rows(path, connection, facts), keyframes

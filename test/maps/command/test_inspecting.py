@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from binvpr_ros.maps.database import DatabaseError, KeyframeDatabase
+from binvpr_ros.network.model_card import ModelCard
 from maps.command.written_maps import FEATURES, MODEL, SECOND, THUMBNAIL, WORDS, descriptor, run
 from maps.small_maps import CAMERA, VERSION_3
 
@@ -23,6 +24,20 @@ def test_info(office: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     assert lines[2] == f"uuid {uuid}; camera not known"
     assert lines[3] == "session 0: 3 keyframes from 1000.000 s, over 2.000 s"
     assert lines[4] == "session 1: 3 keyframes from 1100.000 s, over 2.000 s"
+
+
+def test_info_names_a_packaged_model_and_counts_one_keyframe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], model: Path
+) -> None:
+    database = KeyframeDatabase(tmp_path / "map.db", ModelCard.read(model).sha256, WORDS)
+    database.add(database.next_keyframe(SECOND, descriptor(1), FEATURES))
+    database.close()
+    assert run(monkeypatch, "info", tmp_path / "map.db") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert ": 1 keyframe in 1 session, " in lines[0]
+    assert lines[1].startswith("model binvpr20r, 256 bits; map version ")
+    assert lines[1].endswith("; 1 keyframe with local features, 0 with a thumbnail")
+    assert lines[3] == "session 0: 1 keyframe from 1.000 s, over 0.000 s"
 
 
 @pytest.mark.parametrize("fisheye", [False, True])
