@@ -70,6 +70,8 @@ setup(
         (SHARE, ["package.xml"]),
         (f"{SHARE}/launch", files("launch", "*.launch.py")),
         (f"{SHARE}/config", files("config", "*.yaml", "*.xml", "*.rviz")),
+        (f"{SHARE}/examples", files("examples", "*.py")),
+        (f"{SHARE}/examples/cpp", files("examples/cpp", "*")),
         (f"{SHARE}/models", files("models", "*.tflite", "*.json")),
     ],
     zip_safe=False,

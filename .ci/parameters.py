@@ -18,7 +18,8 @@ SECTIONS = (
 HEAD = """\
 # The parameters of binvpr_ros with their defaults. Copy this file, change what you need, and start with
 #     ros2 launch binvpr_ros binvpr.launch.py params_file:=/path/to/your.yaml
-# (live) can be changed while the node runs: ros2 param set /binvpr/binvpr <name> <value>
+# (live) can be changed while the node runs: ros2 param set /binvpr/binvpr <name> <value>, with the node's full name;
+# or, without a ROS installation too: binvpr param set <name> <value>
 /**:
   ros__parameters:
 """
@@ -27,7 +28,8 @@ PAGE = """\
 
 `make parameters` writes this page, and [config/binvpr.yaml](../config/binvpr.yaml), from
 [config.py](../binvpr_ros/config.py). Every parameter is a launch argument too. *Live* ones can be changed while the
-node runs: `ros2 param set /binvpr/binvpr <name> <value>`.
+node runs: `ros2 param set /binvpr/binvpr <name> <value>` where launch has started it with its defaults (`/binvpr` where
+it was started alone), or `binvpr param set <name> <value>`, which finds the node, and needs no ROS installation.
 """
 
 

@@ -166,9 +166,10 @@ class Config:
     def __post_init__(self) -> None:
         for parameter in self.parameters():
             value = getattr(self, parameter.name)
-            if isinstance(parameter.default, tuple) and (value is None or isinstance(value, list)):
+            if isinstance(parameter.default, tuple) and isinstance(value, list | str | None):
                 # As ROS and YAML give several; of an empty list rcl says that it is not set.
-                object.__setattr__(self, parameter.name, tuple(value or ("",)))
+                several = texts_of(value) if isinstance(value, str) else tuple(value or ("",))
+                object.__setattr__(self, parameter.name, several)
             _check(parameter, getattr(self, parameter.name))
         for name in ("model", "database", "local_features", "mask"):
             object.__setattr__(self, name, with_home(getattr(self, name)))
@@ -181,6 +182,20 @@ class Config:
     def parameters(cls) -> tuple[dataclasses.Field[Any], ...]:
         """Return the parameters as dataclass fields; `metadata` holds sentence, low, high, unit, choices and live."""
         return dataclasses.fields(cls)
+
+    @classmethod
+    def value_of(cls, name: str, text: str) -> Any:
+        """Return the value of a parameter that is written as text, as on a command line; raises ConfigError."""
+        default: Any = cls.__dataclass_fields__[name].default
+        kind = type(default)
+        if kind is bool:
+            return truth_value(name, text)
+        if kind is tuple:
+            return texts_of(text)
+        try:
+            return kind(text)
+        except ValueError:
+            raise ConfigError(f"{name} must be of type {kind.__name__}, not {text!r}") from None
 
     @classmethod
     def bounds(cls, name: str) -> tuple[float, float]:
@@ -198,7 +213,10 @@ def _check(parameter: dataclasses.Field[Any], value: Any) -> None:
     if kind is float and type(value) is int:
         kind = int
     if kind is tuple and not (type(value) is tuple and all(type(one) is str for one in value)):
-        raise ConfigError(f"{parameter.name} must be a list of texts, not {value!r}")
+        raise ConfigError(
+            f"{parameter.name} must be a list of texts, such as [monday.db, tuesday.db] or monday.db,tuesday.db, "
+            f"not {value!r}"
+        )
     if type(value) is not kind:
         raise ConfigError(f"{parameter.name} must be of type {type(parameter.default).__name__}, not {value!r}")
     texts = value if isinstance(value, tuple) else (value,)
@@ -209,6 +227,19 @@ def _check(parameter: dataclasses.Field[Any], value: Any) -> None:
         raise ConfigError(f"{parameter.name} must be between {low} and {high}, not {value}")
     if choices and value not in choices:
         raise ConfigError(f"{parameter.name} must be one of {', '.join(choices)}, not {value!r}")
+
+
+def truth_value(name: str, text: str) -> bool:
+    """Return what is written as true or false; raises ConfigError."""
+    try:
+        return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+    except KeyError:
+        raise ConfigError(f"{name} must be true or false, not {text!r}") from None
+
+
+def texts_of(text: str) -> tuple[str, ...]:
+    """Return what is written with commas between, in brackets and quotes or without them."""
+    return tuple(one.strip(" '\"") for one in text.strip("[] ").split(","))
 
 
 def _can_be_path(text: str) -> bool:

@@ -26,10 +26,10 @@ SHRINKS_MUCH = 8
 """Times in width from which on `resize` takes two steps."""
 
 
-THUMBNAIL_SIDE = 160
+THUMBNAIL_SIDE = 120
 """Pixels of its longer side."""
-THUMBNAIL_QUALITY = 80
-"""Of JPEG, 0 to 100."""
+THUMBNAIL_QUALITY = 50
+"""Of JPEG, 0 to 100: with it and THUMBNAIL_SIDE the map grows by an eighth at most, and a place is still known."""
 
 
 class ImageError(ValueError):
@@ -270,14 +270,16 @@ def _parts(path: Path) -> list[str | Decimal]:
     return [Decimal(part) if at % 2 else part for at, part in enumerate(parts)]
 
 
-def thumbnail(image: Image, side: int = THUMBNAIL_SIDE) -> bytes:
+def thumbnail(image: Image, side: int = THUMBNAIL_SIDE, quality: int = THUMBNAIL_QUALITY) -> bytes:
     """Return a uint8 image, [H,W,3] RGB or [H,W] grey, as a jpeg file of `side` pixels at most; none is enlarged."""
     height, width = image.shape[:2]
     scale = side / max(height, width)
     if scale < 1:
         image = resize(image, (max(1, round(width * scale)), max(1, round(height * scale))))
     bgr = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    return cv2.imencode(".jpg", bgr, (cv2.IMWRITE_JPEG_QUALITY, THUMBNAIL_QUALITY))[1].tobytes()
+    # Optimized coding takes 300 bytes less of the same pixels.
+    parameters = (cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_OPTIMIZE, 1)
+    return cv2.imencode(".jpg", bgr, parameters)[1].tobytes()
 
 
 def from_thumbnail(data: bytes | None) -> Image | None:

@@ -9,6 +9,8 @@ import signal
 import sys
 from typing import Any
 
+from binvpr_ros.installation import how_to_install_module
+
 OF_ROS = ("rclpy", "rpyutils", "ament_", "rosidl_", "builtin_interfaces", "rcl_interfaces", "_msgs", "_srvs")
 """How the names of modules begin, or end, that come with ROS alone."""
 
@@ -21,9 +23,12 @@ def _run(program: str, module: str, extra: str) -> int:
         missing = (error.name or "").partition(".")[0]
         if missing in ("", __package__):
             raise
-        remedy = f"run, in a checkout: pip install '.[{extra}]'"
+        remedy = how_to_install_module(missing, extra)
         if missing.startswith(OF_ROS) or missing.endswith(OF_ROS):
-            remedy = "source the setup.bash of ROS 2, or, in a checkout, run `make demo` once and take .venv/bin"
+            remedy = (
+                "source the setup.bash of ROS 2, or, in a checkout, run `make demo` once and take .venv/bin; "
+                "`python3 -m binvpr_ros.doctor` says what else this machine lacks"
+            )
         print(f"{program}: {missing} is not installed; {remedy}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -51,6 +56,9 @@ def _load(program: str, module: str) -> Any:
 PROGRAMS = {
     "replay": ("publish recorded images", "binvpr_ros.ros.replay", "tools"),
     "evaluate": ("measure place recognition", "binvpr_ros.lab.evaluation.evaluate", "tools"),
+    "watch": ("show what a running node recognises, live", "binvpr_ros.ros.watch", "tools"),
+    "doctor": ("check this machine, and say what to do", "binvpr_ros.doctor", "ros"),
+    "param": ("read or change a parameter of a running node", "binvpr_ros.ros.param", "ros"),
     "map": ("look after map files", "binvpr_ros.maps.command", "tools"),
     "benchmark": ("time the network, the search, or the node", "binvpr_ros.lab.benchmark", "tools"),
     "train": ("train a network, and write its model file", "binvpr_ros.lab.training.train", "training"),

@@ -11,9 +11,9 @@ from launch.launch_description_entity import LaunchDescriptionEntity
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
-from binvpr_ros.config import Config, with_home
+from binvpr_ros.config import Config, truth_value, with_home
 from binvpr_ros.ros.dds import PROFILE_VARIABLES
-from binvpr_ros.ros.launch_files import misspelt, parameters_of
+from binvpr_ros.ros.launch_files import misspelt, parameters_of, python_path
 from launch import LaunchContext, LaunchDescription, logging
 
 # Every parameter of the node is an argument too. What is left empty overrides nothing: the params file and the node's
@@ -35,11 +35,11 @@ ARGUMENTS = {
     "enclave": ("", "Security enclave of the node under SROS 2."),
     "log_level": ("", "debug, info, warn, error or fatal."),
     "use_sim_time": ("", "true: take the time from /clock."),
+    "venv": ("", "Virtual environment that holds the runtime of the network, such as ~/binvpr_venv."),
     "fastdds_profile": ("", "XML profile for Fast DDS, such as the package's config/fastdds_large_images.xml."),
     "rviz": ("", "true: start RViz 2 too, with the package's config/binvpr.rviz."),
 }
 PARAMETERS = {parameter.name: parameter for parameter in Config.parameters()}
-BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -61,7 +61,7 @@ def start_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     values = {name: context.launch_configurations[name] for name in (*ARGUMENTS, *PARAMETERS)}
     overrides = {name: value_of(name, values[name]) for name in PARAMETERS if values[name]}
     if values["use_sim_time"]:
-        overrides["use_sim_time"] = boolean("use_sim_time", values["use_sim_time"])
+        overrides["use_sim_time"] = truth_value("use_sim_time", values["use_sim_time"])
     config = Path(get_package_share_directory("binvpr_ros"), "config")
     params_file = with_home(values["params_file"]) or str(config / "binvpr.yaml")
     profile = with_home(values["fastdds_profile"])
@@ -89,7 +89,7 @@ def start_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     if profile:
         # A profile that the user's shell has set already is the user's choice.
         actions += [SetEnvironmentVariable(name, profile) for name in PROFILE_VARIABLES if name not in os.environ]
-    if values["rviz"] and boolean("rviz", values["rviz"]):
+    if values["rviz"] and truth_value("rviz", values["rviz"]):
         # Its file names the topics of the default arguments.
         topics = {f"/binvpr/binvpr/{name}": f"{full_name}/{name}" for name in ("graph", "match_image")}
         actions.append(
@@ -107,6 +107,7 @@ def start_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         namespace=values["namespace"],
         parameters=[params_file, overrides],
         remappings=[("image", topic), ("camera_info", camera_info), ("odometry", values["odometry_topic"])],
+        additional_env=python_path(values["venv"]),
         ros_arguments=[word for option, value in given.items() if value for word in (option, value)],
         output="screen",
     )
@@ -120,24 +121,10 @@ def in_namespace(name: str, namespace: str) -> str:
 
 def value_of(name: str, text: str) -> Any:
     """Return the value of a parameter of the node as its type has it; raises ValueError."""
-    default = PARAMETERS[name].default
-    if isinstance(default, bool):
-        return boolean(name, text)
+    value = Config.value_of(name, text)
     # With their types given: else launch would take a file 20240501 for a number, and what follows a # for a comment.
-    if isinstance(default, str):
-        return ParameterValue(text, value_type=str)
-    if isinstance(default, tuple):
-        return ParameterValue([one.strip() for one in text.strip("[] ").split(",")], value_type=list[str])
-    kind = type(default)
-    try:
-        return kind(text)
-    except ValueError:
-        raise ValueError(f"{name} must be of type {kind.__name__}, not {text!r}") from None
-
-
-def boolean(name: str, text: str) -> bool:
-    """Return a launch argument as a truth value."""
-    try:
-        return BOOLEANS[text.lower()]
-    except KeyError:
-        raise ValueError(f"{name} must be true or false, not {text!r}") from None
+    if isinstance(value, str):
+        return ParameterValue(value, value_type=str)
+    if isinstance(value, tuple):
+        return ParameterValue(list(value), value_type=list[str])
+    return value

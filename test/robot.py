@@ -26,17 +26,26 @@ CAMERA = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 class Robot:
     """A node under test, and what surrounds it on a robot."""
 
-    def __init__(self, tmp_path: Path, *arguments: str, compressed: bool = False, namespace: str = "") -> None:
+    def __init__(
+        self,
+        tmp_path: Path,
+        *arguments: str,
+        compressed: bool = False,
+        namespace: str = "",
+        topic: str = "/camera",
+        wait: bool = True,
+    ) -> None:
+        """Start both; `wait` until the node subscribes to the images."""
         self.log = tmp_path / "node.log"
         self.listener = Listener(namespace)
         self.node = self.listener.node
         self.compressed = compressed
         self.full_name = f"{namespace}/binvpr"
-        self.process = NodeProcess("-r", "image:=/camera", *(["-r", f"__ns:={namespace}"] if namespace else []),
-                                   *arguments, log=self.log)  # fmt: skip
+        names = ["-r", f"image:={topic}", *(["-r", f"__ns:={namespace}"] if namespace else [])]
+        self.process = NodeProcess(*arguments, *names, log=self.log)  # of two remappings the first holds
         kind = CompressedImage if compressed else Image
-        self.camera = self.node.create_publisher(kind, "/camera", CAMERA)
-        assert wait_for_subscriber(self.camera, 30.0), self.log.read_text()
+        self.camera = self.node.create_publisher(kind, topic, CAMERA)
+        assert not wait or wait_for_subscriber(self.camera, 30.0), self.log.read_text()
         self.sent = 0
 
     def wait(self, condition: Callable[[], bool], what: str, seconds: float = 30.0) -> None:

@@ -53,8 +53,8 @@ def test_every_sentence_ends_and_every_range_is_a_range() -> None:
         ({"threads": 1.0}, "threads must be of type int"),
         ({"compressed": 1}, "compressed must be of type bool"),
         ({"database": 3}, "database must be of type str"),
-        ({"maps": "a.db"}, "maps must be a list of texts, not 'a.db'"),
-        ({"maps": ["a.db", 3]}, "maps must be a list of texts, not ('a.db', 3)"),
+        ({"maps": 3}, "maps must be a list of texts, such as [monday.db, tuesday.db] or monday.db,tuesday.db, not 3"),
+        ({"maps": ["a.db", 3]}, "monday.db,tuesday.db, not ('a.db', 3)"),
         ({"model": "a\0b"}, r"model has characters that no file has in its name ('a\x00b'); write others"),
         ({"maps": ["a.db", "\ud800"]}, r"maps has characters that no file has in its name (('a.db', '\ud800'"),
         ({"maps": ["/a.db"], "database": "//a.db"}, "/a.db is named twice among maps and database; name it once"),
@@ -70,7 +70,32 @@ def test_a_value_outside_its_range_is_refused_in_one_sentence(change: dict[str, 
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("none", [None, [], [""], ("",)])  # as rcl gives an empty list, and as YAML does
+@pytest.mark.parametrize("text", ["a.db,b.db", "a.db, b.db", "[a.db, b.db]", "['a.db', \"b.db\"]"])
+def test_several_maps_as_one_text(text: str) -> None:
+    """As `-p maps:=a.db,b.db` gives them, and a launch argument."""
+    assert Config(maps=text).maps == Config.value_of("maps", text) == ("a.db", "b.db")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [("database", "2024", "2024"), ("min_score", "1e-1", 0.1), ("max_candidates", "7", 7), ("verify", "False", False)],
+)
+def test_a_value_that_is_written_as_text(name: str, text: str, value: object) -> None:
+    assert Config.value_of(name, text) == value
+    assert type(Config.value_of(name, text)) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "sentence"),
+    [("max_candidates", "a few", "max_candidates must be of type int, not 'a few'"),
+     ("verify", "maybe", "verify must be true or false, not 'maybe'")],
+)  # fmt: skip
+def test_a_text_that_is_no_value(name: str, text: str, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        Config.value_of(name, text)
+
+
+@pytest.mark.parametrize("none", [None, [], "", [""], ("",)])  # as rcl gives an empty list, and as YAML does
 def test_no_earlier_maps(none: Any) -> None:
     assert Config(maps=none) == Config()
 

@@ -64,7 +64,7 @@ def test_every_entry_is_installed_and_runs_from_any_folder(entry: str, tmp_path:
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert "Traceback" not in result.stderr
     output = result.stdout + result.stderr
-    assert any(text in output for text in (f"usage: {entry}", "cannot start", "run, in a checkout: pip install"))
+    assert any(text in output for text in (f"usage: {entry}", "cannot start", "run, in a checkout: "))
 
 
 def test_the_fast_dds_profile_gives_images_room_and_leaves_udp_alone() -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import shlex
 import signal
 import subprocess
 import sys
@@ -9,24 +10,31 @@ from pathlib import Path
 
 import pytest
 
+from binvpr_ros.installation import in_venv
 from binvpr_ros.programs import PROGRAMS
 
+PIP = shlex.quote(str(Path(sys.prefix, "bin", "pip")))
+"""Of the virtual environment in which the tests run."""
 
+
+@pytest.mark.skipif(not in_venv(), reason="outside a virtual environment apt is named")
 @pytest.mark.parametrize(
     ("program", "missing", "remedy"),
     [
         ("binvpr_node", "rclpy", "source the setup.bash of ROS 2, or, in a checkout, run `make demo` once"),
         ("replay", "sensor_msgs", "source the setup.bash of ROS 2, or, in a checkout, run `make demo` once"),
-        ("replay", "tqdm", "run, in a checkout: pip install '.[tools]'"),
-        ("evaluate", "matplotlib", "run, in a checkout: pip install '.[tools]'"),
-        ("train_offline", "keras", "run, in a checkout: pip install '.[training]'"),
+        ("replay", "tqdm", f"run, in a checkout: {PIP} install -e '.[tools]'"),
+        ("evaluate", "matplotlib", f"run, in a checkout: {PIP} install -e '.[tools]'"),
+        ("train_offline", "keras", f"run, in a checkout: {PIP} install -e '.[training]'"),
     ],
 )
 def test_what_is_missing_is_said_in_a_sentence(program: str, missing: str, remedy: str) -> None:
     code = (
         f"import sys; sys.modules[{missing!r}] = None; from binvpr_ros import programs; sys.exit(programs.{program}())"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    arguments = ["--smoke", "--output", "x.tflite"] if program == "train_offline" else []
+    command = [sys.executable, "-c", code, *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode == 1
     said = result.stderr.splitlines()[-1]
     assert said.startswith(f"{program}: ")
@@ -70,7 +78,8 @@ def test_one_command_names_all_programs() -> None:
 def test_each_program_is_a_command(command: str) -> None:
     shown = run_binvpr(command, "--help")
     assert shown.returncode == 0, shown.stderr
-    assert shown.stdout.startswith(f"usage: {'train_offline' if command == 'train' else command} ")
+    program = "train_offline" if command == "train" else command
+    assert shown.stdout.startswith((f"usage: {program} ", f"usage: binvpr {command} "))
 
 
 def test_a_command_takes_the_arguments_behind_it(tmp_path: Path) -> None:

@@ -47,15 +47,10 @@ int main()
     std::cin >> value;
     msg.data.push_back(static_cast<std::uint8_t>(value));
   }
-  PlaceCandidates candidates;
-  candidates.add(readLoopClosures(msg));
   for (const LoopClosure & row : readLoopClosures(msg)) {
     std::cout << row.query << ' ' << row.match << ' ' << row.score << ' ';
     std::cout << row.inliers << ' ' << row.same_session << '\\n';
   }
-  std::cout.precision(15);
-  for (double stamp : candidates.matches(1790000000.25, 0.1)) {std::cout << stamp << '\\n';}
-  std::cout << candidates.matches(1790000001.0, 0.1).size() << '\\n';
 }
 """
 
@@ -77,8 +72,7 @@ def closures() -> list[LoopClosure]:
 @pytest.mark.skipif(not (INCLUDES / "sensor_msgs").is_dir(), reason=f"ROS's headers are not in {INCLUDES}")
 def test_a_back_end_in_cpp_reads_what_the_node_publishes(tmp_path: Path) -> None:
     source = tmp_path / "back_end.cpp"
-    headers = "#include <iostream>\n#include <map>\n#include <mutex>\n"
-    source.write_text(headers + cpp_of("README.md") + cpp_of("docs/orb_slam3.md") + MAIN, encoding="utf-8")
+    source.write_text("#include <iostream>\n" + cpp_of("README.md") + MAIN, encoding="utf-8")
     includes = [f"-I{INCLUDES / name}" for name in PACKAGES]
     command = [str(COMPILER), "-std=c++17", "-Wall", "-Wextra", "-Werror", *includes, str(source), "-o", "back_end"]
     built = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -95,6 +89,4 @@ def test_a_back_end_in_cpp_reads_what_the_node_publishes(tmp_path: Path) -> None
     assert ran.stdout.splitlines() == [
         "1790000000200000000 1789999900500000001 0.75 25 1",
         "1790000000200000000 1700000000000000000 0.5 -1 0",
-        "1789999900.5",
-        "0",
     ]

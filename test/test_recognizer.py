@@ -83,8 +83,8 @@ def test_keyframes_have_thumbnails_where_they_are_asked_for(world_images: list[I
     if thumbnails:
         assert kept is not None
         shown = decode_file(kept)
-        assert shown.shape == (120, 160, 3)
-        difference = shown.astype(int) - cv2.resize(world_images[0], (160, 120), interpolation=cv2.INTER_AREA)
+        assert shown.shape == (90, 120, 3)
+        difference = shown.astype(int) - cv2.resize(world_images[0], (120, 90), interpolation=cv2.INTER_AREA)
         assert np.abs(difference.mean(axis=(0, 1))).max() < 1  # its colours are in order
     else:
         assert kept is None

@@ -47,6 +47,7 @@ TOPIC = "/demo/image"
 PICTURE = Path("demo.png")
 PAIRS = 4
 THUMBNAIL_SIDE = 320
+THUMBNAIL_QUALITY = 80
 SECONDS = 1e-9
 
 
@@ -68,7 +69,9 @@ class Album:
 
     def keep(self, message: ImageMessage) -> None:
         """Keep a small copy of `message`; raises ImageError."""
-        self._jpegs[to_nanoseconds(message.header.stamp)] = thumbnail(decode(message, self._stretch), THUMBNAIL_SIDE)
+        self._jpegs[to_nanoseconds(message.header.stamp)] = thumbnail(
+            decode(message, self._stretch), THUMBNAIL_SIDE, THUMBNAIL_QUALITY
+        )
 
     def __getitem__(self, stamp: int) -> NDArray[np.uint8]:
         image = from_thumbnail(self._jpegs[stamp])

@@ -11,8 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 
 Points = NDArray[np.float32]
 """float32, [N,2]: x and y."""
-LENSES = {"plumb_bob": (0, 4, 5), "rational_polynomial": (0, 8, 12, 14), "equidistant": (4,), "fisheye": (4,)}
-"""Distortion model -> how many coefficients it may have."""
+LENSES = {
+    "plumb_bob": (0, 4, 5), "rational_polynomial": (0, 8, 12, 14), "equidistant": (4,), "fisheye": (4,), "none": (0,),
+}  # fmt: skip
+"""Distortion model -> how many coefficients it may have; zeros may follow, as drivers with arrays of one size send."""
 
 
 class CameraError(ValueError):
@@ -45,7 +47,7 @@ class Camera:
 
         `size` is (width, height), `k` [3,3] or its 9 numbers; `d` holds the coefficients of the distortion `model`, a
         key of LENSES ("" for plumb_bob). `region` (x, y, width, height) is the part of the sensor that images show,
-        zeros for the whole. All lengths are in pixels.
+        zeros for the whole. All lengths are in pixels. Zeros at the end of `d` that are too many are left out.
         """
         width, height = region[2:] if all(region[2:]) else size
         matrix = np.array(k, np.float64).reshape(3, 3)
@@ -61,21 +63,25 @@ class Camera:
                 f"centre {centre[0]:.0f}, {centre[1]:.0f}); calibrate the camera at this size, or go on without"
             )
         model = model or "plumb_bob"
-        if len(coefficients) not in LENSES.get(model, ()) or not np.isfinite(coefficients).all():
+        given = len(coefficients)
+        counts = [count for count in LENSES.get(model, ()) if count <= given and not coefficients[count:].any()]
+        if not counts or not np.isfinite(coefficients).all():
             raise CameraError(
-                f"its {len(coefficients)} coefficients of the distortion model {model[:40]!r} are not known here; "
+                f"its {given} coefficients of the distortion model {model[:40]!r} are not known here; "
                 f"use one of {', '.join(LENSES)}, or rectified images"
             )
         matrix[:2, 2] -= region[:2]
-        return cls((width, height), matrix, coefficients, fisheye=LENSES[model] == (4,))
+        return cls((width, height), matrix, coefficients[: max(counts)], fisheye=LENSES[model] == (4,))
 
     @staticmethod
-    def of_rectified(p: ArrayLike) -> tuple[list[float], list[float], str]:
+    def of_rectified(p: ArrayLike, k: ArrayLike) -> tuple[list[float], list[float], str]:
         """Return `k`, `d` and `model` of images that are rectified by the projection matrix `p`, [3,4] or 12 numbers.
 
-        These are the images of image_proc's image_rect, which no lens distorts.
+        These are the images of image_proc's image_rect, which no lens distorts. Where `p` is all zeros, as some drivers
+        leave it, the camera's own matrix `k`, [3,3] or 9 numbers, takes its place.
         """
-        return np.reshape(p, (3, 4))[:, :3].ravel().tolist(), [], "plumb_bob"
+        matrix = np.reshape(p, (3, 4))[:, :3] if np.any(p) else np.reshape(k, (3, 3))
+        return matrix.ravel().tolist(), [], "plumb_bob"
 
     @property
     def focal_length(self) -> float:

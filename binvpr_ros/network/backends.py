@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from binvpr_ros import lce_delegate
+from binvpr_ros.installation import how_to_install
 
 
 class DescriptorError(RuntimeError):
@@ -54,7 +55,7 @@ class LitertBackend(Backend):
         except SystemError:  # how tflite-runtime reports that it was made for another NumPy
             raise DescriptorError(
                 f"{runtime.__name__.partition('.')[0]} does not work with NumPy {np.__version__}; "
-                "run: pip install ai-edge-litert 'numpy>=1.23.2'"
+                f"{how_to_install('ai-edge-litert')}"
             ) from None
         except (RuntimeError, ValueError) as error:  # also that names in the model are no UTF-8
             # The first line is the cause; runtimes add what they tried after it.
@@ -77,7 +78,7 @@ class LitertBackend(Backend):
                 return importlib.import_module(name)
             except ImportError:
                 continue
-        raise DescriptorError("no TensorFlow Lite runtime is installed; run: pip install ai-edge-litert")
+        raise DescriptorError(f"Python finds no TensorFlow Lite runtime; {how_to_install('ai-edge-litert')}")
 
     def _delegates(self, _runtime: Any, _threads: int) -> list[Any]:
         return []

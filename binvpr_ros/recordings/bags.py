@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
+from binvpr_ros.installation import how_to_install
 from binvpr_ros.local_features.camera import Camera
 from binvpr_ros.recordings.errors import RecordingError
 
@@ -102,7 +104,8 @@ def describe_bags(folder: Path, bags: Sequence[Path]) -> str:
 
 def _reindex(folder: Path, parts: Sequence[Path]) -> str:
     """Return the commands that write the metadata.yaml of a folder with these parts of a bag."""
-    command = f"`ros2 bag reindex {shlex.quote(str(folder))}`"
+    where = "" if shutil.which("ros2") else " where ROS 2 is installed"
+    command = f"`ros2 bag reindex {shlex.quote(str(folder))}`{where}"
     packed = [part for part in parts if part.suffix == COMPRESSED_SUFFIX]
     if all(part.with_suffix("").is_file() for part in packed):
         return command
@@ -117,7 +120,7 @@ def open_bag(path: Path) -> Iterator[Any]:
         from rosbags.highlevel import AnyReader
         from rosbags.typesys import Stores, get_typestore
     except ImportError:
-        raise RecordingError("reading bags needs rosbags; run: pip install rosbags") from None
+        raise RecordingError(f"reading bags needs rosbags; {how_to_install('rosbags')}") from None
     if not path.exists():
         raise RecordingError(f"{path} does not exist; name a bag")
     if path.suffix == COMPRESSED_SUFFIX:
@@ -243,9 +246,11 @@ def choose_topic(reader: Any, path: Path, kind: Literal["image", "pose"], topic:
     filled = [c for c in found if c.msgcount]
     if not filled:
         raise RecordingError(
-            f"{path} has no {kind}s on {_topics(found)}; record the topic again, and check it with `ros2 topic hz`"
+            f"{path} has no {kind}s on {_topics(found)}; record the topic again while its publisher runs"
         )
-    options = "evaluate --image-topic, replay --source-topic, make demo TOPIC=" if kind == "image" else "--pose-topic"
+    options = "--pose-topic"
+    if kind == "image":
+        options = "evaluate --image-topic, replay --source-topic, map redescribe --topic, make demo TOPIC="
     if kind == "image" and not topic:
         doubts = {
             name: _depth_doubts(reader, [c for c in filled if c.topic == name]) for name in {c.topic for c in filled}
@@ -325,7 +330,7 @@ class Calibration(NamedTuple):
 
     def rectified(self) -> Calibration:
         """Return the calibration of the images that are rectified by this one."""
-        k, d, model = Camera.of_rectified(self.p)
+        k, d, model = Camera.of_rectified(self.p, self.k)
         return self._replace(k=k, d=d, model=model)
 
     def camera(self) -> Camera:

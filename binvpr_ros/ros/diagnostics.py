@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from binvpr_ros.config import Config
-from binvpr_ros.loop_closure import Refusal
+from binvpr_ros.loop_closure import Refusal, Refused, Verdict
 from binvpr_ros.recognizer import Recognition
 
 LEAST_FREE_BYTES = 256 << 20
@@ -27,8 +27,17 @@ LEAST_SECONDS = 10
 RATE_SECONDS = 5
 """Over which the rate of images is measured."""
 
+LONGEST_LATENCY_MS = 60_000.0
+"""Beyond which, either way, the stamps are of another clock than the node's."""
+
 USUAL_PAUSES = 3
 """After so many pauses as long as the one before without a usable image, the camera is taken for silent."""
+
+
+UNITS = ((1, "s"), (60, "min"), (3600, "h"), (86400, "days"), (365.25 * 86400, "years"))
+"""Seconds in each unit, and its name."""
+FEWEST_OF_A_UNIT = 2
+"""From so many of a unit on a time is told in it."""
 
 
 class Level(enum.IntEnum):
@@ -61,25 +70,31 @@ class Statistics:
         self.refused: Counter[Refusal] = Counter()
         self.processing_ms: deque[float] = deque(maxlen=self.LATEST)
         self.latency_ms: deque[float] = deque(maxlen=self.LATEST)
+        self._foreign_latency_ms: float | None = None  # of the latest image, where its stamp is of another clock
+        self.missed: Counter[Refusal] = Counter()  # keyframes that closed no loop, and images without contrast
+        self.skipped = "", ""  # of the latest unusable image the kind of trouble, and the reason
         self.frame_id = ""
         self._kept_bytes = 0
         self.failure = ""
         self._before: Counter[str] = Counter()
+        self._summed_up: Counter[str] = Counter()
         self._clock = clock
         # Pairs of a time and how many images were processed by then: from RATE_SECONDS ago to the latest second.
         self._started = clock()
         self._processed: deque[tuple[float, int]] = deque([(clock(), 0)], maxlen=RATE_SECONDS + 1)
         self.rate_hz = 0.0
         self._pause = self._usual_pause = 0  # seconds without a usable image: up to now, and before the last one
+        self._started_to_see = False
 
     def count(self, name: str, amount: int = 1) -> None:
         """Add to a count since the start."""
         with self._lock:
             self.counts[name] += amount
 
-    def count_unusable(self, kind: str) -> None:
+    def count_unusable(self, kind: str, reason: str) -> None:
         """Count an image that was skipped."""
         with self._lock:
+            self.skipped = kind, reason
             self.counts["images_unusable"] += 1
             self.unusable[kind] += 1
 
@@ -91,11 +106,19 @@ class Statistics:
             self.frame_id = frame_id
             self.counts["images_processed"] += 1
             self.counts["keyframes"] += recognition.keyframe is not None
+            self.counts["keyframes_closed"] += bool(recognition.verdict.closures)
+            if (reason := refusal_of(recognition.verdict)) is not None:
+                self.missed[reason] += 1
             self._kept_bytes += recognition.kept_bytes
             self.counts["loop_closures"] += len(recognition.verdict.closures)
             self.refused.update(refused.reason for refused in recognition.verdict.refused)
             self.processing_ms.append(processing_ms)
-            self.latency_ms.append(latency_ms)
+            if abs(latency_ms) <= LONGEST_LATENCY_MS:
+                self._foreign_latency_ms = None
+                self.latency_ms.append(latency_ms)
+            else:
+                self._foreign_latency_ms = latency_ms
+                self.latency_ms.clear()
 
     def values(self) -> dict[str, str]:
         """Return everything by name, formatted."""
@@ -110,7 +133,19 @@ class Statistics:
             for name, times in (("processing_ms", self.processing_ms), ("latency_ms", self.latency_ms)):
                 for percent, label in ((50, "median"), (95, "p95"), (99, "p99")):
                     values[f"{name}_{label}"] = f"{np.percentile(times, percent):.1f}" if times else "nan"
+            if self._foreign_latency_ms is not None:
+                unknown = f"unknown: {foreign_clock(self._foreign_latency_ms / 1e3)}"
+                values |= {name: unknown for name in values if name.startswith("latency_ms_")}
         return values
+
+    def summary(self, whole: bool = False) -> str:
+        """Return what became of the images since the last call, or, `whole`, since the start; "" where none came."""
+        with self._lock:
+            missed = {reason.value: count for reason, count in self.missed.items()}
+            now = self.counts + Counter({f"missed_{reason}": count for reason, count in missed.items()})
+            counts = now if whole else now - self._summed_up
+            self._summed_up = now
+        return summary(counts) if counts["images_received"] else ""
 
     def lately(self) -> Counter[str]:
         """Return what was counted since the last call, a second ago: images by their fate, and `featureless` ones.
@@ -125,12 +160,56 @@ class Statistics:
             self._processed.append((self._clock(), now["images_processed"]))
             (start, first), (end, last) = self._processed[0], self._processed[-1]
             self.rate_hz = (last - first) / (end - start) if end > start else 0.0
-            if lately["images_received"] > lately["images_unusable"]:
-                self._pause, self._usual_pause = 0, self._pause
+            unusable = lately["images_unusable"]
+            # In work, of which there is one at most, or kept for a back end.
+            undecided = lately["images_received"] - lately["images_dropped"] - unusable
+            if lately["images_processed"] or undecided > bool(unusable):
+                # That a camera starts late is no pause of its own.
+                self._pause, self._usual_pause, self._started_to_see = 0, self._pause * self._started_to_see, True
             else:
                 self._pause += 1
             lately.update(stamps_ever=now["stamps_received"], pause=self._pause, usual_pause=self._usual_pause)
         return lately
+
+
+def refusal_of(verdict: Verdict) -> Refusal | None:
+    """Return why an image closed no loop: the reason of its best match; None where it did, or nothing was asked."""
+    if verdict.closures or not verdict.refused:
+        return None
+    best = verdict.best
+    return best.reason if isinstance(best, Refused) else verdict.refused[0].reason
+
+
+def summary(counts: Counter[str]) -> str:
+    """Return what became of images in a sentence: how many there were, keyframes, and why these closed no loop."""
+    missed = Counter({reason.value: counts[f"missed_{reason.value}"] for reason in Refusal})
+    featureless = missed.pop(Refusal.FEATURELESS.value)
+    fates = {"dropped": counts["images_dropped"], "unusable": counts["images_unusable"], "featureless": featureless}
+    aside = ", ".join(f"{count} {fate}" for fate, count in fates.items() if count)
+    reasons = ", ".join(f"{count} {reason}" for reason, count in missed.most_common() if count)
+    closed = f"{counts['keyframes_closed']} closed a loop{f'; the others: {reasons}' if reasons else ''}"
+    return (
+        f"{counts['images_received']} images{f' ({aside})' if aside else ''}, "
+        f"{counts['keyframes']} keyframes{f' ({closed})' if counts['keyframes'] else ''}"
+    )
+
+
+def duration(seconds: float) -> str:
+    """Return a time for people, such as 12.3 s or 4.5 days."""
+    size, unit = next((one for one in reversed(UNITS) if seconds >= FEWEST_OF_A_UNIT * one[0]), UNITS[0])
+    return f"{seconds / size:.1f} {unit}"
+
+
+def foreign_clock(behind: float) -> str:
+    """Return by how much stamps are behind the node's clock, in seconds, and why that may be."""
+    if behind >= 0:
+        return f"the stamps are {duration(behind)} old; replay a bag with --clock, and set use_sim_time"
+    return f"the stamps are {duration(-behind)} ahead of the node's clock; check use_sim_time, /clock, and all hosts"
+
+
+def is_silent(lately: Counter[str]) -> bool:
+    """Tell whether no usable image came in the latest second, though by the pauses before one should have."""
+    return 0 < lately["pause"] >= USUAL_PAUSES * lately["usual_pause"]
 
 
 def health(
@@ -142,20 +221,26 @@ def health(
     failure: str,
     free_bytes: int | None,
     keyframes: int,
+    silence: str = "",
 ) -> Health:
     """Return how the node is, after a second in which `lately` was counted, with the cause where it is not well.
 
     `rate_hz` is that of the images processed, `topic` that of the images, `stamps_topic` that of the keyframes' stamps;
-    `failure` says why keyframes are not saved, `free_bytes` what the map's disk has left, None where there is none, and
-    `keyframes` how many the map holds.
+    `failure` says why keyframes are not saved, `free_bytes` what the map's disk has left, None where there is none,
+    `keyframes` how many the map holds, and `silence` why no usable image comes, where none does (`is_silent`).
     """
     processed, received, dropped = (lately[f"images_{fate}"] for fate in ("processed", "received", "dropped"))
     stamps = lately["stamps_received"]
-    silent = received == lately["images_unusable"] and lately["pause"] >= USUAL_PAUSES * lately["usual_pause"]
     left = (free_bytes or 0) / 2**20
     troubles = (  # the first that holds is told
         (bool(failure), Level.ERROR, f"keyframes are kept in memory alone: {failure}"),
-        (silent, Level.WARN, f"no usable image from {topic} in the last second"),
+        (
+            dropped and not processed and not lately["images_unusable"],
+            Level.WARN,
+            f"all {dropped} images of the last second were dropped, since one is in work all the time; set threads "
+            "higher, or send smaller images",
+        ),
+        (bool(silence), Level.WARN, f"no usable image from {topic}: {silence}"),
         (
             config.keyframe_source == "topic" and received and not lately["stamps_ever"],
             Level.WARN, f"no stamp of a keyframe has come on {stamps_topic} yet, so nothing is recognised",
@@ -163,10 +248,6 @@ def health(
         (
             0 < stamps <= lately["stamps_without_image"],
             Level.WARN, f"there is no image for any of the {stamps} stamps that came on {stamps_topic}",
-        ),
-        (
-            dropped and not processed,
-            Level.WARN, f"all {dropped} images of the last second were dropped; give it more threads",
         ),
         (
             processed and lately["featureless"] >= processed,

@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""For launch files: what a params file says of a node, since topics depend on it, and which arguments are misspelt."""
+"""For launch files: what a params file says of a node, which arguments are misspelt, where a node's packages are."""
 
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from binvpr_ros.config import with_home
+from binvpr_ros.installation import site_packages
 
 
 def parameters_of(params_file: Path, node: str) -> dict[str, Any]:
@@ -38,6 +42,17 @@ def misspelt(given: Mapping[str, str], known: Mapping[str, str]) -> Iterator[str
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.87)
         if near and given[name] and given.get(near[0]) in (None, known[near[0]]):
             yield f"{name}:={given[name]} is no argument, and is ignored; is {near[0]} meant?"
+
+
+def python_path(venv: str) -> dict[str, str]:
+    """Return the environment in which a node has the packages of a virtual environment too; "" for none.
+
+    Raises InstallationError where it is none for this Python, which runs the node too.
+    """
+    if not venv:
+        return {}
+    before = os.environ.get("PYTHONPATH")
+    return {"PYTHONPATH": os.pathsep.join(filter(None, [str(site_packages(Path(with_home(venv)).absolute())), before]))}
 
 
 def _entries(tree: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:

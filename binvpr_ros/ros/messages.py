@@ -62,7 +62,9 @@ def camera_from_info(message: CameraInfo, rectified: bool = False) -> Camera:
     `rectified` says that the images are those of image_proc's image_rect.
     """
     roi = message.roi
-    k, d, model = Camera.of_rectified(message.p) if rectified else (message.k, message.d, message.distortion_model)
+    k, d, model = message.k, message.d, message.distortion_model
+    if rectified:
+        k, d, model = Camera.of_rectified(message.p, message.k)
     try:
         return Camera.calibrated(
             (message.width, message.height), k, d, model, (roi.x_offset, roi.y_offset, roi.width, roi.height)

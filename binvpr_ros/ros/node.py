@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ROS face: parameters, topics, services, diagnostics. All that recognises is in recognizer.py."""
+"""The ROS face: parameters, topics, services, diagnostics, log. All that recognises is in recognizer.py."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -24,7 +25,7 @@ from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
 from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
@@ -43,7 +44,8 @@ from binvpr_ros.maps.database import DatabaseError
 from binvpr_ros.network.backends import DescriptorError
 from binvpr_ros.network.model_card import ModelCardError
 from binvpr_ros.recognizer import PlaceRecognizer, Recognition
-from binvpr_ros.ros.diagnostics import Statistics, free_bytes, health
+from binvpr_ros.ros.calibration import CalibrationSubscriber
+from binvpr_ros.ros.diagnostics import Statistics, free_bytes, health, is_silent
 from binvpr_ros.ros.graph import Graph
 from binvpr_ros.ros.messages import (
     CameraInfoError,
@@ -57,6 +59,8 @@ from binvpr_ros.ros.messages import (
 )
 from binvpr_ros.ros.pictures import picture_of
 from binvpr_ros.ros.recent_images import MOST_BYTES, Answer, RecentImages
+from binvpr_ros.ros.silence import why_nothing_comes
+from binvpr_ros.ros.voice import Voice
 from binvpr_ros.stamps import StampError
 
 START_ERRORS = (ConfigError, DatabaseError, DescriptorError, ModelCardError, ParameterException)
@@ -65,11 +69,12 @@ NEWEST_IMAGES = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=10, reliabilit
 EVERY_RESULT = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=50, reliability=ReliabilityPolicy.RELIABLE)
 ODOMETRY = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
 LATEST_FOR_ALL = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-WARNING_INTERVAL = 5.0
-"""Least time in seconds between two warnings of one kind."""
 MOST_LOST_AT_ONCE = 10_000
 MOST_PICTURES = 8
 """Matches that wait to be drawn; more are not shown."""
+UNCALIBRATED = "loops are verified without correcting the distortion of the lens"
+CALIBRATION_SECONDS = 10
+"""After which a calibration that has not come yet is said to be missing."""
 
 
 class BinvprNode(Node):
@@ -86,7 +91,7 @@ class BinvprNode(Node):
         self.add_on_set_parameters_callback(self._on_parameters)
         self._statistics = Statistics()
         self._stretch = Stretch() if config.stretch_16_bit else None
-        self._warned: dict[str, float] = {}
+        self._voice = Voice(self.get_logger())
 
         self._closures = self.create_publisher(PointCloud2, "loop_closures", EVERY_RESULT)
         self._keyframes = self.create_publisher(Header, "keyframes", EVERY_RESULT)
@@ -101,8 +106,8 @@ class BinvprNode(Node):
         ):
             self.create_service(Trigger, f"~/{name}", self._service(name, action))
         # Wall time: diagnostics go on when simulated time stands still.
-        for publish in (self._publish_diagnostics, self._publish_graph):
-            self.create_timer(1.0, publish, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        for do in (self._publish_diagnostics, self._publish_graph, self._look_for_calibration):
+            self.create_timer(1.0, do, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
         # Inference stays off the executor's thread, so services and parameters answer while it runs.
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="recognizer")
@@ -111,7 +116,9 @@ class BinvprNode(Node):
         self._artist = ThreadPoolExecutor(max_workers=1, thread_name_prefix="artist")
         self._pictures = threading.Semaphore(MOST_PICTURES)
         self._camera_info: CameraInfo | None = None
-        self.create_subscription(CameraInfo, "camera_info", self._on_camera_info, NEWEST_IMAGE)
+        self._calibration = CalibrationSubscriber(self, self.resolve_topic_name("image"), self._on_camera_info)
+        self._unusable_calibration = ""  # why it is not used
+        self._seconds_without_calibration = 0  # while images come
         self.create_subscription(Odometry, "odometry", self._on_odometry, ODOMETRY)
         self._recent: RecentImages[Image | CompressedImage] = RecentImages(config.recent_images, _bytes_of)
         # Images that are described after one another, since a back end wants each of them.
@@ -138,9 +145,22 @@ class BinvprNode(Node):
         self._artist.shutdown(wait=True, cancel_futures=True)
         self._recognizer.close()
 
+    def sum_up(self) -> None:
+        """Say what became of all images; called last, since the log has no topic any more once the node stops."""
+        self._voice.farewell(self._statistics)
+
     def _listen(self, kind: Any, topic: str, callback: Callable[[Any], None], quality: QoSProfile) -> None:
-        """Subscribe, and count lost messages where the middleware reports them."""
-        callbacks = SubscriptionEventCallbacks(message_lost=self._on_message_lost)
+        """Subscribe, and notice lost messages and publishers that do not fit where the middleware reports them."""
+
+        def on_incompatible(event: Any) -> None:
+            policy = qos_policy_name_from_kind(event.last_policy_kind).lower()
+            self._voice.warn(
+                f"qos of {topic}",
+                f"nothing is received from a publisher of {self.resolve_topic_name(topic)}, since its {policy} is less "
+                "than this node asks for; let it publish with the default quality of service of ROS",
+            )
+
+        callbacks = SubscriptionEventCallbacks(message_lost=self._on_message_lost, incompatible_qos=on_incompatible)
         try:
             self.create_subscription(kind, topic, callback, quality, event_callbacks=callbacks)
         except UnsupportedEventTypeError:
@@ -204,12 +224,36 @@ class BinvprNode(Node):
         topic = self.resolve_topic_name("image")
         try:
             self._recognizer.camera = camera_from_info(message, rectified="image_rect" in topic)
+            self._unusable_calibration = ""
             self.get_logger().info(
                 f"the camera of {topic} is calibrated: loops are verified without the distortion of its lens"
             )
         except CameraInfoError as error:
             self._recognizer.camera = None
-            self._warn("camera_info", f"camera_info is not used: {error}")
+            self._unusable_calibration = f"camera_info is not used: {error}"
+            self._voice.warn("camera_info", f"{self._unusable_calibration}; {UNCALIBRATED}")
+
+    def _look_for_calibration(self) -> None:
+        """Look for the calibration beside the images too, and say once that none has come."""
+        self._calibration.look_beside()
+        if self._camera_info is not None or not self._statistics.counts["images_processed"]:
+            return
+        self._seconds_without_calibration += 1
+        if self._seconds_without_calibration >= CALIBRATION_SECONDS and self._recognizer.config.verify:
+            self._voice.once(
+                "calibration",
+                f"no calibration has come on {self._calibration.topics}: {UNCALIBRATED}; publish a CameraInfo there, "
+                "or remap camera_info",
+            )
+
+    def _verification(self) -> str:
+        """Return how closures are verified, for diagnostics."""
+        if not self._recognizer.config.verify:
+            return "none, since verify is false"
+        if self._recognizer.camera is not None:
+            return "calibrated"
+        missing = f"no calibration has come on {self._calibration.topics}"
+        return f"uncalibrated: {self._unusable_calibration or missing}"
 
     def _on_odometry(self, message: Odometry) -> None:
         pose = message.pose.pose
@@ -251,7 +295,7 @@ class BinvprNode(Node):
                 reason += (
                     f"; only the latest {fit} images of this size are kept ({MOST_BYTES >> 20} MiB), send smaller ones"
                 )
-            self._warn("stamps", f"there is no image for the keyframe at {stamp / NANOSECONDS:.3f} s: {reason}")
+            self._voice.warn("stamps", f"there is no image for the keyframe at {stamp / NANOSECONDS:.3f} s: {reason}")
         for image in answer.images:
             # Bounded: a back end that names keyframes faster than they are described must not fill the memory.
             if self._waiting.acquire(blocking=False):
@@ -272,8 +316,11 @@ class BinvprNode(Node):
             return
         if (error := future.exception()) is not None:
             if self.context.ok():
-                self._skip("error", f"an image was lost to an error in the program: {error!r}; please report it")
+                self._skip("error", f"an error in the program: {error!r}; please report it")
         elif (recognition := future.result()) is not None:
+            # By now the next image is not dropped any more.
+            if recognition.keyframe is not None and self.context.ok():
+                self._voice.keyframe(recognition.keyframe, recognition.verdict, self._recognizer.database.path_of)
             self._show(message, recognition)
 
     def _recognize(self, message: Image | CompressedImage) -> Recognition | None:
@@ -282,17 +329,17 @@ class BinvprNode(Node):
         try:
             recognition = self._recognizer.process(decode(message, self._stretch), to_nanoseconds(message.header.stamp))
         except ImageError as error:
-            self._skip("image", f"skipped an image: {error}")
+            self._skip("image", str(error))
             return None
         except StampError as error:
-            self._skip("stamp", f"skipped an image: {error}")
+            self._skip("stamp", str(error))
             return None
         if recognition.keyframe is not None:
             self._statistics.failure = recognition.failure
         if recognition.failure:
-            self._warn("database", f"a keyframe is kept in memory alone: {recognition.failure}")
+            self._voice.warn("database", f"a keyframe is kept in memory alone: {recognition.failure}")
         if recognition.unmatched:
-            self._warn("unmatched", recognition.unmatched)
+            self._voice.warn("unmatched", recognition.unmatched)
         if recognition.new_session:
             self.get_logger().warning(
                 f"the stamps jumped back: session {self._recognizer.database.session} begins (a bag that starts again?)"
@@ -329,19 +376,14 @@ class BinvprNode(Node):
     def _on_drawn(self, future: Future[None]) -> None:
         self._pictures.release()
         if not future.cancelled() and (error := future.exception()) is not None and self.context.ok():
-            self._warn("picture", f"a match was not drawn for an error in the program: {error!r}; please report it")
+            self._voice.warn(
+                "picture", f"a match was not drawn for an error in the program: {error!r}; please report it"
+            )
 
-    def _skip(self, kind: str, sentence: str) -> None:
+    def _skip(self, kind: str, reason: str) -> None:
         """Count an image that could not be used, and warn of it."""
-        self._statistics.count_unusable(kind)
-        self._warn(kind, sentence)
-
-    def _warn(self, kind: str, sentence: str) -> None:
-        """Warn once in a while of each kind of trouble."""
-        now = time.monotonic()
-        if now - self._warned.get(kind, -WARNING_INTERVAL) >= WARNING_INTERVAL:
-            self._warned[kind] = now
-            self.get_logger().warning(sentence)
+        self._statistics.count_unusable(kind, reason)
+        self._voice.warn(kind, f"skipped an image: {reason}")
 
     def _publish_graph(self) -> None:
         """Draw the graph where it has changed and somebody looks at it."""
@@ -358,10 +400,14 @@ class BinvprNode(Node):
             "model": self._recognizer.network.card.name,
             "backend": self._recognizer.network.backend.name,
             "features_dropped": str(database.features_dropped),
+            "verification": self._verification(),
         }
         config, failure = self._recognizer.config, self._statistics.failure
         topic, stamps_topic = map(self.resolve_topic_name, ("image", "keyframe_stamps"))
-        well = health(lately, rate, config, topic, stamps_topic, failure, free_bytes(config), database.own)
+        silence = self._why_silent(lately, topic) if is_silent(lately) else ""
+        well = health(lately, rate, config, topic, stamps_topic, failure, free_bytes(config), database.own, silence)
+        self._voice.health(well)
+        self._voice.summary(self._statistics)
         status = DiagnosticStatus(
             level=bytes([well.level]),
             name=status_name(self.get_name(), self.get_namespace()),
@@ -371,6 +417,16 @@ class BinvprNode(Node):
         )
         stamp = from_nanoseconds(self.get_clock().now().nanoseconds)
         self._diagnostics.publish(DiagnosticArray(header=Header(stamp=stamp), status=[status]))
+
+    def _why_silent(self, lately: Counter[str], topic: str) -> str:
+        """Return why no usable image came in the latest second, and what to do."""
+        if not lately["images_received"]:
+            return why_nothing_comes(self, topic, self._recognizer.config.compressed)
+        kind, reason = self._statistics.skipped
+        remedy = (
+            "; check that the camera's driver stamps its images, and that /clock goes on" if kind == "stamp" else ""
+        )
+        return f"every image is skipped, because {reason}{remedy}"
 
 
 def status_name(node: str, namespace: str) -> str:
@@ -450,6 +506,7 @@ def run() -> int:
         if node is not None:
             node.close()
             node.destroy_node()
+            node.sum_up()
         rclpy.try_shutdown()
     return 0
 

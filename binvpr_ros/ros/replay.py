@@ -30,6 +30,8 @@ from binvpr_ros.ros.dds import make_room_for_large_images
 from binvpr_ros.ros.sources import ImageMessage, Source, in_time
 
 LIKE_A_CAMERA = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+WARNING_INTERVAL = 5.0
+"""Least time in seconds between two warnings of images that are left out."""
 RELIABLY = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=5, reliability=ReliabilityPolicy.RELIABLE)
 
 
@@ -72,7 +74,7 @@ def publish(
             if before is not None:
                 before(message)
         except ImageError as error:
-            node.get_logger().warning(f"left out image {number}: {error}")
+            node.get_logger().warning(f"left out image {number}: {error}", throttle_duration_sec=WARNING_INTERVAL)
             continue
         if camera_info is not None and calibrations is not None:
             camera_info.header = message.header

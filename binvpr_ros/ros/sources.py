@@ -26,6 +26,8 @@ from binvpr_ros.ros.messages import from_nanoseconds
 ImageMessage: TypeAlias = Image | CompressedImage
 Paced: TypeAlias = tuple[float, ImageMessage]
 """A message, and the seconds from the message before it."""
+MOST_NAMED = 5
+"""Images that are named for each reason for which they are left out: of a depth camera's bag it may be all of them."""
 SourceError = RecordingError
 """The images cannot be read; the message says why and what to do."""
 
@@ -53,8 +55,9 @@ class Source:
 
         With `stretch`, 16-bit grey images become 8-bit ones, stretched as in the node.
 
-        Images that cannot be used are named on standard error and counted in `left_out`; with `ascending`, so are those
-        with a repeated or late stamp. Raises SourceError if a bag cannot be read at all.
+        Images that cannot be used are counted in `left_out`, and the first MOST_NAMED for each reason are named on
+        standard error; with `ascending`, so are those with a repeated or late stamp. Raises SourceError if a bag cannot
+        be read at all.
         """
         self.left_out.clear()
         pause, last = 0.0, None
@@ -78,8 +81,9 @@ class Source:
             pause, last = 0.0, frame.stamp
 
     def _leave_out(self, left_out: LeftOut) -> None:
+        if self.left_out[left_out.reason] < MOST_NAMED:
+            tqdm.write(f"left out {left_out.sentence}", file=sys.stderr)
         self.left_out[left_out.reason] += left_out.images
-        tqdm.write(f"left out {left_out.sentence}", file=sys.stderr)
 
     def describe_left_out(self) -> str:
         """Return how many images were left out and why, for people; "" for none."""

@@ -20,7 +20,29 @@ def test_a_calibrated_camera_is_that_of_the_part_it_shows() -> None:
 
 
 def test_rectified_images_have_the_projection_and_no_lens() -> None:
-    assert Camera.of_rectified([7.0, 0, 6, 1, 0, 7, 5, 2, 0, 0, 1, 3]) == ([7, 0, 6, 0, 7, 5, 0, 0, 1], [], "plumb_bob")
+    p = [7.0, 0, 6, 1, 0, 7, 5, 2, 0, 0, 1, 3]
+    assert Camera.of_rectified(p, K) == ([7, 0, 6, 0, 7, 5, 0, 0, 1], [], "plumb_bob")
+    assert Camera.of_rectified([0.0] * 12, K) == (K, [], "plumb_bob")
+
+
+@pytest.mark.parametrize(
+    ("model", "d", "taken"),
+    [
+        ("plumb_bob", [0.1, 0.2, 0, 0, 0.3, 0, 0, 0], [0.1, 0.2, 0, 0, 0.3]),
+        ("plumb_bob", [0.1, 0.2, 0, 0, 0, 0, 0, 0], [0.1, 0.2, 0, 0, 0]),
+        ("plumb_bob", [0.1, 0.2, 0, 0], [0.1, 0.2, 0, 0]),
+        ("equidistant", [0.1, 0.2, 0, 0.3, 0], [0.1, 0.2, 0, 0.3]),
+        ("rational_polynomial", [0.1] * 8 + [0.0] * 6, [0.1] * 8 + [0.0] * 6),
+        ("none", [], []),
+        ("none", [0.0] * 5, []),
+        ("plumb_bob", [0.0, 0.0], []),
+        ("", [], []),
+    ],
+)
+def test_zeros_may_follow_the_coefficients(model: str, d: list[float], taken: list[float]) -> None:
+    camera = Camera.calibrated((640, 480), K, d, model)
+    assert camera.coefficients.tolist() == taken
+    assert camera.fisheye == (model == "equidistant")
 
 
 @pytest.mark.parametrize(
@@ -33,6 +55,9 @@ def test_rectified_images_have_the_projection_and_no_lens() -> None:
         ((6400, 4800), K, [], "plumb_bob", "does not fit images of 6400x4800 pixels"),
         ((640, 480), K, [0.1, 0.2], "plumb_bob", "its 2 coefficients of the distortion model 'plumb_bob' are not"),
         ((640, 480), K, [np.nan] * 4, "plumb_bob", "its 4 coefficients"),
+        ((640, 480), K, [0.1] * 8, "plumb_bob", "its 8 coefficients of the distortion model 'plumb_bob' are not known"),
+        ((640, 480), K, [0.1] * 5, "equidistant", "its 5 coefficients of the distortion model 'equidistant' are not"),
+        ((640, 480), K, [0.1], "none", "its 1 coefficients of the distortion model 'none' are not known here"),
         ((640, 480), K, [0.1], "mirror", "its 1 coefficients of the distortion model 'mirror' are not known here"),
     ],
 )

@@ -20,7 +20,7 @@ def test_a_folder_around_a_bag(bag: Path) -> None:
         (file,) = bag.iterdir()
         (bag / f"second{file.suffix}").write_bytes(file.read_bytes())
         with pytest.raises(
-            RecordingError, match=r"holds 2 bags, or parts of one .* `ros2 bag reindex .*`: drive.*, second"
+            RecordingError, match=r"holds 2 bags, or parts of one .* `ros2 bag reindex .*`.*: drive.*, second"
         ):
             open_recording(bag)
 

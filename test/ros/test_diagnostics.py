@@ -9,7 +9,7 @@ import pytest
 from binvpr_ros.config import Config
 from binvpr_ros.loop_closure import Refusal, Refused, Verdict
 from binvpr_ros.recognizer import Recognition
-from binvpr_ros.ros.diagnostics import Health, Level, Statistics, free_bytes, health
+from binvpr_ros.ros.diagnostics import Health, Level, Statistics, free_bytes, health, is_silent
 
 CONFIG = Config(database="/maps/office.db")
 GOOD = {"images_received": 15, "images_processed": 15}
@@ -20,14 +20,13 @@ GOOD = {"images_received": 15, "images_processed": 15}
     [
         (GOOD, "", 1 << 40, Health(Level.OK, "14.6 images/s")),
         (GOOD, "", None, Health(Level.OK, "14.6 images/s")),
-        ({}, "", None, Health(Level.WARN, "no usable image from /camera in the last second")),
-        (
-            {"images_received": 9, "images_unusable": 9}, "", None,
-            Health(Level.WARN, "no usable image from /camera in the last second"),
-        ),
         (
             {"images_received": 9, "images_dropped": 9}, "", None,
-            Health(Level.WARN, "all 9 images of the last second were dropped; give it more threads"),
+            Health(
+                Level.WARN,
+                "all 9 images of the last second were dropped, since one is in work all the time; set threads higher, "
+                "or send smaller images",
+            ),
         ),
         ({**GOOD, "images_dropped": 9}, "", None, Health(Level.OK, "14.6 images/s")),
         (
@@ -66,17 +65,55 @@ def test_a_back_end_whose_stamps_do_not_fit(lately: dict[str, int], text: str) -
 
 
 def test_a_camera_of_an_image_in_two_seconds_is_well_and_one_that_stops_is_not() -> None:
-    def levels(usable: str) -> list[Level]:
-        statistics, levels = Statistics(), []
-        for second in usable:
-            if second == "x":
-                statistics.count("images_received")
-            lately, rate = statistics.lately(), statistics.rate_hz
-            levels.append(health(lately, rate, CONFIG, "/camera", "/stamps", "", None, keyframes=0).level)
-        return levels
+    def silent(seconds: str) -> str:
+        """Return for each second whether it is silent (!).
 
-    assert levels("x.x.x.x.....")[2:] == [Level.OK] * 7 + [Level.WARN] * 3
-    assert levels("xxx.x") == [Level.OK] * 3 + [Level.WARN, Level.OK]
+        It has a usable image (x), an unusable one (u), such a one and others that came meanwhile, of which one is still
+        in work (m), images that were all dropped (d), or none.
+        """
+        statistics, silent = Statistics(), ""
+        for second in seconds:
+            statistics.count("images_received", {"x": 1, "u": 1, "m": 9, "d": 8}.get(second, 0))
+            statistics.count("images_dropped", {"m": 7, "d": 8}.get(second, 0))
+            if second in "um":
+                statistics.count_unusable("image", "it is cut")
+            silent += "!" if is_silent(statistics.lately()) else "."
+        return silent
+
+    assert silent("x.x.x.x.....")[2:] == ".......!!!"
+    assert silent("xxx.x") == "...!."
+    assert silent("..xuux") == "!!.!!."
+    assert silent("xmmmmd") == ".!!!!!"
+
+
+def test_silence_is_told_with_its_cause() -> None:
+    well = health(
+        Counter(), 0.0, CONFIG, "/camera", "/stamps", "", None, 0, "nothing publishes there; start the camera"
+    )
+    expected = "no usable image from /camera: nothing publishes there; start the camera"
+    assert well == Health(Level.WARN, expected)
+
+
+@pytest.mark.parametrize(
+    ("latency_ms", "told"),
+    [
+        (57 * 365.25 * 86400e3, "the stamps are 57.0 years old; replay a bag with --clock, and set use_sim_time"),
+        (-3.6e6, "the stamps are 60.0 min ahead of the node's clock; check use_sim_time, /clock, and all hosts"),
+    ],
+)
+def test_a_latency_by_another_clock_is_unknown(latency_ms: float, told: str) -> None:
+    statistics = Statistics()
+    names = [f"latency_ms_{label}" for label in ("median", "p95", "p99")]
+
+    def see(latency_ms: float) -> list[str]:
+        statistics.count_recognition(Recognition(None, Verdict()), "camera", 5.0, latency_ms)
+        values = statistics.values()
+        assert float(values["processing_ms_median"]) == 5.0
+        return [values[name] for name in names]
+
+    assert see(9.0) == ["9.0"] * 3
+    assert see(latency_ms) == [f"unknown: {told}"] * 3
+    assert see(-20.0) == ["-20.0"] * 3
 
 
 def test_a_map_that_can_forget_no_more_says_so() -> None:

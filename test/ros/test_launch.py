@@ -7,6 +7,7 @@ import importlib.util
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from numpy.typing import NDArray
 
 from binvpr_ros.config import share_directory
+from binvpr_ros.installation import site_packages
 
 LAUNCH_FILE = Path(__file__).resolve().parents[2] / "launch" / "binvpr.launch.py"
 CAMERAS_FILE = LAUNCH_FILE.with_name("binvpr_cameras.launch.py")
@@ -23,7 +25,7 @@ CAMERAS_FILE = LAUNCH_FILE.with_name("binvpr_cameras.launch.py")
 def test_it_names_the_arguments_of_the_contract() -> None:
     text = LAUNCH_FILE.read_text(encoding="utf-8")
     for name in ("image_topic", "odometry_topic", "compressed", "namespace", "params_file", "model", "database",
-                 "enclave", "log_level", "use_sim_time", "fastdds_profile", "rviz"):  # fmt: skip
+                 "enclave", "log_level", "use_sim_time", "venv", "fastdds_profile", "rviz"):  # fmt: skip
         assert f'    "{name}": (' in text
 
 
@@ -162,6 +164,19 @@ def test_the_profile_does_not_replace_the_users(launch_file: Any, monkeypatch: p
     _, environment = expand(launch_file, fastdds_profile=ours)
     assert environment["FASTRTPS_DEFAULT_PROFILES_FILE"] == "mine.xml"
     assert environment["FASTDDS_DEFAULT_PROFILES_FILE"] == ours
+
+
+def test_the_node_has_the_packages_of_the_venv_that_is_named(launch_file: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", "/opt/ros/packages")
+    (node,), context = started(launch_file, venv=sys.prefix)
+    node._perform_substitutions(context)
+    environment = {
+        "".join(part.perform(context) for part in name): "".join(part.perform(context) for part in value)
+        for name, value in node.process_description.additional_env
+    }
+    assert environment == {"PYTHONPATH": f"{site_packages(Path(sys.prefix))}:/opt/ros/packages"}
+    with pytest.raises(ValueError, match=r"/nowhere is no virtual environment of Python"):
+        started(launch_file, venv="/nowhere")
 
 
 @pytest.mark.usefixtures("launch_file")

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
-from binvpr_ros.ros.launch_files import misspelt, parameters_of
+from binvpr_ros.installation import InstallationError, site_packages
+from binvpr_ros.ros.launch_files import misspelt, parameters_of, python_path
 
 OTHERS = "/front/driver:\n  ros__parameters: {compressed: true}\n"
 
@@ -65,3 +67,16 @@ KNOWN = {"image_topic": "/camera/image_raw", "database": "", "maps": "", "min_sc
 )
 def test_arguments_that_are_misspelt(given: dict[str, str], sentences: list[str]) -> None:
     assert list(misspelt(given, KNOWN)) == sentences
+
+
+@pytest.mark.skipif(sys.prefix == sys.base_prefix, reason="the tests do not run in a virtual environment")
+def test_the_environment_in_which_a_node_has_a_venv(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    packages = site_packages(Path(sys.prefix))
+    monkeypatch.setenv("PYTHONPATH", "/opt/ros/packages")
+    assert python_path("") == {}
+    assert python_path(sys.prefix) == {"PYTHONPATH": f"{packages}:/opt/ros/packages"}
+    monkeypatch.delenv("PYTHONPATH")
+    monkeypatch.setenv("HOME", str(Path(sys.prefix).parent))
+    assert python_path(f"~/{Path(sys.prefix).name}") == {"PYTHONPATH": str(packages)}
+    with pytest.raises(InstallationError, match="is no virtual environment of Python"):
+        python_path(str(tmp_path))

@@ -222,6 +222,23 @@ def test_a_rectified_image_has_the_matrix_of_its_projection_and_no_lens() -> Non
     camera = camera_from_info(camera_info(distortion_model="double_sphere"), rectified=True)
     np.testing.assert_array_equal(camera.matrix, [[400, 0, 310], [0, 410, 230], [0, 0, 1]])
     assert camera.coefficients.size == 0
+    unset = camera_from_info(camera_info(p=[0.0] * 12), rectified=True)
+    np.testing.assert_array_equal(unset.matrix, [[500, 0, 320], [0, 510, 240], [0, 0, 1]])
+    assert unset.coefficients.size == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "d", "count"),
+    [
+        ("plumb_bob", [-0.3, 0.1, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0], 5),
+        ("equidistant", [-0.3, 0.1, 0.0, 0.0, 0.0], 4),
+        ("none", [], 0),
+        ("", [], 0),
+    ],
+)
+def test_a_driver_may_fill_its_calibration_with_zeros_or_name_no_lens(model: str, d: list[float], count: int) -> None:
+    camera = camera_from_info(camera_info(distortion_model=model, d=d, p=[0.0] * 12))
+    assert camera.coefficients.tolist() == d[:count]
 
 
 def test_of_a_part_of_the_sensor_the_centre_moves() -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import signal
 import sqlite3
@@ -25,10 +26,11 @@ rclpy = pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from nav_msgs.msg import Odometry
 from rcl_interfaces.srv import DescribeParameters, GetParameters
-from rclpy.qos import QoSProfile
+from rclpy.duration import Duration
+from rclpy.qos import DurabilityPolicy, LivelinessPolicy, QoSProfile, ReliabilityPolicy
 from robot import CAMERA, Robot
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 from visualization_msgs.msg import MarkerArray
@@ -36,6 +38,7 @@ from visualization_msgs.msg import MarkerArray
 from binvpr_ros.config import Config, share_directory
 from binvpr_ros.loop_closure import Refusal
 from binvpr_ros.maps.command import problems
+from binvpr_ros.ros.calibration import LATCHED
 from binvpr_ros.ros.messages import (
     from_nanoseconds,
     image_from_message,
@@ -131,11 +134,158 @@ def test_a_calibrated_camera_is_used_and_another_one_is_not(
     robot.show(world_images[4:12], start=122)
     robot.wait(lambda: bool(robot.listener.closures), "closures are published")
     assert rows_from_message(robot.listener.closures[0])[0]["inliers"] >= Config().min_inliers
+    robot.wait(lambda: robot.listener.diagnostics["verification"] == "calibrated", "diagnostics say so")
+    publisher.publish(CameraInfo())
+    refused = "uncalibrated: camera_info is not used: it holds no calibration; calibrate the camera, or go on without"
+    robot.wait(lambda: robot.listener.diagnostics["verification"] == refused, "diagnostics say why it is not")
+    assert robot.set("verify", False).successful
+    unverified = "none, since verify is false"
+    robot.wait(lambda: robot.listener.diagnostics["verification"] == unverified, "diagnostics say that nothing is")
+
+
+def test_a_calibration_that_was_latched_beside_the_images_is_found(
+    start: Callable[..., Robot], world_images: list[NDArray[np.uint8]]
+) -> None:
+    driver = rclpy.create_node("driver")
+    focal = 160 / np.tan(np.deg2rad(37.5))
+    k = [focal, 0.0, 160.0, 0.0, focal, 120.0, 0.0, 0.0, 1.0]
+    driver.create_publisher(CameraInfo, "/front/camera_info", LATCHED).publish(CameraInfo(width=320, height=240, k=k))
+    try:
+        robot = start(*EAGER, topic="/front/image_raw")
+        robot.show(world_images[:2], start=100)
+        robot.wait(lambda: robot.listener.diagnostics["verification"] == "calibrated", "it is found")
+        assert "the camera of /front/image_raw is calibrated" in robot.log.read_text()
+        assert "incompatible" not in robot.log.read_text()
+    finally:
+        driver.destroy_node()
+
+
+def test_a_calibration_that_does_not_come_is_missed_once(
+    start: Callable[..., Robot], world_images: list[NDArray[np.uint8]]
+) -> None:
+    robot = start(*EAGER)
+    robot.show(world_images[:2], start=100)
+    missing = "no calibration has come on /camera_info"
+    robot.wait(lambda: robot.listener.diagnostics["verification"] == f"uncalibrated: {missing}", "diagnostics say so")
+    robot.wait(lambda: missing in robot.log.read_text(), "the log says so")
+    time.sleep(2)
+    assert robot.log.read_text().count(missing) == 1
+
+
+def test_what_is_recognised_is_logged_and_summed_up(
+    start: Callable[..., Robot], world_images: list[NDArray[np.uint8]], tmp_path: Path
+) -> None:
+    arguments = (*EAGER, "-p", f"database:={tmp_path / 'map.db'}")
+    first = start(*arguments)
+    first.show(world_images[:20], start=100)
+    first.show(world_images[30:36], start=112)
+    first.show(world_images[4:12], start=122)
+    first.close()
+    log = first.log.read_text()
+    closures = [line for line in log.splitlines() if "loop closure: " in line]
+    assert 1 <= len(closures) <= 2  # of at least five, in far less than 20 s
+    assert re.search(
+        r"keyframe 2\d shows the place of keyframe \d+, 21\.\d s ago \(score [01]\.\d\d, \d+ inliers\)", log
+    )
+    assert re.search(r"summary of all .*: 34 images, 34 keyframes \(\d closed a loop; the others: 20 no_history, ", log)
+    assert "rosout" not in log
+    assert "DEBUG" not in log
+
+    second = start(*arguments, "--log-level", "binvpr:=debug")
+    second.show(world_images[5:10], start=500)
+    second.close()
+    log = second.log.read_text()
+    assert log.count("relocalisation: ") == 1
+    assert f" in session 0 of {tmp_path / 'map.db'}, 6." in log  # minutes
+    assert log.count("[DEBUG]") >= 5
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_an_image_topic_of_the_other_kind_is_named_with_what_to_set(
+    start: Callable[..., Robot], compressed: bool
+) -> None:
+    kinds = [Image, CompressedImage]
+    robot = start("-p", f"compressed:={str(compressed).lower()}", compressed=not compressed, wait=False)
+    sentence = (
+        f"no usable image from /camera: it has 1 publisher of sensor_msgs/msg/{kinds[not compressed].__name__} "
+        f"(best effort, volatile); set the parameter compressed to {str(not compressed).lower()}"
+    )
+    robot.wait(lambda: sentence in robot.log.read_text(), "the log says so")
+    assert robot.listener.message == sentence
+    assert robot.log.read_text().count("no usable image") == 1
+
+
+def test_where_no_image_comes_the_image_topics_are_named_and_images_end_that(
+    start: Callable[..., Robot], world_images: list[NDArray[np.uint8]]
+) -> None:
+    robot = start("-r", "image:=/typo", wait=False)
+    sentence = (
+        "no usable image from /typo: nothing publishes there; remap image (with launch: image_topic) to one of "
+        "/camera (Image);"
+    )
+    robot.wait(lambda: sentence in robot.log.read_text(), "the log says so")
+    camera = robot.node.create_publisher(Image, "/typo", CAMERA)
+
+    def recovered() -> bool:
+        message = message_from_array(world_images[0], "rgb8")
+        message.header.stamp = from_nanoseconds(time.time_ns())
+        camera.publish(message)
+        return "all is well again" in robot.log.read_text()
+
+    robot.wait(recovered, "the log says that images come")
+
+
+@pytest.mark.parametrize("what", ["stamps", "encoding"])
+def test_why_all_images_are_skipped_is_told(start: Callable[..., Robot], what: str) -> None:
+    robot = start(*EAGER)
+    picture = np.full((24, 32, 3), 3, np.uint8)
+    message = message_from_array(picture, "rgb8")
+    cause = "its stamp (7.000 s) is not later than the last image's; check that the camera's driver stamps its images"
+    if what == "encoding":
+        message.encoding, cause = "sepia", "its encoding 'sepia' is not one of "
+
+    def told() -> bool:
+        robot.send(message, 7 * 10**9)
+        return f"no usable image from /camera: every image is skipped, because {cause}" in robot.log.read_text()
+
+    robot.wait(told, "the log says so")
+
+
+QUALITIES = [
+    QoSProfile(depth=5, reliability=reliability, durability=durability, deadline=Duration(seconds=1), **more)
+    for reliability in (ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT)
+    for durability in (DurabilityPolicy.VOLATILE, DurabilityPolicy.TRANSIENT_LOCAL)
+    for more in ({}, {"liveliness": LivelinessPolicy.MANUAL_BY_TOPIC, "lifespan": Duration(seconds=1)})
+]
+
+
+def test_images_of_any_quality_of_service_are_received(
+    start: Callable[..., Robot], world_images: list[NDArray[np.uint8]]
+) -> None:
+    robot = start(*EAGER)
+    for number, quality in enumerate(QUALITIES):
+        publisher = robot.node.create_publisher(Image, "/camera", quality)
+        assert wait_for_subscriber(publisher, 30.0)
+        message = message_from_array(world_images[number], "rgb8")
+        message.header.stamp = from_nanoseconds((10 + number) * 10**9)
+        publisher.publish(message)
+        robot.wait(lambda: len(robot.listener.keyframes) == number + 1, f"an image of {quality} comes")  # noqa: B023
+    assert "quality of service" not in robot.log.read_text()
+
+
+def test_stamps_of_a_back_end_that_do_not_fit_are_named(start: Callable[..., Robot]) -> None:
+    robot = start("-p", "keyframe_source:=topic")
+    robot.node.create_publisher(Header, "keyframe_stamps", CAMERA)
+    sentence = (
+        "nothing is received from a publisher of /keyframe_stamps, since its reliability is less than this node asks "
+        "for; let it publish with the default quality of service of ROS"
+    )
+    robot.wait(lambda: sentence in robot.log.read_text(), "the log says so")
 
 
 def test_diagnostics_say_what_happened(start: Callable[..., Robot], world_images: list[NDArray[np.uint8]]) -> None:
     robot = start(*EAGER)
-    robot.show(world_images[:6], start=10)
+    robot.show(world_images[:6], start=time.time())
     robot.wait(lambda: robot.count("keyframes") == 6, "diagnostics count six keyframes")
     values = robot.listener.diagnostics
     assert robot.listener.hardware_id == "camera_link"
@@ -146,7 +296,17 @@ def test_diagnostics_say_what_happened(start: Callable[..., Robot], world_images
     assert float(values["processing_ms_p95"]) >= float(values["processing_ms_median"]) > 0
     assert float(values["latency_ms_p99"]) >= float(values["latency_ms_p95"]) >= float(values["latency_ms_median"])
     robot.wait(lambda: robot.listener.level == DiagnosticStatus.WARN, "a camera that stops is noticed")
-    assert "no usable image from /camera" in robot.listener.message
+    assert "no usable image from /camera: it has 1 publisher of sensor_msgs/msg/Image" in robot.listener.message
+
+
+def test_the_latency_of_old_stamps_is_unknown(
+    start: Callable[..., Robot], world_images: list[NDArray[np.uint8]]
+) -> None:
+    robot = start(*EAGER)
+    robot.show(world_images[:2], start=10)
+    robot.wait(lambda: robot.count("keyframes") == 2, "diagnostics count two keyframes")
+    latency = robot.listener.diagnostics["latency_ms_median"]
+    assert re.fullmatch(r"unknown: the stamps are \d\d\.\d years old; replay a bag with --clock, .*", latency)
 
 
 def test_darkness_is_noticed(start: Callable[..., Robot]) -> None:
@@ -459,7 +619,7 @@ def test_services_do_what_they_say_while_images_arrive(
     robot.wait(lambda: robot.listener.diagnostics["rate_hz"] == "0.0", "no image is in work")
     assert robot.count("images_received") == robot.count("images_processed") + robot.count("images_dropped")
     assert DiagnosticStatus.ERROR not in levels
-    assert "WARN" not in robot.log.read_text()
+    assert not re.search("WARN(?!.*no usable image)", robot.log.read_text())  # of which there is none at the end
     assert len(keyframes(path)) >= 3
     assert sum(keyframes(path).values()) == robot.count("keyframes")
 

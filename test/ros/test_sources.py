@@ -25,6 +25,7 @@ from binvpr_ros.ros.messages import (
     to_nanoseconds,
 )
 from binvpr_ros.ros.sources import (
+    MOST_NAMED,
     ImageMessage,
     Source,
     SourceError,
@@ -177,6 +178,20 @@ def test_files_that_cannot_be_read_are_named_and_left_out(
     assert "2.jpg: it cannot be read (No such file or directory)" in errors
     for name in ("1.bmp", "4.png", "5.bmp"):
         assert f"left out {tmp_path / name}: its " in errors
+
+
+def test_of_many_images_that_are_left_out_for_one_reason_the_first_are_named(
+    tmp_path: Path, pictures: list[Picture], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Recorder("mcap", tmp_path / "depth") as recorder:
+        for number in range(30):
+            depth = pictures[0][..., 0].astype(np.float32)
+            recorder.image("/depth", number * SECOND, number * SECOND, depth, "32FC1")
+        recorder.image("/depth", 30 * SECOND, 30 * SECOND, pictures[0])
+    source = open_source(recorder.path, "/depth")
+    assert len(list(source.read(compressed=True))) == 1
+    assert source.describe_left_out() == "30 left out: 30 undecodable"
+    assert capsys.readouterr().err.count("left out") == MOST_NAMED
 
 
 def thermal() -> NDArray[np.uint16]:

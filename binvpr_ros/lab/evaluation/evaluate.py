@@ -235,6 +235,8 @@ class Evaluation:
             if choices.all:
                 models += sorted(choices.all.rglob("*.tflite"))
                 baselines = [*BASELINES, *DETECTORS]
+        elif not self.calibrates:
+            models += _packaged_beside(models)
         methods: list[Method] = []
         config = Config(threads=choices.threads, shift_cells=choices.shift_cells)
         kinds: dict[str, LocalFeatures] = {}
@@ -302,6 +304,12 @@ class Evaluation:
         if choices.markdown and self.results:
             command = shlex.join(["evaluate", *sys.argv[1:]])
             choices.markdown.write_text(report.markdown(self.results, command, self.negatives), encoding="utf-8")
+
+
+def _packaged_beside(models: Sequence[Path]) -> list[Path]:
+    """Return the packaged model, to be measured beside others; nothing where it is among them, or one is missing."""
+    packaged = model_path(Config())
+    return [packaged] if models and all(file.is_file() and not file.samefile(packaged) for file in models) else []
 
 
 def distinct(names: Sequence[str], paths: Sequence[Path]) -> list[str]:
@@ -378,7 +386,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         action="append",
         default=[],
         metavar="TFLITE",
-        help="model file; may be given again",
+        help="model file, measured beside the packaged one; may be given again",
     )
     methods.add_argument(
         "--baseline",

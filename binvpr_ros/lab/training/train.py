@@ -4,38 +4,27 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
+import importlib
 import os
-import shlex
-import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
+from binvpr_ros.installation import how_to_install_module
+from binvpr_ros.lab.training.places365 import GROUPS
+from binvpr_ros.lab.training.recipes import PRESETS, RECIPES, SAVE_EVERY, SMOKE, recipe_of
+
+# Keras and TensorFlow take seconds to load, and so are imported when the command line is known to make sense.
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Without AVX-512 TensorFlow leaves these kernels out by itself; with them a step takes a third of the time.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
-if missing := [name for name in ("keras", "matplotlib", "rich", "scipy", "tqdm") if find_spec(name) is None]:
-    sys.exit(f"train_offline: training needs {missing[0]} too; run, in a checkout: pip install '.[training]'")
-import keras
-import numpy as np
-
-from binvpr_ros.lab.training.data import TrainingDataError, TrainingImages, rendered_buildings
-from binvpr_ros.lab.training.export import ExportError, export
-from binvpr_ros.lab.training.local import train as local
-from binvpr_ros.lab.training.networks import NETWORKS, RECIPES, find
-from binvpr_ros.lab.training.paper import reproduce, sizes
-from binvpr_ros.lab.training.places365 import GROUPS, categories
-from binvpr_ros.lab.training.recipes import SMOKE, Recipe, recipe_of
-from binvpr_ros.lab.training.state import StateError
-from binvpr_ros.lab.training.teacher import TeacherError, teach
-from binvpr_ros.lab.training.trainer import SAVE_EVERY, SEEDS, Trainer, use_all_devices
-
-OTHERS = {"local": local.main, "reproduce": reproduce.main, "sizes": sizes.main}
-HELD_OUT = 10  # one in so many places, where there is no folder of validation images
+OTHERS = {"local": "local.train", "reproduce": "paper.reproduce", "sizes": "paper.sizes"}
+"""Modules whose `main` does what another first word says."""
+NEEDS = ("keras", "matplotlib", "rich", "scipy", "tqdm")
+NETWORKS = tuple(sorted([*PRESETS, "binvpr20r", "binvpr20ste", "binvpr36r", "binvpr36ste"]))
+"""The names of `networks.NETWORKS`, which loads Keras."""
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -51,7 +40,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--places", action="store_true", help="DATA holds a folder of images for each place")
     parser.add_argument("--group", choices=GROUPS, help="the classes of one of the paper's groups of Places365 alone")
     parser.add_argument("--per-class", type=int, default=0, metavar="N", help="images of each class, at most")
-    parser.add_argument("--network", choices=sorted(NETWORKS),
+    parser.add_argument("--network", choices=NETWORKS,
                         help="(default: the shipped one's, binvpr20r; with --recipe paper: binvpr20)")  # fmt: skip
     parser.add_argument("--recipe", choices=RECIPES, help="(default: deploy, where the network has it)")
     parser.add_argument("--stages", metavar="SIZE:EPOCHS[:RATE],...",
@@ -75,14 +64,18 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="seed of all that is random (default %(default)s)")
     parser.add_argument("--smoke", action="store_true", help="a run of a minute on images it renders itself")
     choices = parser.parse_args(arguments)
+    _say_what_is_missing()
     _check(parser, choices)
     return choices
 
 
 def _check(parser: argparse.ArgumentParser, choices: argparse.Namespace) -> None:
     """End with a sentence where the choices do not go together; fill in the network, the recipe and its plan."""
+    from binvpr_ros.lab.training import networks
+    from binvpr_ros.lab.training.trainer import SEEDS
+
     choices.network = choices.network or ("binvpr20" if choices.recipe == "paper" else "binvpr20r")
-    recipes = NETWORKS[choices.network]
+    recipes = networks.NETWORKS[choices.network]
     if choices.recipe is None:
         choices.recipe = next(recipe for recipe in RECIPES if recipe in recipes)
     wrong = (
@@ -112,88 +105,21 @@ def _check(parser: argparse.ArgumentParser, choices: argparse.Namespace) -> None
         parser.error(str(error))
 
 
-def read_images(choices: argparse.Namespace, size: int) -> tuple[TrainingImages, TrainingImages, str]:
-    """Return images for training and for validation, and the name of the data; raises TrainingDataError."""
-    if choices.smoke:
-        images = rendered_buildings(size)
-        return images, images, "rendered buildings"
-    name = choices.data.resolve().name
-    if choices.places:
-        return *TrainingImages.of_places(choices.data, size).hold_out(HELD_OUT), name
-    names = categories(choices.group) if choices.group else ()
-    if not (choices.data / "val").is_dir():
-        folder = choices.data / "train" if (choices.data / "train").is_dir() else choices.data
-        return *TrainingImages.of_classes(folder, size, choices.per_class, names).hold_out(HELD_OUT), name
-    train = TrainingImages.of_classes(choices.data / "train", size, choices.per_class, names)
-    # By name: where the folders differ, the numbers of the classes would.
-    return train, TrainingImages.of_classes(choices.data / "val", size, choices.per_class, train.classes), name
-
-
-def facts_for_card(
-    choices: argparse.Namespace, data_name: str, images: TrainingImages, figures: dict[str, float]
-) -> dict[str, Any]:
-    """Return what the model's card says of the training."""
-    arguments = ["--smoke" if choices.smoke else data_name, "--network", choices.network, "--recipe", choices.recipe]
-    arguments += ["--stages", choices.stages] if choices.stages else []
-    arguments += ["--group", choices.group] if choices.group else []
-    arguments += ["--batch", str(choices.batch)] if choices.batch else []
-    arguments += [f"--{name}" for name in ("places", "distill") if getattr(choices, name)]
-    arguments += ["--per-class", str(choices.per_class)] if choices.per_class else []
-    arguments += ["--precision", choices.precision] if choices.precision != "float32" else []
-    arguments += ["--seed", str(choices.seed), "--output", choices.output.name]
-    what = f"{len(images.classes)} classes" if images.classes else f"{len(np.unique(images.places))} places"
-    return {
-        "training_data": f"{data_name}: {len(images.images)} images of {what}",
-        "command": " ".join(["train_offline", *arguments]),
-        "evaluation": {
-            f"{name.removeprefix('val_')}_on_validation_views": round(value, 4) for name, value in figures.items()
-        },
-    }
-
-
 def main() -> int:
-    """Train, export, and write the card; or do what another first word says. The exit status is 1 where that fails."""
-    if command := OTHERS.get(" ".join(sys.argv[1:2])):
-        return command(sys.argv[2:])
+    """Train, or do what another first word says; the exit status is 1 where that fails."""
+    if module := OTHERS.get(" ".join(sys.argv[1:2])):
+        _say_what_is_missing()
+        return int(importlib.import_module(f"binvpr_ros.lab.training.{module}").main(sys.argv[2:]))
     choices = parse(sys.argv[1:])
-    work = choices.work or choices.output.with_suffix("")
-    recipe: Recipe = choices.plan if choices.batch is None else dataclasses.replace(choices.plan, batch=choices.batch)
-    size = recipe.stages[-1].size
-    try:
-        keras.config.set_dtype_policy(choices.precision)
-        use_all_devices()
-        images, validation, data_name = read_images(choices, max(stage.size for stage in recipe.stages))
-        work.mkdir(parents=True, exist_ok=True)
-        taught = teach(images.images, work / "teacher.npy") if choices.distill else None
-        trainer = Trainer(
-            f"{choices.network}, recipe {choices.recipe}", find(choices.network, choices.recipe), recipe, images,
-            validation, work, seed=choices.seed, taught=taught, save_every=choices.save_every,
-        )  # fmt: skip
-        model = trainer.run()
-        if keras.backend.backend() != "tensorflow":
-            return _export_with_tensorflow()
-        figures = trainer.validate(model, size)
-        facts = facts_for_card(choices, data_name, images, figures)
-        card = export(model, choices.network, choices.recipe, size, choices.output, facts)
-    except ExportError as error:
-        again = shlex.join(["train_offline", *sys.argv[1:]])
-        print(f"train_offline: {error}; what was learnt is kept, finish with: {again}", file=sys.stderr)
-        return 1
-    except (TrainingDataError, StateError, TeacherError, OSError) as error:
-        print(f"train_offline: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("train_offline: interrupted; run the same command again to go on", file=sys.stderr)
-        return 1
-    print(f"train_offline: wrote {choices.output} ({card.descriptor_bits} bits, "
-          f"R@1 {figures['val_recall_at_1']:.3f} on distorted views)")  # fmt: skip
-    return 0
+    from binvpr_ros.lab.training.offline import run
+
+    return run(choices)
 
 
-def _export_with_tensorflow() -> int:
-    """Run the same command, whose training is done, where the converter can be run; return its exit status."""
-    command = [sys.executable, "-m", "binvpr_ros.lab.training.train", *sys.argv[1:]]
-    return subprocess.run(command, env={**os.environ, "KERAS_BACKEND": "tensorflow"}, check=False).returncode
+def _say_what_is_missing() -> None:
+    """End with a sentence where something is not installed that training needs."""
+    if missing := [name for name in NEEDS if find_spec(name) is None]:
+        sys.exit(f"train_offline: training needs {missing[0]} too; {how_to_install_module(missing[0], 'training')}")
 
 
 if __name__ == "__main__":

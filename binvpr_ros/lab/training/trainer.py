@@ -23,12 +23,11 @@ from binvpr_ros.lab.training.data import TAUGHT_CELLS, TrainingDataError, Traini
 from binvpr_ros.lab.training.losses import cosine_distance, multi_similarity, no_loss, signs
 from binvpr_ros.lab.training.networks import BinaryConv2D, Network
 from binvpr_ros.lab.training.networks.binvpr import scales
-from binvpr_ros.lab.training.recipes import Recipe, Stage
+from binvpr_ros.lab.training.recipes import SAVE_EVERY, Recipe, Stage
 from binvpr_ros.lab.training.state import TrainingState
 
 STEPS_AT_ONCE = 50
 """Steps between two looks at the clock and at the weights."""
-SAVE_EVERY = 60.0  # seconds
 SEEDS = range(2**32)
 """What seeds may be: NumPy's older generator takes no others."""
 VALIDATION_IMAGES = 1000

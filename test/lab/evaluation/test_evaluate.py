@@ -279,6 +279,18 @@ def test_drives_are_held_against_maps_of_each_other(
     assert [(trial["drive"], trial["map"]) for trial in negatives["trials"]] == [("street", "street")]
 
 
+def test_a_model_is_measured_beside_the_packaged_one(
+    traverses: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for suffix in (".tflite", ".json"):
+        shutil.copy(model.with_name("binvpr20").with_suffix(suffix), tmp_path / f"mine{suffix}")
+    for given, shown in ((tmp_path / "mine.tflite", ["mine", "binvpr20r"]), (model, ["binvpr20r"])):
+        assert run(monkeypatch, "--dataset", traverses, "--model", given, "--json", tmp_path / "out.json") == 0
+        figures = json.loads((tmp_path / "out.json").read_text())
+        assert [entry["method"] for entry in figures["results"]] == shown
+        assert figures["method"] == shown[0]
+
+
 def test_what_has_one_name_is_told_apart(
     traverses: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

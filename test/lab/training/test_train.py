@@ -16,7 +16,9 @@ pytest.importorskip("keras", reason="the extra `training` is not installed")
 
 from binvpr_ros.lab.training.data import TrainingDataError, rendered_buildings
 from binvpr_ros.lab.training.networks import NETWORKS
-from binvpr_ros.lab.training.train import parse, read_images
+from binvpr_ros.lab.training.offline import read_images
+from binvpr_ros.lab.training.train import NETWORKS as NAMES
+from binvpr_ros.lab.training.train import parse
 from binvpr_ros.lab.training.trainer import WarmUp
 from binvpr_ros.network.descriptor import DescriptorNetwork
 from binvpr_ros.network.model_card import ModelCard
@@ -109,6 +111,10 @@ def test_a_run_that_is_killed_goes_on_to_the_same_weights(tmp_path: Path) -> Non
             ["{data}", "--batch", "2", "--stages", "50:1"],
             "binvpr20r, recipe deploy does not take 50 pixels: input_size is 50; give a",
         ),
+        (
+            ["{data}", "--batch", "64", "--stages", "128:1,64:2"],
+            "train_offline: the model will take images of 64x64 pixels, as the last of the --stages\n",
+        ),
     ],
 )
 def test_images_that_cannot_be_trained_on(tmp_path: Path, arguments: list[str], sentence: str) -> None:
@@ -141,6 +147,34 @@ def test_a_command_line_that_makes_no_sense(arguments: list[str]) -> None:
 @pytest.mark.parametrize(("recipe", "network"), [([], "binvpr20r"), (["--recipe", "paper"], "binvpr20")])
 def test_the_network_that_is_trained_where_none_is_named(recipe: list[str], network: str) -> None:
     assert parse(["data", "--output", "x.tflite", *recipe]).network == network
+
+
+def test_help_names_all_networks_without_loading_keras() -> None:
+    code = "import sys; sys.modules['keras'] = sys.modules['tensorflow'] = None; "
+    code += "from binvpr_ros.lab.training.train import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, "--help"]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=ROOT)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert shown.stdout.startswith("usage: train_offline ")
+    assert sorted(NETWORKS) == list(NAMES)
+
+
+@pytest.mark.parametrize("split", [[], ["train"]], ids=["no train/", "no val/"])
+@pytest.mark.parametrize(("arguments", "kind"), [([], "images"), (["--places"], "places")])
+def test_a_folder_that_is_not_split_says_how_it_was(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], split: list[str], arguments: list[str], kind: str
+) -> None:
+    data = Path(tmp_path, "office", *split)
+    write_folder(data, images=12)
+    folder = str(data if arguments else tmp_path / "office")
+    train, validation, name = read_images(parse([folder, "--output", "x.tflite", *arguments]), 64)
+    counts = f"{len(train.images)} images for training, {len(validation.images)} for validation"
+    sentence = (
+        f"train_offline: {name} is not split into train/ and val/, so every 10th of its {kind} is held out: {counts}"
+    )
+    assert sentence in capsys.readouterr().err
+    assert len(train.images) + len(validation.images) == 24
+    assert len(validation.images) == (12 if arguments else 2)
 
 
 @pytest.mark.parametrize("network", sorted(NETWORKS))

@@ -15,6 +15,7 @@ import keras
 from binvpr_ros.lab.training.networks import binvpr, comparison
 from binvpr_ros.lab.training.networks.binvpr import DESCRIPTOR_BITS
 from binvpr_ros.lab.training.networks.layers import BinaryConv2D, PairConv2D, QuantizedConv2D
+from binvpr_ros.lab.training.recipes import RECIPES
 
 __all__ = [
     "DESCRIPTOR_BITS",
@@ -28,8 +29,6 @@ __all__ = [
     "build",
     "find",
 ]
-
-RECIPES = ("deploy", "paper")
 
 Network = Callable[..., keras.Model]
 """What makes a network: a function of (input_size, classes, for_export)."""

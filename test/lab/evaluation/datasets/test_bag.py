@@ -500,7 +500,8 @@ def test_a_bag_whose_description_is_damaged_is_indexed_anew(tmp_path: Path, ros2
         (path / "metadata.yaml").write_text(text)
         with pytest.raises(RecordingError, match="cannot be read as a bag") as refused:
             PosedBag.read(path, Options())
-        assert str(refused.value).endswith(f"; renew its metadata.yaml with `ros2 bag reindex {path}`")
+        where = "" if shutil.which("ros2") else " where ROS 2 is installed"
+        assert str(refused.value).endswith(f"; renew its metadata.yaml with `ros2 bag reindex {path}`{where}")
         assert "\n" not in str(refused.value)
     path = Messages("mcap", CompressionMode.FILE).write(tmp_path / "compressed", drive(ros2, pictures))
     (path / "metadata.yaml").write_text("")
@@ -641,7 +642,7 @@ def test_without_rosbags_it_says_what_to_install(tmp_path: Path, monkeypatch: py
         return real(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(RecordingError, match="reading bags needs rosbags; run: pip install rosbags"):
+    with pytest.raises(RecordingError, match=r"reading bags needs rosbags; run: .*pip install rosbags"):
         PosedBag.read(tmp_path, Options())
 
 

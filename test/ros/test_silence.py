@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+rclpy = pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from binvpr_ros.ros.silence import MOST_TOPICS, why_nothing_comes
+
+pytestmark = pytest.mark.usefixtures("ros")
+
+SENSOR = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+@pytest.fixture
+def node() -> Iterator[Node]:
+    node = rclpy.create_node("binvpr", namespace="/silence")
+    yield node
+    node.destroy_node()
+
+
+@pytest.fixture
+def publish(node: Node) -> Iterator[Callable[..., None]]:
+    """Have a robot publish on topics, and wait until the node knows."""
+    robot = rclpy.create_node("robot")
+
+    def publish(kind: Any, *topics: str, quality: QoSProfile = SENSOR) -> None:
+        before = {topic: node.count_publishers(topic) for topic in topics}
+        for topic in topics:
+            robot.create_publisher(kind, topic, quality)
+        deadline = time.monotonic() + 20
+        while any(node.count_publishers(topic) == count for topic, count in before.items()):
+            assert time.monotonic() < deadline, f"{topics} are not discovered"
+            time.sleep(0.05)
+
+    yield publish
+    robot.destroy_node()
+
+
+def test_a_topic_that_nobody_publishes(node: Node, publish: Callable[..., None]) -> None:
+    node.create_publisher(Image, "~/match_image", 1)  # the node's own, no camera
+    node.create_subscription(Image, "/image", print, SENSOR)
+    publish(CameraInfo, "/front/camera_info")
+    assert why_nothing_comes(node, "/image", False) == (
+        "nothing publishes there; no other image topic is published either; start the camera, and check that "
+        "ROS_DOMAIN_ID is the same there"
+    )
+    publish(Image, "/front/image_raw")
+    publish(CompressedImage, "/front/image_raw/compressed")
+    assert why_nothing_comes(node, "/image", False) == (
+        "nothing publishes there; remap image (with launch: image_topic) to one of /front/image_raw (Image), "
+        "/front/image_raw/compressed (CompressedImage); CompressedImage needs compressed:=true"
+    )
+
+
+def test_only_some_of_many_topics_are_named(node: Node, publish: Callable[..., None]) -> None:
+    publish(Image, *(f"/camera{number}/image_raw" for number in range(MOST_TOPICS + 3)))
+    sentence = why_nothing_comes(node, "/image", False)
+    assert sentence.count("/image_raw (Image)") == MOST_TOPICS
+    assert " and 3 more; " in sentence
+
+
+@pytest.mark.parametrize(
+    ("kind", "compressed", "remedy"),
+    [
+        (CompressedImage, False, "set the parameter compressed to true"),
+        (Image, True, "set the parameter compressed to false"),
+    ],
+)
+def test_the_other_kind_of_image(
+    node: Node, publish: Callable[..., None], kind: Any, compressed: bool, remedy: str
+) -> None:
+    publish(kind, "/front", quality=LATCHED)
+    assert why_nothing_comes(node, "/front", compressed) == (
+        f"it has 1 publisher of sensor_msgs/msg/{kind.__name__} (reliable, transient local); {remedy}"
+    )
+
+
+def test_what_is_no_image(node: Node, publish: Callable[..., None]) -> None:
+    publish(CameraInfo, "/front")
+    sentence = why_nothing_comes(node, "/front", False)
+    assert sentence.startswith("it has 1 publisher of sensor_msgs/msg/CameraInfo (best effort, volatile), which are no")
+
+
+def test_a_publisher_that_fits_and_sends_nothing(node: Node, publish: Callable[..., None]) -> None:
+    publish(Image, "/front")
+    publish(Image, "/front")
+    assert why_nothing_comes(node, "/front", False) == (
+        "it has 2 publishers of sensor_msgs/msg/Image (best effort, volatile), but nothing arrives; check "
+        "`ros2 topic hz /front`, and see README if large images get lost"
+    )

@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`binvpr watch` beside a running node, with a terminal and without one."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+rclpy = pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+pytest.importorskip("rich", reason="the extra `tools` is not installed")
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.executors import SingleThreadedExecutor
+from robot import Robot
+from sensor_msgs.msg import PointCloud2
+from std_msgs.msg import Header
+
+from binvpr_ros.ros.closures import LoopClosureRow, read_loop_closures
+from binvpr_ros.ros.node import EVERY_RESULT
+from binvpr_ros.ros.pictures import GAP, LABEL_HEIGHT, PANEL, TITLE_HEIGHT
+from binvpr_ros.ros.replay import wait_for_subscriber
+from binvpr_ros.ros.watch import Running, Watcher, WatchError, cells, find, line, wait_for_node
+
+pytestmark = pytest.mark.usefixtures("ros")
+
+EAGER = ("-p", "keyframe_distance:=0.0", "-p", "keyframe_min_interval:=0.0")
+WATCH = [sys.executable, "-c", "import sys; from binvpr_ros.programs import binvpr; sys.exit(binvpr())", "watch"]
+ROW = LoopClosureRow(1_022_400_000_000, 900_300_000_000, 40, 3, 2, 2, 500, 0.754, 25)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Robot]]:
+    robots: list[Robot] = []
+
+    def start_robot(*arguments: str, **options: Any) -> Robot:
+        robots.append(Robot(tmp_path, *EAGER, *arguments, **options))
+        return robots[-1]
+
+    yield start_robot
+    for robot in robots:
+        robot.close()
+
+
+def lines_of(robot: Robot) -> list[str]:
+    return [line(row) for message in robot.listener.closures for row in read_loop_closures(message)]
+
+
+def test_without_a_terminal_it_prints_lines_and_saves_what_a_match_in_the_map_file_looked_like(
+    start: Callable[..., Robot], world_images: list[NDArray[np.uint8]], tmp_path: Path
+) -> None:
+    database = ("-p", f"database:={tmp_path / 'map.db'}")
+    first = start(*database)
+    first.show(world_images[:20], start=100)
+    first.close()
+
+    robot = start(*database)
+    output, folder = tmp_path / "watch.txt", tmp_path / "deep" / "pictures"
+    with output.open("w", encoding="utf-8") as file:
+        watch = subprocess.Popen([*WATCH, "--save", str(folder)], stdout=file, stderr=subprocess.PIPE, text=True)
+    try:
+        robot.wait(lambda: robot.node.count_subscribers("/binvpr/match_image") == 1, "it has found the node")
+        time.sleep(0.5)  # until the node has found it
+        for number, image in enumerate(world_images[8:12]):  # each once the one before is drawn
+            (stamp,) = robot.show([image], start=1022 + number / 5)
+        last = folder / f"{stamp // 10**9:010}.{stamp % 10**9:09}.jpg"
+        robot.wait(last.is_file, "the last match is saved")
+        robot.wait(lambda: len(lines_of(robot)) == robot.count("loop_closures"), "all closures have come")
+        robot.wait(lambda: lines_of(robot)[-1] in output.read_text(), "the last one is printed")
+        robot.wait(lambda: "keyframes (" in output.read_text(), "it reports")
+    finally:
+        watch.send_signal(signal.SIGINT)
+        _, errors = watch.communicate(timeout=20)
+    assert watch.returncode == 0
+    assert errors == ""
+    printed = output.read_text().splitlines()
+    closures = [text for text in printed if "closure with" in text]
+    assert closures
+    assert closures == lines_of(robot)[-len(closures) :]
+    assert all("session 0 (earlier), 15." in text for text in closures)
+    assert any(re.search(r"; \d+ keyframes .* latency .* saved", text) for text in printed)
+
+    names = sorted(path.stem for path in folder.iterdir())
+    assert names == sorted(names, key=float)
+    picture = cv2.imread(str(last))
+    assert picture is not None
+    query, match = (
+        picture[TITLE_HEIGHT:-LABEL_HEIGHT, left : left + PANEL[0]].astype(int) for left in (0, PANEL[0] + GAP)
+    )
+    assert np.median(np.abs(query - match)) < 12  # the thumbnail, not features on a dark ground
+    seen = cv2.resize(cv2.cvtColor(world_images[11], cv2.COLOR_RGB2BGR), PANEL).astype(int)
+    assert np.median(np.abs(query - seen)) < 6  # its colours are in order
+
+
+def test_in_a_terminal_it_is_a_live_table_that_ctrl_c_ends(
+    start: Callable[..., Robot], world_images: list[NDArray[np.uint8]]
+) -> None:
+    robot = start(namespace="/front")
+    size = {"COLUMNS": "120", "LINES": "40", "TERM": "xterm"}
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execve(WATCH[0], [*WATCH, "--namespace", "front"], {**os.environ, **size})  # noqa: S606 - wants none
+    shown = b""
+
+    def read() -> bool:
+        """Read what is shown; return whether more may come."""
+        nonlocal shown
+        try:
+            while select.select([terminal], [], [], 0)[0]:
+                shown += (data := os.read(terminal, 65536))
+                if not data:
+                    return False
+        except OSError:  # the other side is closed
+            return False
+        return True
+
+    def now_shown(text: str) -> bool:
+        read()
+        return text in shown.decode(errors="replace")
+
+    try:
+        robot.wait(lambda: now_shown("loop closures of /front"), "it has found the node")
+        time.sleep(0.5)  # until the node has found it
+        robot.show(world_images[:20], start=100)
+        robot.show(world_images[30:36], start=112)
+        robot.show(world_images[4:12], start=122)
+        robot.wait(lambda: now_shown(" 34 keyframes (34 in the last minute)"), "all is counted")
+        row = read_loop_closures(robot.listener.closures[-1])[-1]
+        robot.wait(lambda: now_shown(f"│ {cells(row)[0]} │ {cells(row)[1]}"), "the last closure is shown")
+        assert now_shown("no history")
+    finally:
+        os.write(terminal, b"\x03")
+        deadline = time.monotonic() + 20
+        while read() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        _, status = os.waitpid(pid, 0)
+        os.close(terminal)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert "Traceback" not in shown.decode(errors="replace")
+
+
+def test_it_waits_for_a_node_and_ctrl_c_ends_that_too() -> None:
+    watch = subprocess.Popen([*WATCH, "--namespace", "nowhere"], stderr=subprocess.PIPE, text=True)
+    assert watch.stderr is not None
+    assert watch.stderr.readline() == (
+        "watch: waiting for a node that publishes loop_closures in the namespace /nowhere\n"
+    )
+    watch.send_signal(signal.SIGINT)
+    _, errors = watch.communicate(timeout=20)
+    assert (watch.returncode, errors) == (0, "")
+
+
+def test_a_folder_that_cannot_be_made_is_said_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    command = [*WATCH, "--save", str(tmp_path / "file" / "folder")]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 1
+    assert result.stderr == (f"watch: {tmp_path}/file/folder cannot be made (Not a directory); name another folder\n")
+
+
+def test_of_several_nodes_one_is_asked_for() -> None:
+    nodes = [rclpy.create_node("binvpr", namespace=namespace) for namespace in ("/", "/front", "/rear")]
+    executor = SingleThreadedExecutor()
+    executor.add_node(nodes[0])
+
+    def spin(seconds: float) -> bool:
+        executor.spin_once(timeout_sec=seconds)
+        return True
+
+    try:
+        for node in nodes:
+            node.create_publisher(PointCloud2, "loop_closures", EVERY_RESULT)
+            node.create_publisher(Header, "keyframes", EVERY_RESULT)
+        with pytest.raises(WatchError, match="in /, /front, /rear; choose one with --namespace"):
+            wait_for_node(nodes[0], spin, None)
+        assert find(nodes[0], "/front") == [Running("/front", "binvpr")]
+        assert wait_for_node(nodes[0], spin, "/") == Running("/", "binvpr")
+    finally:
+        executor.shutdown()
+        for node in nodes:
+            node.destroy_node()
+
+
+def test_the_status_says_what_the_node_says_and_that_it_has_stopped() -> None:
+    node, time_is = rclpy.create_node("watcher"), 0.0
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    watcher = Watcher(node, Running("/front", "binvpr"), clock=lambda: time_is)
+    publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+    values = {"keyframes": "7", "loop_closures": "2", "latency_ms_median": "unknown: the stamps are 3.0 h old",
+              "latency_ms_p95": "unknown: the stamps are 3.0 h old", "processing_ms_median": "8.0",
+              "processing_ms_p95": "9.5", "refused_few_inliers": "3", "refused_no_history": "20",
+              "refused_odometry": "0"}  # fmt: skip
+    mine = DiagnosticStatus(level=b"\x01", name="front/binvpr: place recognition", message="the disk is nearly full",
+                            values=[KeyValue(key=key, value=value) for key, value in values.items()])  # fmt: skip
+    other = DiagnosticStatus(level=b"\x00", name="rear/binvpr: place recognition", message="5.0 images/s")
+    try:
+        assert str(watcher.status()) == "waiting for diagnostics"
+        assert wait_for_subscriber(publisher, 20.0)
+        publisher.publish(DiagnosticArray(status=[mine, other]))
+        deadline = time.monotonic() + 20
+        while not watcher.values and time.monotonic() < deadline:
+            executor.spin_once(timeout_sec=0.1)
+        assert str(watcher.status()) == (
+            "the disk is nearly full; 7 keyframes (0 in the last minute), 2 closures, "
+            "latency unknown: the stamps are 3.0 h old, processing 8.0 ms (95%: 9.5 ms)"
+        )
+        assert list(watcher.refusals().items()) == [("no history", 20), ("few inliers", 3)]
+        time_is = 60.0
+        assert str(watcher.status()) == "no diagnostics for 60.0 s: has the node stopped?"
+    finally:
+        executor.shutdown()
+        node.destroy_node()
+
+
+@pytest.mark.parametrize(
+    ("row", "text"),
+    [
+        (ROW, "1022.4 s  closure with keyframe 3, session 2, 2.0 min ago, score 0.75, 25 inliers"),
+        (ROW._replace(inliers=-1), "1022.4 s  closure with keyframe 3, session 2, 2.0 min ago, score 0.75"),
+        (
+            ROW._replace(match_session=0, match_stamp=5_000_000_000_000),
+            "1022.4 s  closure with keyframe 3, session 0 (earlier), score 0.75, 25 inliers",
+        ),
+    ],
+)
+def test_a_closure_is_a_line(row: LoopClosureRow, text: str) -> None:
+    assert line(row) == text
+
+
+def test_a_stamp_of_today_is_a_time_of_day() -> None:
+    now = time.time_ns()
+    assert cells(ROW._replace(query_stamp=now))[0] == time.strftime("%H:%M:%S", time.localtime(now // 10**9))

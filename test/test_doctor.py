@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The doctor on this machine, on one that has nothing but Python, and on ones where something is broken."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from binvpr_ros import config, doctor
+from binvpr_ros.config import share_directory
+from binvpr_ros.doctor import CHECKS, FAILS, NOT_TRIED, OK, WARNING, check_disk, check_models, room_for_images
+
+ROOT = Path(__file__).resolve().parents[1]
+PYTHON = Path(sys.base_prefix, "bin", f"python{sys.version_info.major}.{sys.version_info.minor}")
+
+
+def run(*arguments: str, python: Path | str = sys.executable, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [str(python), *arguments]
+    wide = {**os.environ, "COLUMNS": "300", **environment}
+    return subprocess.run(command, cwd=ROOT, env=wide, capture_output=True, text=True, timeout=240, check=False)
+
+
+def row(output: str, name: str) -> str:
+    """Return the line of a check, without the lines of the table."""
+    lines = (" ".join(line.replace("│", " ").split()) for line in output.splitlines())
+    return next(line for line in lines if line.startswith(f"{name} "))
+
+
+def test_with_nothing_but_python_it_says_what_is_missing() -> None:
+    shown = run("-S", "-m", "binvpr_ros.doctor", python=PYTHON, PYTHONPATH="")
+    assert shown.returncode == 1
+    assert shown.stderr == ""
+    assert row(shown.stdout, "Python").startswith("Python ok 3.")
+    assert row(shown.stdout, "models").startswith("models ok binvpr20, binvpr20r, binvpr_local as their cards say")
+    assert row(shown.stdout, "NumPy") == "NumPy fails not installed"
+    assert row(shown.stdout, "OpenCV") == "OpenCV not tried it needs NumPy"
+    assert row(shown.stdout, "network") == "network not tried it needs OpenCV and TFLite runtime and delegate"
+    assert "\n1. NumPy: run: sudo apt install python3-numpy\n" in shown.stdout
+    assert shown.stdout.endswith("The node does not work here: NumPy.\n")
+
+
+@pytest.mark.usefixtures("ros")
+def test_a_machine_on_which_the_node_works_and_a_camera_publishes() -> None:
+    import rclpy
+    from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+    camera = rclpy.create_node("camera")
+    camera.create_publisher(Image, "/front/image_raw", 1)
+    camera.create_publisher(CameraInfo, "/front/camera_info", 1)
+    camera.create_publisher(CompressedImage, "/rear/image_raw/compressed", 1)
+    try:
+        shown = run("-m", "binvpr_ros.doctor", "--seconds", "3")
+    finally:
+        camera.destroy_node()
+    assert shown.returncode == 0, shown.stdout
+    results = {check.name: row(shown.stdout, check.name).removeprefix(f"{check.name} ") for check in CHECKS}
+    for name in ("Python", "NumPy", "OpenCV", "TFLite runtime", "delegate", "models", "network", "ROS 2", "middleware"):
+        assert results[name].startswith("ok "), results[name]
+    assert results["network"] == "ok binvpr20r on delegate describes an image in 2,048 bits"
+    assert results["cameras"] == (
+        "ok /front/image_raw, with camera_info; /rear/image_raw/compressed (compressed), without camera_info"
+    )
+
+
+@pytest.mark.parametrize(
+    ("package", "text", "name", "found"),
+    [
+        ("numpy", "import os; os.abort()", "NumPy", "NumPy fails the check died of SIGABRT"),
+        ("numpy", "raise ValueError('odd')", "NumPy", "NumPy fails the check ended with ValueError: odd"),
+        ("numpy", "__version__ = '1.19.5'", "NumPy", "NumPy fails 1.19.5"),
+        (
+            "cv2",
+            "raise ImportError('numpy.core.multiarray failed to import')",
+            "OpenCV",
+            "OpenCV fails cannot be used with NumPy ",
+        ),
+        ("ai_edge_litert", "__version__ = '99.0.0'", "TFLite runtime", "TFLite runtime fails ai_edge_litert 99.0.0"),
+        (
+            "rclpy",
+            "raise ModuleNotFoundError(name='rclpy._rclpy_pybind11')",
+            "ROS 2",
+            "ROS 2 fails no rclpy._rclpy_pyb",
+        ),
+    ],
+)
+def test_what_is_broken_is_named_and_the_rest_is_checked(
+    tmp_path: Path, package: str, text: str, name: str, found: str
+) -> None:
+    (tmp_path / package).mkdir()
+    (tmp_path / package / "__init__.py").write_text(f"{text}\n")
+    (tmp_path / package / "interpreter.py").touch()
+    shown = run("-m", "binvpr_ros.doctor", "--seconds", "0", PYTHONPATH=str(tmp_path))
+    assert shown.returncode == 1
+    assert row(shown.stdout, name).startswith(found)
+    assert any(line.partition(" ")[2].startswith(f"{name}: ") for line in shown.stdout.splitlines())
+    assert row(shown.stdout, "models").startswith("models ok ")
+    assert row(shown.stdout, "disk").startswith("disk ")
+
+
+@pytest.mark.parametrize(
+    ("damage", "found"),
+    [("cut", "is not the file of its card (checksums differ)"), ("no card", "or its card cannot be read"),
+     ("missing", "lacks binvpr20r.tflite")],
+)  # fmt: skip
+def test_a_packaged_model_that_is_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str, found: str
+) -> None:
+    shutil.copytree(share_directory() / "models", tmp_path / "models")
+    model = tmp_path / "models" / "binvpr20r.tflite"
+    if damage == "cut":
+        model.write_bytes(model.read_bytes()[:-100])
+    else:
+        (model if damage == "missing" else model.with_suffix(".json")).unlink()
+    monkeypatch.setattr(config, "share_directory", lambda: tmp_path)
+    finding = check_models(argparse.Namespace())
+    assert finding.result == FAILS
+    assert found in finding.found
+    assert "install the package again" in finding.advice
+
+
+def test_the_disk_of_the_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert check_disk(argparse.Namespace(database=str(tmp_path / "office.db"))).result == OK
+    nowhere = check_disk(argparse.Namespace(database=str(tmp_path / "maps" / "office.db")))
+    assert (nowhere.result, nowhere.advice) == (FAILS, f"run: mkdir -p {tmp_path / 'maps'}")
+    monkeypatch.setattr(doctor, "NEARLY_FULL", 1 << 62)
+    full = check_disk(argparse.Namespace(database=str(tmp_path / "office.db")))
+    assert full.result == WARNING
+    assert full.found.endswith(": nearly full")
+
+
+def test_the_room_for_large_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ROS_DISTRO", raising=False)
+    ours = share_directory() / "config" / "fastdds_large_images.xml"
+    small = tmp_path / "small.xml"
+    small.write_text(ours.read_text().replace("33554432", "524288"))
+    export = f"run in the shell that starts the camera driver: export FASTRTPS_DEFAULT_PROFILES_FILE={ours}"
+    for profile, found in (
+        ("", "half of a camera's colour images get lost"),
+        (str(small), f"{small} gives shared memory 0.5 MiB, too few"),
+        (str(tmp_path / "none.xml"), f"the profile {tmp_path / 'none.xml'} cannot be read"),
+    ):
+        monkeypatch.setenv("FASTRTPS_DEFAULT_PROFILES_FILE", profile)
+        finding = room_for_images("rmw_fastrtps_cpp")
+        assert (finding.result, finding.advice) == (WARNING, export)
+        assert found in finding.found
+    monkeypatch.setenv("FASTRTPS_DEFAULT_PROFILES_FILE", str(ours))
+    assert "MiB" in room_for_images("rmw_fastrtps_cpp").found
+    assert room_for_images("rmw_cyclonedds_cpp").result == NOT_TRIED
+
+
+def test_no_import_outside_the_standard_library() -> None:
+    code = "import sys; before = set(sys.modules); import binvpr_ros.doctor; "
+    code += "print(*sorted({name.partition('.')[0] for name in set(sys.modules) - before}))"
+    shown = run("-c", code)
+    assert set(shown.stdout.split()) - sys.stdlib_module_names == {"binvpr_ros"}

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The examples work: the node in Python beside the real node; the reader in C++ on the bytes of a message."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+
+from robot import Robot
+from std_msgs.msg import Header
+
+from binvpr_ros.keyframes import Keyframe
+from binvpr_ros.loop_closure import LoopClosure
+from binvpr_ros.ros.closures import read_loop_closures
+from binvpr_ros.ros.messages import from_nanoseconds, message_from_closures
+
+ROOT = Path(__file__).resolve().parents[1]
+EXAMPLES = ROOT / "examples"
+COMPILER = shutil.which("g++")
+INCLUDES = Path(sys.prefix) / "include"
+PACKAGES = ("sensor_msgs", "std_msgs", "builtin_interfaces", "geometry_msgs", "rosidl_runtime_cpp", "rosidl_runtime_c",
+            "rosidl_typesupport_interface", "rcutils")  # fmt: skip
+PREFIXES = [Path(prefix) for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if prefix]
+
+# Reads the message from standard input, since a robot's would come over DDS: fields, then the bytes. The classes have
+# the members of ORB-SLAM3's that docs/orb_slam3.md uses, whose code stands for @STEP@.
+MAIN = """
+#include <iostream>
+#include <set>
+
+#include "place_candidates.hpp"
+
+struct KeyFrame
+{
+  double mTimeStamp;
+  std::set<KeyFrame *> neighbours = {};
+  bool bad = false;
+  bool isBad() const {return bad;}
+  std::set<KeyFrame *> GetConnectedKeyFrames() const {return neighbours;}
+};
+
+struct Map
+{
+  std::vector<KeyFrame *> keyframes;
+  bool bad = false;
+  bool IsBad() const {return bad;}
+  std::vector<KeyFrame *> GetAllKeyFrames() const {return keyframes;}
+};
+
+struct Atlas
+{
+  std::vector<Map *> maps;
+  std::vector<Map *> GetAllMaps() const {return maps;}
+};
+
+int main()
+{
+  sensor_msgs::msg::PointCloud2 msg;
+  int fields = 0, bytes = 0, value = 0;
+  std::cin >> msg.header.stamp.sec >> msg.header.stamp.nanosec >> msg.width >> msg.point_step >> fields;
+  for (int index = 0; index < fields; ++index) {
+    sensor_msgs::msg::PointField field;
+    int kind = 0;
+    std::cin >> field.name >> field.offset >> kind >> field.count;
+    field.datatype = static_cast<std::uint8_t>(kind);
+    msg.fields.push_back(field);
+  }
+  msg.height = 1;
+  msg.row_step = msg.width * msg.point_step;
+  for (std::cin >> bytes; bytes > 0; --bytes) {
+    std::cin >> value;
+    msg.data.push_back(static_cast<std::uint8_t>(value));
+  }
+  for (const LoopClosure & row : readLoopClosures(msg)) {
+    std::cout << row.query << ' ' << row.match << ' ' << row.score << ' ';
+    std::cout << row.inliers << ' ' << row.same_session << '\\n';
+  }
+
+  PlaceCandidates mPlaceCandidates;
+  mPlaceCandidates.add(readLoopClosures(msg));
+  std::cout.precision(15);
+  for (double stamp : mPlaceCandidates.matches(1790000000.25, 0.1)) {std::cout << stamp << '\\n';}
+  std::cout << mPlaceCandidates.matches(1790000001.0, 0.1).size() << '\\n';
+
+  // The match is at 1789999900.5 s.
+  KeyFrame far{1789999900.3}, near{1789999900.46}, removed{1789999900.5}, other{1789999900.55}, current{1790000000.2};
+  removed.bad = true;
+  for (KeyFrame * keyframe : {&near, &removed, &other}) {keyframe->neighbours = {&far};}
+  Map here{{&far, &near, &removed, &current}}, there{{&other}}, gone{{&other}, true};
+  Atlas atlas{{&gone, &there, &here}}, * mpAtlas = &atlas;
+  Map * mpLastMap = &here;
+  KeyFrame * mpCurrentKF = &current;
+  std::vector<KeyFrame *> vpLoopBowCand, vpMergeBowCand;
+  for (int times = 0; times < 2; ++times) {
+    @STEP@
+  }
+  std::cout << (vpLoopBowCand == std::vector<KeyFrame *>{&near}) << '\\n';
+  std::cout << (vpMergeBowCand == std::vector<KeyFrame *>{&other}) << '\\n';
+  vpLoopBowCand.clear();
+  current.neighbours = {&near};
+  appendCandidates(mPlaceCandidates, &current, here.keyframes, 0.1, vpLoopBowCand);
+  std::cout << vpLoopBowCand.size() << '\\n';
+}
+"""
+
+
+def closures() -> list[LoopClosure]:
+    bits = np.zeros(32, np.uint64)
+    query = Keyframe(40, 2, 1_790_000_000_200_000_000, bits)
+    earlier = Keyframe(3, 2, 1_789_999_900_500_000_001, bits)
+    of_another_session = Keyframe(1, 0, 1_700_000_000_000_000_000, bits)
+    return [LoopClosure(query, earlier, 500, 0.75, 25), LoopClosure(query, of_another_session, 600, 0.5)]
+
+
+@pytest.mark.skipif(COMPILER is None, reason="there is no C++ compiler")
+@pytest.mark.skipif(not (INCLUDES / "sensor_msgs").is_dir(), reason=f"ROS's headers are not in {INCLUDES}")
+def test_a_back_end_in_cpp_reads_what_the_node_publishes(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "orb_slam3.md").read_text(encoding="utf-8")
+    (step,) = re.findall(r"```cpp\n((?:(?!```).)*?appendCandidates.*?)```", page, re.DOTALL)
+    source = tmp_path / "back_end.cpp"
+    source.write_text(MAIN.replace("@STEP@", textwrap.dedent(step)), encoding="utf-8")
+    includes = [f"-I{EXAMPLES / 'cpp'}", *(f"-I{INCLUDES / name}" for name in PACKAGES)]
+    command = [str(COMPILER), "-std=c++17", "-Wall", "-Wextra", "-Werror", *includes, str(source), "-o", "back_end"]
+    built = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+
+    message = message_from_closures(Header(stamp=from_nanoseconds(1_790_000_000_200_000_000)), closures())
+    stamp, data = message.header.stamp, bytes(message.data)
+    words = [stamp.sec, stamp.nanosec, message.width, message.point_step, len(message.fields)]
+    for field in message.fields:
+        words += [field.name, field.offset, field.datatype, field.count]
+    text = " ".join(map(str, [*words, len(data), *data]))
+    ran = subprocess.run([tmp_path / "back_end"], input=text, capture_output=True, text=True, check=True)
+    assert ran.stdout.splitlines() == [
+        "1790000000200000000 1789999900500000001 0.75 25 1",
+        "1790000000200000000 1700000000000000000 0.5 -1 0",
+        "1789999900.5",
+        "0",
+        "1",
+        "1",
+        "0",
+    ]
+
+
+@pytest.mark.skipif(
+    not any((prefix / "share" / "rclcpp").is_dir() for prefix in PREFIXES),
+    reason="rclcpp is not installed: it is in no package registry",
+)
+def test_the_node_in_cpp_builds(tmp_path: Path) -> None:
+    for command in (["cmake", "-S", str(EXAMPLES / "cpp"), "-B", str(tmp_path)], ["cmake", "--build", str(tmp_path)]):
+        built = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert built.returncode == 0, built.stdout + built.stderr
+    assert (tmp_path / "print_closures").is_file()
+
+
+@pytest.mark.usefixtures("ros")
+def test_the_node_in_python_prints_closures_and_relocalisations(
+    world_images: list[NDArray[np.uint8]], tmp_path: Path
+) -> None:
+    arguments = ("-p", "keyframe_distance:=0.0", "-p", "keyframe_min_interval:=0.0", "-p", f"database:={tmp_path}/a.db")
+    robot = Robot(tmp_path, *arguments)
+    robot.show(world_images[:20], start=100)
+    robot.close()
+
+    robot = Robot(tmp_path, *arguments)
+    output = tmp_path / "printed.txt"
+    with output.open("w", encoding="utf-8") as file:
+        example = subprocess.Popen([sys.executable, EXAMPLES / "print_closures.py"], stdout=file)
+    try:
+        robot.wait(lambda: "closure_printer" in robot.node.get_node_names(), "the example runs")
+        robot.show(world_images[:20], start=1000)
+        robot.show(world_images[30:36], start=1012)
+        robot.show(world_images[4:12], start=1022)
+
+        def expected() -> list[str]:
+            return [
+                f"{'relocalised in session 0' if row.is_relocalisation else 'loop closed'}: the image at "
+                f"{row.query_stamp * 1e-9:.3f} s shows the place of {row.match_stamp * 1e-9:.3f} s "
+                f"(score {row.score:.2f}, {row.inliers} inliers)"
+                for message in robot.listener.closures
+                for row in read_loop_closures(message)
+            ]
+
+        robot.wait(lambda: len(expected()) == robot.count("loop_closures"), "all closures have come")
+        robot.wait(lambda: output.read_text().splitlines()[-1:] == expected()[-1:] != [], "the last one is printed")
+        printed = output.read_text().splitlines()
+        assert printed == expected()[-len(printed) :]  # the node may not have known of the example at first
+        assert {line.partition(":")[0] for line in printed} == {"relocalised in session 0", "loop closed"}
+    finally:
+        example.send_signal(signal.SIGINT)
+        robot.close()
+    assert example.wait(20) == 0
+
+
+def test_every_example_is_installed_and_says_its_licence() -> None:
+    setup = (ROOT / "setup.py").read_text(encoding="utf-8")
+    for path in (path for path in EXAMPLES.rglob("*") if path.is_file() and "__pycache__" not in path.parts):
+        assert "SPDX-License-Identifier: Apache-2.0" in path.read_text(encoding="utf-8"), path
+        folder = path.parent.relative_to(ROOT).as_posix()
+        (pattern,) = re.findall(rf'files\("{folder}", "(.*?)"\)', setup)
+        assert path.match(pattern), path
