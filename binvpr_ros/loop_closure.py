@@ -126,8 +126,8 @@ class _Verified(NamedTuple):
 
 Match = Callable[[Features, Features], Pairs]
 """Two images' features -> which are which, as `kinds.matches` does."""
-Verify = Callable[[Features, Features, Camera | None, Camera | None, Pairs], Verification]
-"""Two images' features, their cameras and their matches -> what geometry says, as `geometry.verify` does."""
+Verify = Callable[[Features, Features, Camera | None, Camera | None, Pairs, float], Verification]
+"""Two images' features, their cameras, their matches, and the least evidence that counts -> as of `geometry.verify`."""
 FeaturesLike = Callable[[Features], Features | None]
 """Features of a keyframe -> those of the query that can be matched with them; None where there are none."""
 Clock = Callable[[], float]
@@ -219,7 +219,7 @@ LEAST_ISLAND_SCORE = 0.25
 """Score below which nothing looks like the query, however little its match does."""
 RIVAL_SCORE = 0.6
 """Of a match's score: what another place reaches that could be taken for it."""
-RIVAL_EVIDENCE = 0.5
+RIVAL_EVIDENCE = 0.25
 """Of a match's evidence: what another place has that could be taken for it."""
 MOST_PLACES = 20
 """Places that are looked at: whose features are matched, or, where geometry is not asked, that are followed."""
@@ -243,7 +243,7 @@ class LoopCloser:
         latest, self._latest = self._latest, query.features
         if latest is None or query.features is None:
             return query
-        found = self._verify(query.features, latest, camera, camera, self._match(query.features, latest))
+        found = self._verify(query.features, latest, camera, camera, self._match(query.features, latest), 0.0)
         return dataclasses.replace(query, motion=found.motion)
 
     def decide(
@@ -461,10 +461,11 @@ class _Trial:
         # Without the query's own camera its lens cannot be undone, so that of the same camera's match must not be.
         camera = self._camera and database.camera_of(database.keyframe(matched.place.position))
         self._tried += 1
-        found = self._verify(matched.ours, matched.theirs, self._camera, camera, matched.pairs)
+        least = self._search.config.min_inliers
+        found = self._verify(matched.ours, matched.theirs, self._camera, camera, matched.pairs, least)
         # From drive to drive the light changes, and the season.
         one_drive = matched.place.session == self._search.query.session
-        if not one_drive or found.homography is None or found.evidence < self._search.config.min_inliers:
+        if not one_drive or found.homography is None or found.evidence < least:
             return found
         same = same_colours(matched.ours, matched.theirs, found.homography, self._camera, camera)
         return found if same else Verification()

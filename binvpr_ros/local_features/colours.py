@@ -64,8 +64,9 @@ def agree(ours: Colours, theirs: Colours, here: Points, there: Points) -> bool:
     inside, usable = (np.flatnonzero(np.isfinite(some).all(axis=1)) for some in (here, there))
     if not np.isfinite(cell) or not len(usable):
         return True
-    distances = np.linalg.norm(here[inside, np.newaxis] - there[usable], axis=2)
-    near = distances.min(axis=1, initial=np.inf) <= 0.75 * cell
+    offsets = here[inside, np.newaxis] - there[usable]
+    distances = offsets[..., 0] ** 2 + offsets[..., 1] ** 2
+    near = distances.min(axis=1, initial=np.inf) <= (0.75 * cell) ** 2
     if np.count_nonzero(near) < FEWEST_CELLS:
         return True
     nearest = usable[distances[near].argmin(axis=1)]

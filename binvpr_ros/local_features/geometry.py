@@ -97,11 +97,13 @@ def verify(
     camera: Camera | None = None,
     match_camera: Camera | None = None,
     pairs: Pairs | None = None,
+    least: float = 0.0,
 ) -> Verification:
     """Return what the geometry of two images says; the same for the same images.
 
     `pairs` are their matches, where these are known. What the lens of `camera`, and of the match's own, does is undone;
-    without `match_camera` both are of `camera`, and without that too, of a lens that does not distort.
+    without `match_camera` both are of `camera`, and without that too, of a lens that does not distort. Of views that
+    have less than `least` evidence nothing need be said.
     """
     ours, theirs = matches(query, match) if pairs is None else pairs
     if len(ours) < FEWEST_MATCHES:
@@ -122,13 +124,16 @@ def verify(
         return Verification()
     inliers = np.asarray(obeying).reshape(-1) > 0
     ours, theirs = ours[inliers], theirs[inliers]
+    size = query.size if camera is None else camera.size
+    there_seen = moved(there, np.linalg.inv(found))
+    coverage, spread = _coverage(here, there_seen, here[ours], size)
     if query.tag[0] == LEARNED:
-        rigid = _rigid(here[ours], there[theirs])
+        # It takes longer than all else, and only takes inliers away.
+        rigid = _rigid(here[ours], there[theirs]) if len(ours) * coverage >= least else np.zeros(len(ours), bool)
         ours, theirs = ours[rigid], theirs[rigid]
         if len(ours) < FEWEST_MATCHES:
             return Verification()
-    size = query.size if camera is None else camera.size
-    coverage, spread = _coverage(here, moved(there, np.linalg.inv(found)), here[ours], size)
+        coverage, spread = _coverage(here, there_seen, here[ours], size)
     at_rest = bool(np.median(np.linalg.norm(here[ours] - there[theirs], axis=1)) < STILL)
     return Verification((ours, theirs), found, coverage, spread, at_rest)
 

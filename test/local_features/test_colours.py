@@ -34,7 +34,8 @@ def same(one: Image, other: Image, homography: NDArray[np.float64] | None = None
 def test_colours_are_one_byte_for_each_cell() -> None:
     found = colours(painted())
     assert found is not None
-    assert (found.shape, found.dtype) == ((ROWS, COLUMNS), np.uint8)
+    assert found.shape == (ROWS, COLUMNS)
+    assert found.dtype == np.uint8
     grey = np.full((30, 40, 3), 90, np.uint8)
     np.testing.assert_array_equal(colours(grey), 0x88)
     red, blue = (np.full((30, 40, 3), shade, np.uint8) for shade in ((200, 20, 20), (20, 20, 200)))

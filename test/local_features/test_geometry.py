@@ -15,7 +15,7 @@ from binvpr_ros.keyframes import KEPT_FEATURES, NANOSECONDS
 from binvpr_ros.local_features.camera import Camera
 from binvpr_ros.local_features.features import POSITION_STEPS, Features
 from binvpr_ros.local_features.geometry import AGREEMENT, WIDTH, Verification, agree, moved, verify
-from binvpr_ros.local_features.kinds import matches
+from binvpr_ros.local_features.kinds import NAMES, matches, open_local_features
 from binvpr_ros.local_features.orb import extract
 from binvpr_ros.recognizer import PlaceRecognizer
 from binvpr_ros.recordings.world import World, drive
@@ -51,6 +51,17 @@ def test_the_homography_leads_from_the_query_to_the_match(
         there = motion @ (pixel[0] + 320, pixel[1] + 240, 1.0)  # the view at 640, 480 begins there in the scene
         (arrived,) = moved(np.array([pixel], np.float32) * np.float32(WIDTH / 640), found.homography)
         np.testing.assert_allclose(arrived * 640 / WIDTH, there, atol=3)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_views_without_enough_evidence_need_not_be_looked_at(scene: Image, name: str) -> None:
+    kind = open_local_features(name)
+    query, match = kind.extract(seen(scene, 640, 480)), kind.extract(seen(scene, 700, 500, 0.9, 8))
+    found = verify(query, match)
+    enough = verify(query, match, least=found.evidence)
+    assert enough.evidence == found.evidence > ENOUGH
+    np.testing.assert_array_equal(enough.pairs, found.pairs)
+    assert verify(query, match, least=2 * len(query.positions)).evidence <= found.evidence
 
 
 def test_matches_are_where_the_motion_brings_them(scene: Image) -> None:
@@ -221,9 +232,10 @@ def test_a_lens_that_distorts_is_undone_before_the_homography(fisheye: bool) -> 
     np.testing.assert_allclose(moved(middle, undone.homography), moved(middle, expected), atol=1.0)
 
 
+@pytest.mark.parametrize("kind", NAMES)
 @pytest.mark.parametrize("name", SCENES)
-def test_where_all_looks_alike_no_loop_is_closed(name: str) -> None:
-    recognizer = PlaceRecognizer(Config(verification_time=60.0))
+def test_where_all_looks_alike_no_loop_is_closed(name: str, kind: str) -> None:
+    recognizer = PlaceRecognizer(Config(verification_time=60.0, local_features=kind))
     closures = [
         closure
         for number, image in enumerate(SCENES[name]())
@@ -232,10 +244,13 @@ def test_where_all_looks_alike_no_loop_is_closed(name: str) -> None:
     assert not closures
 
 
+@pytest.mark.parametrize("kind", NAMES)
 @pytest.mark.parametrize("seconds", [3, 5])
 @pytest.mark.parametrize("seed", range(2))
-def test_a_robot_that_backs_up_past_equal_doors_closes_loops_where_it_was_alone(seconds: int, seed: int) -> None:
-    recognizer = PlaceRecognizer(Config(verification_time=60.0))
+def test_a_robot_that_backs_up_past_equal_doors_closes_loops_where_it_was_alone(
+    kind: str, seconds: int, seed: int
+) -> None:
+    recognizer = PlaceRecognizer(Config(verification_time=60.0, local_features=kind))
     positions, apart = [], []
     for number, (position, image) in enumerate(there_and_back(seconds, seed)):
         positions.append(position)

@@ -281,7 +281,7 @@ class Drive:
         self._scale = (0.0, 1.0)
         self.features = features or ImageFeatures(sequence.queries)
         self._keyframes: dict[Config, NDArray[np.int64]] = {}
-        self._verified: dict[tuple[bytes, bytes], Verification] = {}
+        self._verified: dict[tuple[bytes, bytes, float], Verification] = {}
 
     def with_similarities(self, similarities: Similarities) -> Drive:
         """Return this drive with the same keyframes and verification, and another method's similarities [N,N].
@@ -428,11 +428,12 @@ class Drive:
         camera: Camera | None,
         match_camera: Camera | None,
         pairs: Pairs,
+        least: float,
     ) -> Verification:
         # Not by their ids: a map keeps copies with fewer features, which go with it.
-        pair = _fingerprint(query), _fingerprint(match)
+        pair = _fingerprint(query), _fingerprint(match), least
         if pair not in self._verified:
-            self._verified[pair] = verify(query, match, camera, match_camera, pairs)
+            self._verified[pair] = verify(query, match, camera, match_camera, pairs, least)
         return self._verified[pair]
 
 

@@ -210,10 +210,16 @@ def test_what_was_verified_is_known_by_the_features_themselves(drive: Drive, mon
     asked: list[int] = []
 
     def verify(
-        _query: Features, match: Features, camera: Camera | None, match_camera: Camera | None, pairs: Pairs
+        _query: Features,
+        match: Features,
+        camera: Camera | None,
+        match_camera: Camera | None,
+        pairs: Pairs,
+        least: float,
     ) -> Verification:
         assert camera is match_camera is None
         assert pairs is NO_PAIRS
+        assert least == 0
         asked.append(len(match.positions))
         return Verification((np.arange(len(match.positions)), np.arange(len(match.positions))))
 
@@ -221,8 +227,8 @@ def test_what_was_verified_is_known_by_the_features_themselves(drive: Drive, mon
     fresh = Drive(drive.network, drive.sequence, drive._descriptions, orb)
     query = random_features(0, 5)
     for count in range(1, 50):  # each copy is gone when the next is made
-        assert fresh._verify(query, random_features(1, 50).fewer(count), None, None, NO_PAIRS).inliers == count
-        assert fresh._verify(query, random_features(1, 50).fewer(count), None, None, NO_PAIRS).inliers == count
+        assert fresh._verify(query, random_features(1, 50).fewer(count), None, None, NO_PAIRS, 0.0).inliers == count
+        assert fresh._verify(query, random_features(1, 50).fewer(count), None, None, NO_PAIRS, 0.0).inliers == count
     assert asked == list(range(1, 50))
 
 
