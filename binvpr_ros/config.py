@@ -128,8 +128,8 @@ class Config:
     )  # fmt: skip
     verify: bool = _parameter(True, "Publish only what local features verify by geometry.", live=True)
     local_features: str = _parameter(
-        "orb",
-        "What verifies: orb; learned, by the packaged 1-bit network; or a model file that train_offline local wrote.",
+        "learned",
+        "What verifies: learned, by the packaged 1-bit network; orb; or a model file that train_offline local wrote.",
     )
     mask: str = _parameter(
         "",
