@@ -440,7 +440,8 @@ class _Trial:
 
     @property
     def _exhausted(self) -> bool:
-        return self._tried >= self._search.config.verifications or self._late
+        # A second map of one place must not take the verifications of the first.
+        return self._tried >= self._search.config.verifications * self._search.database.maps or self._late
 
     @property
     def _late(self) -> bool:

@@ -1078,6 +1078,13 @@ def test_verifications_are_counted() -> None:
     assert reasons(drive.through([5])[0])[:3] == [Refusal.FEW_INLIERS] * 3  # the next keyframe has its own
 
 
+def test_each_map_has_its_verifications(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(KeyframeDatabase, "maps", 2)
+    drive = Drive(VERIFIED.replace(verifications=2), always(100, coverage=0.1))
+    seen_six_times(drive)
+    assert reasons(drive.through([5])[0]) == [Refusal.FEW_INLIERS] * 4 + [Refusal.NOT_VERIFIED] * 2
+
+
 def test_the_clock_is_the_last_resort() -> None:
     drive = Drive(VERIFIED.replace(verification_time=0.25), always(100, coverage=0.1), seconds_each=0.1)
     seen_six_times(drive)

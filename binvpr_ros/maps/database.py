@@ -198,6 +198,11 @@ class KeyframeDatabase:
         source, _ = self._source_of(keyframe.id)
         return None if source is None else source.identity.camera
 
+    @property
+    def maps(self) -> int:
+        """How many maps the keyframes are of: those of earlier drives, and the own one."""
+        return len(self._earlier) + 1
+
     def path_of(self, keyframe: Keyframe) -> Path | None:
         """Return the map file that a keyframe belongs to; None where that is memory only."""
         if keyframe.id >= self._own_id:

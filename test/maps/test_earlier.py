@@ -51,6 +51,7 @@ def test_earlier_maps_are_matched_as_if_they_were_one_with_this(tmp_path: Path, 
         earlier.close()
     before = {file: file.read_bytes() for file in tmp_path.glob("*.db")}
     database = KeyframeDatabase(path, MODEL, WORDS, sorted(before))
+    assert database.maps == len(before) + 1
     assert (len(database), database.own) == (5, 0)
     keyframe = database.next_keyframe(5000, descriptor(5), features(5))
     assert (keyframe.id, keyframe.session) == (5, 5)

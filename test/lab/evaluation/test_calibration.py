@@ -153,7 +153,7 @@ def test_the_command_writes_a_params_file(
     text = file.read_text(encoding="utf-8")
     written = yaml.safe_load(text)["/**"]["ros__parameters"]
     Config(**written)
-    assert (written["min_inliers"], written["local_features"]) == (30, "orb")
+    assert (written["min_inliers"], written["local_features"]) == (30, "learned")
     assert (written["shift_cells"], written["sequence_keyframes"], written["exclusion_time"]) == (0, 2, 20)
     assert "model" not in written
     assert "# rendered building, second half, held out: " in text

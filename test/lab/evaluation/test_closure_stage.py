@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from random_features import random_features
 
+from binvpr_ros.config import Config
 from binvpr_ros.lab.evaluation import closure_stage
 from binvpr_ros.lab.evaluation.closure_stage import OUTCOMES, Drive, Run, _SimilarityDatabase
 from binvpr_ros.lab.evaluation.closure_stage import hold_against_truth as hold
@@ -20,10 +21,10 @@ from binvpr_ros.lab.evaluation.datasets.rendered import RenderedBuilding
 from binvpr_ros.lab.evaluation.datasets.sequences import ListedSequence, PosedSequence, Relation
 from binvpr_ros.lab.evaluation.datasets.truth import ViewTruth
 from binvpr_ros.lab.evaluation.similarities import MatrixSimilarities
-from binvpr_ros.local_features import orb
 from binvpr_ros.local_features.camera import Camera
 from binvpr_ros.local_features.features import NO_PAIRS, Features, Pairs
 from binvpr_ros.local_features.geometry import Verification
+from binvpr_ros.local_features.kinds import open_local_features
 from binvpr_ros.loop_closure import Refusal
 from binvpr_ros.network.descriptor import DescriptorNetwork
 from binvpr_ros.recognizer import PlaceRecognizer
@@ -42,7 +43,12 @@ def building() -> RenderedBuilding:
 @pytest.fixture(scope="module")
 def drive(building: RenderedBuilding, model: Path) -> Drive:
     network = DescriptorNetwork(model)
-    drive = Drive(network, building, [network.describe(image) for image in building.queries], orb)
+    drive = Drive(
+        network,
+        building,
+        [network.describe(image) for image in building.queries],
+        open_local_features(Config.local_features),
+    )
     drive.config = drive.config.replace(verification_time=60.0)  # what is tested here is the same on every machine
     return drive
 
@@ -224,7 +230,7 @@ def test_what_was_verified_is_known_by_the_features_themselves(drive: Drive, mon
         return Verification((np.arange(len(match.positions)), np.arange(len(match.positions))))
 
     monkeypatch.setattr(closure_stage, "verify", verify)
-    fresh = Drive(drive.network, drive.sequence, drive._descriptions, orb)
+    fresh = Drive(drive.network, drive.sequence, drive._descriptions, drive.local_features)
     query = random_features(0, 5)
     for count in range(1, 50):  # each copy is gone when the next is made
         assert fresh._verify(query, random_features(1, 50).fewer(count), None, None, NO_PAIRS, 0.0).inliers == count
@@ -247,13 +253,15 @@ def test_near_closures_are_held_against_the_epipolar_geometry_of_the_true_poses(
     # With a radius this small every closure is near; what the poses do not explain is apart.
     narrow: dict[str, Any] = {"radius": 1e-3, "angle": 1e-3, "apart_radius": 50.0, "apart_angle": 180.0}
     strict = dataclasses.replace(building, truth=dataclasses.replace(views(building), **narrow))
-    judged_right = Drive(drive.network, strict, drive._descriptions, orb)
+    judged_right = Drive(drive.network, strict, drive._descriptions, drive.local_features)
     stage = judged_right.through(drive.config)
     assert (stage.relations == NEAR).sum() >= 10
     # As if the camera had looked up by 30 degrees from the middle of the drive on.
     pitch, _ = cv2.Rodrigues(np.array([np.deg2rad(30), 0, 0]))
     tilted = np.where(np.arange(IMAGES)[:, None, None] < IMAGES // 2, strict.rotations, strict.rotations @ pitch)
-    judged_wrong = Drive(drive.network, dataclasses.replace(strict, rotations=tilted), drive._descriptions, orb)
+    judged_wrong = Drive(
+        drive.network, dataclasses.replace(strict, rotations=tilted), drive._descriptions, drive.local_features
+    )
     wrong = judged_wrong.through(drive.config)
     assert (wrong.relations == APART).mean() > 0.9
     assert (stage.relations == APART).mean() < 0.1
