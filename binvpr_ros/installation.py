@@ -26,8 +26,8 @@ OF_APT = {
     "yaml": "python3-yaml",
 }
 """Packages of Debian and Ubuntu, by the module that they bring."""
-ALONE = ("ai-edge-litert",)
-"""What is installed without its dependencies, since they would replace apt's NumPy."""
+ALONE = {"ai-edge-litert": "'ai-edge-litert>=2.1,<2.4'"}
+"""What is installed without its dependencies, since they would replace apt's NumPy, in the versions that are known."""
 LEAST_NUMPY = (1, 23, 2)
 """Of ai-edge-litert; Ubuntu 22.04 has an earlier one."""
 
@@ -58,7 +58,7 @@ def how_to_install(package: str) -> str:
     if not in_venv() and package in OF_APT:
         return f"run: sudo apt install {OF_APT[package]}"
     options = "--no-deps " if package in ALONE else ""
-    what = f"{options}{package}{_newer_numpy() if package in ALONE else ''}"
+    what = f"{options}{ALONE.get(package, package)}{_newer_numpy() if package in ALONE else ''}"
     if in_venv():
         return f"run: {shlex.quote(str(Path(sys.prefix, 'bin', 'pip')))} install {what}"
     venv = Path(VENV).expanduser()

@@ -221,6 +221,8 @@ RIVAL_SCORE = 0.6
 """Of a match's score: what another place reaches that could be taken for it."""
 RIVAL_EVIDENCE = 0.25
 """Of a match's evidence: what another place has that could be taken for it."""
+ROW_EVIDENCE = 0.5
+"""Of a match's evidence: what another view of the place has that is published beside it."""
 MOST_PLACES = 20
 """Places that are looked at: whose features are matched, or, where geometry is not asked, that are followed."""
 
@@ -418,7 +420,7 @@ class _Trial:
         else:
             self._verified.append(_Verified(place, found))
             if not found.of_a_part and self._search.was_left(place):
-                self._enough = max(self._enough, RIVAL_SCORE * place.score)
+                self._enough = max(self._enough, RIVAL_SCORE * min(place.score, 1.0))
                 self._most = max(self._most, found.evidence)
 
     def _refuse(self, reason: Refusal, place: _Place) -> None:
@@ -426,16 +428,20 @@ class _Trial:
 
     def _judge(self, verified: list[_Verified]) -> tuple[list[_Verified], Refusal]:
         """Return the closures among the places that verify, best first, and why the others are none."""
-        left = [one for one in verified if self._search.was_left(one.place) and one.place.score >= self._enough]
+        left = [one for one in verified if self._search.was_left(one.place)]
+        outdone = [one.found.evidence for one in left if one.place.score < self._enough and not one.found.of_a_part]
+        left = [one for one in left if one.place.score >= self._enough]
         if not left:
             return [], Refusal.NEVER_LEFT
         match = left[0]
         if match.found.of_a_part:
             return [], Refusal.FEW_INLIERS
         rivals = [one for one in left if one.found.evidence >= RIVAL_EVIDENCE * match.found.evidence]
-        if self._missed >= RIVAL_SCORE * match.place.score or self._ambiguous(rivals):
+        missed = self._missed >= RIVAL_SCORE * min(match.place.score, 1.0)
+        if missed or max(outdone, default=0.0) > match.found.evidence or self._ambiguous(rivals):
             return [], Refusal.AMBIGUOUS
-        rows = [one for one in rivals if not one.found.of_a_part]
+        enough = ROW_EVIDENCE * match.found.evidence
+        rows = [one for one in rivals if one.found.evidence >= enough and not one.found.of_a_part]
         return rows[: self._search.config.max_candidates], Refusal.NOT_AMONG_BEST
 
     @property

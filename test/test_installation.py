@@ -29,7 +29,7 @@ def outside(home: Path, expression: str) -> str:
 
 
 def test_in_a_venv_its_own_pip_is_named() -> None:
-    assert how_to_install(RUNTIME) == f"run: {sys.prefix}/bin/pip install --no-deps {RUNTIME}"
+    assert how_to_install(RUNTIME) == f"run: {sys.prefix}/bin/pip install --no-deps '{RUNTIME}>=2.1,<2.4'"
     assert how_to_install("rosbags") == f"run: {sys.prefix}/bin/pip install rosbags"
     assert how_to_install_module("tqdm", "tools") == f"run, in a checkout: {sys.prefix}/bin/pip install -e '.[tools]'"
 
@@ -39,7 +39,7 @@ def test_outside_a_venv_pip_is_never_told_to_install_there(tmp_path: Path) -> No
     said = outside(tmp_path, asked)
     assert said.startswith("run: ")
     assert said.endswith(
-        " -m venv --system-site-packages ~/binvpr_venv && ~/binvpr_venv/bin/pip install --no-deps ai-edge-litert "
+        " -m venv --system-site-packages ~/binvpr_venv && ~/binvpr_venv/bin/pip install --no-deps 'ai-edge-litert>=2.1,<2.4' "
         "&& export PYTHONPATH=$(echo ~/binvpr_venv/lib/python3.*/site-packages):$PYTHONPATH"
     )
     said = outside(tmp_path, "installation.how_to_install_module('cv2', 'tools')")
@@ -55,7 +55,7 @@ def test_a_venv_that_pythonpath_does_not_name_is_found(tmp_path: Path) -> None:
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     packages = tmp_path / "binvpr_venv" / "lib" / version / "site-packages"
     export = f"export PYTHONPATH={packages}:$PYTHONPATH"
-    assert outside(tmp_path, asked) == f"run: ~/binvpr_venv/bin/pip install --no-deps {RUNTIME} && {export}"
+    assert outside(tmp_path, asked) == f"run: ~/binvpr_venv/bin/pip install --no-deps '{RUNTIME}>=2.1,<2.4' && {export}"
     (packages / "ai_edge_litert").mkdir()
     (packages / "ai_edge_litert" / "__init__.py").write_text("print('found')\n")
     said = outside(tmp_path, asked)

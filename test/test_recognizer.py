@@ -152,7 +152,7 @@ class Another:
 
 def test_a_map_keeps_fewer_features_than_a_query_is_matched_with() -> None:
     rng = np.random.default_rng(0)
-    recognizer = PlaceRecognizer(EAGER)
+    recognizer = PlaceRecognizer(EAGER.replace(local_features="orb"))
     images = [rng.integers(0, 256, (48, 64, 3), np.uint8).repeat(10, axis=0).repeat(10, axis=1) for _ in range(2)]
     for keyframe in [recognition.keyframe for recognition in show(recognizer, images)]:
         assert keyframe is not None

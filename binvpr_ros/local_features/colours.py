@@ -16,11 +16,15 @@ from binvpr_ros.images import Image
 from binvpr_ros.local_features.camera import Points
 
 Colours = NDArray[np.uint8]
-"""[ROWS,COLUMNS], a byte for each cell: the steps of its two ratios, those of the first in the upper four bits."""
+"""[ROWS,COLUMNS], a byte for each cell: the steps of its two ratios, those of the first in the upper four bits.
+
+HIDDEN is that of a cell that shows the robot itself.
+"""
 
 ROWS, COLUMNS = 12, 16
 SHADES = 16
 """Steps of a ratio, of which half are below zero."""
+HIDDEN = 0
 PER_UNIT = 20
 """Steps to one unit: (R-G)/(R+G) is half the natural logarithm of R/G."""
 DARK = 16
@@ -44,8 +48,14 @@ def colours(image: Image) -> Colours | None:
     # Integers, so that every machine has the same steps.
     first = _steps(red - green, red + green + DARK)
     second = _steps(red + green - 2 * blue, red + green + 2 * blue + 2 * DARK)
-    result: Colours = (first * SHADES + second).astype(np.uint8)
+    result: Colours = np.maximum(first * SHADES + second, HIDDEN + 1).astype(np.uint8)
     return result
+
+
+def without(found: Colours, hidden: NDArray[np.bool_]) -> Colours:
+    """Return colours without those of cells of which a part is `hidden`, bool of any size that stands for the image."""
+    shares = cv2.resize(hidden.astype(np.float32), (COLUMNS, ROWS), interpolation=cv2.INTER_AREA)
+    return np.where(shares > 0, np.uint8(HIDDEN), found)
 
 
 def centres() -> NDArray[np.float64]:
@@ -61,7 +71,10 @@ def agree(ours: Colours, theirs: Colours, here: Points, there: Points) -> bool:
     is outside of it.
     """
     cell = np.linalg.norm(there[1] - there[0])
-    inside, usable = (np.flatnonzero(np.isfinite(some).all(axis=1)) for some in (here, there))
+    inside, usable = (
+        np.flatnonzero(np.isfinite(places).all(axis=1) & (cells.ravel() != HIDDEN))
+        for places, cells in ((here, ours), (there, theirs))
+    )
     if not np.isfinite(cell) or not len(usable):
         return True
     offsets = here[inside, np.newaxis] - there[usable]

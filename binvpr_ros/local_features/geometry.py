@@ -129,7 +129,11 @@ def verify(
     coverage, spread = _coverage(here, there_seen, here[ours], size)
     if query.tag[0] == LEARNED:
         # It takes longer than all else, and only takes inliers away.
-        rigid = _rigid(here[ours], there[theirs]) if len(ours) * coverage >= least else np.zeros(len(ours), bool)
+        rigid = np.zeros(len(ours), bool)
+        if len(ours) * coverage >= least:
+            # Nothing moved obeys any epipolar geometry, so that none may be found; what obeys the homography does too.
+            off = np.linalg.norm(moved(here[ours], found) - there[theirs], axis=1)
+            rigid = _rigid(here[ours], there[theirs]) | (off <= EPIPOLAR_TOLERANCE)
         ours, theirs = ours[rigid], theirs[rigid]
         if len(ours) < FEWEST_MATCHES:
             return Verification()

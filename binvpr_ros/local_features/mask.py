@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from binvpr_ros.config import ConfigError
+from binvpr_ros.local_features.colours import without
 from binvpr_ros.local_features.features import POSITION_STEPS, Features
 from binvpr_ros.local_features.geometry import MOST_ITERATIONS, STILL, TOLERANCE, WIDTH, moved
 from binvpr_ros.local_features.kinds import matches
@@ -59,6 +60,8 @@ class Mask:
         self._learn(found, looks_again)
         if hidden is None:
             return found
+        if found.colours is not None:
+            found = found._replace(colours=without(found.colours, hidden))
         column, row = (found.positions.astype(int) * hidden.shape[::-1] // POSITION_STEPS).T
         return found.only(~hidden[row, column])
 

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from binvpr_ros.config import ConfigError
 from binvpr_ros.images import Image
-from binvpr_ros.local_features.features import POSITION_STEPS
+from binvpr_ros.local_features.colours import colours
+from binvpr_ros.local_features.features import POSITION_STEPS, Features
+from binvpr_ros.local_features.geometry import same_colours
 from binvpr_ros.local_features.mask import LOOKED_AT_AGAIN, Mask, read_mask
 from binvpr_ros.local_features.orb import extract
 
@@ -53,6 +55,22 @@ def test_a_deck_is_learnt_within_seconds_and_nothing_else(scene: Image) -> None:
     on_deck = features.positions[:, 1] > 0.8 * POSITION_STEPS
     assert np.mean(on_deck) < 0.05
     assert len(features.positions) > 100
+
+
+def test_the_colours_of_the_robot_say_nothing_of_the_place() -> None:
+    mask = Mask(read_mask("0 0.4 1 1"))
+    one, other = (np.random.default_rng(seed).integers(40, 160, (6, 8, 3), np.uint8) for seed in range(2))
+    other[2:] = one[2:]  # the robot
+
+    def extract_colours(shown: Image, _: object) -> Features:
+        image = shown.repeat(60, axis=0).repeat(60, axis=1)
+        return extract(image)._replace(colours=colours(image))
+
+    unmasked = [extract_colours(shown, None) for shown in (one, other)]
+    masked = [mask.features(partial(extract_colours, shown)) for shown in (one, other)]
+    assert same_colours(unmasked[0], unmasked[1], np.eye(3))
+    assert not same_colours(masked[0], masked[1], np.eye(3))
+    assert same_colours(masked[0], masked[0], np.eye(3))
 
 
 def test_of_a_camera_that_sees_no_robot_nothing_is_learnt(scene: Image) -> None:

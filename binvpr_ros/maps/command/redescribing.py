@@ -84,7 +84,9 @@ def redescribe(
         stamps: dict[int, int] = dict(new.execute("SELECT id, stamp FROM keyframes ORDER BY id"))
         describing = _Describing(new, network, kind, visible, identity.camera)
         left_out = set(stamps)
-        for number, image in _recorded(recordings, stamps, stretch_16_bit) if images else _thumbnails(new, stamps):
+        sessions: dict[int, int] = dict(new.execute("SELECT id, session FROM keyframes"))
+        found_images = _recorded(recordings, stamps, sessions, stretch_16_bit)
+        for number, image in found_images if images else _thumbnails(new, stamps):
             describing.describe(number, image)
             left_out.remove(number)
         found = len(stamps) - len(left_out)
@@ -121,21 +123,25 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
         yield from whole_rows(path, connection, facts)
 
 
-def _recorded(recordings: Sequence[Recording], stamps: Mapping[int, int], stretch: bool) -> Iterator[tuple[int, Image]]:
-    """Yield the ids of keyframes with these `stamps`, by id, and their images, in the order of the recordings.
+def _recorded(
+    recordings: Sequence[Recording], stamps: Mapping[int, int], sessions: Mapping[int, int], stretch: bool
+) -> Iterator[tuple[int, Image]]:
+    """Yield the ids of keyframes with these `stamps` and `sessions`, by id, and their images, recording by recording.
 
-    Images that cannot be used are named on standard error.
+    Images that cannot be used are named on standard error. Raises RecordingError where keyframes of several drives have
+    a stamp that several images have: in simulations, and in videos, times come again.
     """
     from tqdm import tqdm
 
     ids = sorted(stamps, key=lambda number: (stamps[number], number))
     times = np.array([stamps[number] for number in ids], np.int64)
     missing = set(ids)
+    come_again = _of_times_that_come_again(stamps, sessions)
     for recording in recordings:
         stretched = Stretch() if stretch else None
         with tqdm(recording.read(), total=len(recording), desc="redescribe", unit="image", file=sys.stderr) as frames:
             for frame in frames:
-                if not missing:
+                if not missing and not come_again:
                     return
                 if isinstance(frame, LeftOut):
                     tqdm.write(f"left out {frame.sentence}", file=sys.stderr)
@@ -143,6 +149,11 @@ def _recorded(recordings: Sequence[Recording], stamps: Mapping[int, int], stretc
                 first, last = times.searchsorted([frame.stamp - NEAR, frame.stamp + NEAR + 1])
                 # Of two drives of one bag, an image shows both.
                 wanted = [number for number in ids[first:last] if number in missing]
+                if again := come_again.intersection(ids[first:last]) - missing:
+                    raise RecordingError(
+                        f"two images have the stamp of keyframe {min(again)}, and the map has several drives at that "
+                        "time, so that it is not known which is whose; redescribe maps of one drive each"
+                    )
                 if not wanted and stretched is None:  # which follows all images
                     continue
                 try:
@@ -152,6 +163,19 @@ def _recorded(recordings: Sequence[Recording], stamps: Mapping[int, int], stretc
                     continue
                 missing.difference_update(wanted)
                 yield from ((number, image) for number in wanted)
+
+
+def _of_times_that_come_again(stamps: Mapping[int, int], sessions: Mapping[int, int]) -> set[int]:
+    """Return the ids of the keyframes with stamps from the time of another session."""
+    of: dict[int, list[int]] = {}
+    for number, session in sessions.items():
+        of.setdefault(session, []).append(stamps[number])
+    spans = {session: (min(times) - NEAR, max(times) + NEAR) for session, times in of.items()}
+    return {
+        number
+        for number, session in sessions.items()
+        if any(first <= stamps[number] <= last for other, (first, last) in spans.items() if other != session)
+    }
 
 
 def _thumbnails(new: sqlite3.Connection, ids: Collection[int]) -> Iterator[tuple[int, Image]]:

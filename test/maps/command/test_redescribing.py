@@ -243,7 +243,7 @@ def test_the_motion_since_a_keyframe_that_is_left_out_is_found_anew(
     arguments = ("redescribe", mapped.map, "--images", recorder.path, "--local-features", "orb", "--output", new)
     assert run(monkeypatch, *arguments) == 0
     assert problems(new) == []
-    recognizer = PlaceRecognizer(Config(keyframe_source="topic"))
+    recognizer = PlaceRecognizer(Config(keyframe_source="topic", local_features="orb"))
     recognizer.camera = identity(mapped.map).camera
     expected = []
     for row in keyframes:
@@ -273,6 +273,20 @@ def test_an_image_that_was_driven_through_twice_is_that_of_both_sessions(
     assert len(set(descriptors)) == 3
 
 
+def test_images_of_two_drives_with_the_same_stamps_are_not_mixed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As of simulations, and of videos, whose stamps begin at 0."""
+    old, new = write_map(tmp_path / "old.db", 1000), tmp_path / "new.db"
+    with contextlib.closing(sqlite3.connect(old, isolation_level=None)) as connection:
+        connection.execute("UPDATE keyframes SET stamp = stamp - ? WHERE session = 1", (100 * SECOND,))
+    bags = [record(tmp_path / name, column(old, "stamp")[:3]) for name in ("monday", "tuesday")]
+    assert run(monkeypatch, "redescribe", old, "--images", *bags, "--output", new) == 1
+    assert "two images have the stamp of keyframe 0" in capsys.readouterr().err
+    assert not new.exists()
+    assert run(monkeypatch, "redescribe", old, "--images", bags[0], "--output", new) == 0
+
+
 def test_a_map_of_an_earlier_version_keeps_the_uuid_by_which_others_know_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -280,7 +294,7 @@ def test_a_map_of_an_earlier_version_keeps_the_uuid_by_which_others_know_it(
     with opened(VERSION_3) as (connection, facts):
         earlier = Identity.of(connection, facts)
         stamps = [stamp for (stamp,) in connection.execute("SELECT stamp FROM keyframes ORDER BY id")]
-    bag = record(tmp_path / "bag", stamps)
+    bag = record(tmp_path / "bag", sorted(set(stamps)))
     assert run(monkeypatch, "redescribe", VERSION_3, "--images", bag, "--output", new) == 0
     assert identity(new) == earlier
     assert column(new, "stamp") == stamps
