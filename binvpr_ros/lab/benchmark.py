@@ -7,35 +7,30 @@ import argparse
 import contextlib
 import functools
 import json
-import platform
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from binvpr_ros import lce_delegate
-from binvpr_ros.config import BACKENDS, Config, ConfigError, model_path
+from binvpr_ros.config import BACKENDS, LOCAL_MODEL, Config, ConfigError, model_path, share_directory
 from binvpr_ros.lab.lce_process import MODES, LceError, LceProcess, random_input
+from binvpr_ros.lab.machine import cpu_name, heat, machine, versions
 from binvpr_ros.lab.search import search_figures
 from binvpr_ros.lab.timing import Timer, figures_of, measure, timer
+from binvpr_ros.local_features import orb
+from binvpr_ros.local_features.geometry import verify
+from binvpr_ros.local_features.kinds import open_local_features
 from binvpr_ros.network.backends import Backend, DelegateBackend, DescriptorError, LitertBackend, load_backend
 from binvpr_ros.network.descriptor import DescriptorNetwork
 from binvpr_ros.network.hamming import WORD_BITS
 from binvpr_ros.network.model_card import ModelCard, ModelCardError
+from binvpr_ros.recordings.world import World, drive
 
 FRAME = (480, 640, 3)
-
-
-def cpu_name() -> str:
-    """Return what the processor calls itself."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model"))]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def image_timer(network: DescriptorNetwork) -> Timer:
@@ -162,6 +157,62 @@ def search(choices: argparse.Namespace) -> int:
     return 0
 
 
+def report_figures(config: Config, repeat: int) -> dict[str, Any]:
+    """Measure both networks and all that a keyframe costs beside them, and tell on what machine."""
+    network = DescriptorNetwork(model_path(config), config.backend, config.threads)
+    local_model = share_directory() / "models" / LOCAL_MODEL
+    local_network = load_backend(config.backend, local_model.read_bytes(), config.threads)
+    learned = open_local_features("learned", config.threads)
+    frame = np.asarray(cv2.resize(World().render(*next(drive(2))), FRAME[1::-1]))
+    features = learned.extract(frame)
+    before, start = heat(), machine()
+    times = measure(
+        {
+            "image to descriptor": timer(lambda: network.describe(frame)),
+            f"network {network.card.name}": network_timer(network.backend),
+            f"network {local_model.stem}": network_timer(local_network),
+            "learned features of an image": timer(lambda: learned.extract(frame)),
+            "ORB features of an image": timer(lambda: orb.extract(frame)),
+            "verification of a match": timer(lambda: verify(features, features)),
+        },
+        repeat,
+    )
+    kernel = lce_delegate.kernels()[0]
+    return {
+        "machine": start,
+        "before": before,
+        "after": heat(),
+        "versions": versions(),
+        "kernel": f"{kernel}, {lce_delegate.peak(kernel):.0f} GMAC/s at most",
+        "threads": config.threads,
+        "repeat": repeat,
+        "figures": {name: figures_of(taken) for name, taken in times.items()},
+    }
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """Return what `report_figures` has found as a block for an issue."""
+    told = {
+        "machine": _line(report["machine"]),
+        "before": _line(report["before"]) or "no sensor",
+        "after": _line(report["after"]) or "no sensor",
+        "versions": _line(report["versions"]),
+        "delegate": f"kernel {report['kernel']}",
+        "measured": f"{report['repeat']} runs of each in turns, threads {report['threads']}, {FRAME[1]}x{FRAME[0]}",
+    }
+    figures = [
+        f"| {name} | {times['median_ms']:.2f} | {times['p95_ms']:.2f} |" for name, times in report["figures"].items()
+    ]
+    facts = [f"- {name}: {value}" for name, value in told.items()]
+    return "\n".join(
+        ["### binvpr benchmark", "", *facts, "", "| | median ms | p95 ms |", "| --- | ---: | ---: |", *figures]
+    )
+
+
+def _line(facts: dict[str, Any]) -> str:
+    return "; ".join(f"{name} {value}" for name, value in facts.items())
+
+
 def node(config: Config, choices: argparse.Namespace) -> int:
     """Measure the way of an image through the node; return the exit status."""
     try:
@@ -206,6 +257,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--binary", action="store_true", help="time the network's binary layers alone")
     parser.add_argument("--search", action="store_true", help="load and search maps of random keyframes instead")
     parser.add_argument("--node", action="store_true", help="measure the node and each of its parts instead")
+    parser.add_argument("--report", action="store_true",
+                        help="print this machine, and figures of networks and features, for an issue")  # fmt: skip
     parser.add_argument(
         "--keyframes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], help="(default %(default)s)"
     )
@@ -237,6 +290,11 @@ def main() -> int:
                 raise DescriptorError(f"there is no model file {file}; name another")
         if choices.node:
             return node(config, choices)
+        if choices.report:
+            report = report_figures(config, choices.repeat)
+            print(markdown(report))
+            _write(report, choices.json)
+            return 0
         if choices.versus or choices.binary or not ModelCard.path_for(model).exists():
             figures = compare(choices, model)
         else:

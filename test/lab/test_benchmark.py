@@ -106,6 +106,22 @@ def test_a_folder_that_is_not_there_is_said_before_anything_is_measured() -> Non
     assert "--json: /nowhere/figures.json is a folder, or in none; name a file" in result.stderr
 
 
+def test_a_report_tells_the_machine_and_all_that_a_keyframe_costs(tmp_path: Path) -> None:
+    output = tmp_path / "report.json"
+    result = benchmark("--report", "--repeat", "2", "--json", str(output))
+    assert result.returncode == 0, result.stderr
+    report = json.loads(output.read_text())
+    assert report["kernel"].startswith(f"{lce_delegate.kernels()[0]}, ")
+    assert {"python", "numpy", "opencv"} <= set(report["versions"])
+    assert {"network binvpr20r", "network binvpr_local", "learned features of an image"} <= set(report["figures"])
+    assert all(0 < times["median_ms"] <= times["p95_ms"] for times in report["figures"].values())
+    # What is printed is the same, to be pasted.
+    assert result.stdout.startswith("### binvpr benchmark\n")
+    assert f"cpu {report['machine']['cpu']}" in result.stdout
+    for name, times in report["figures"].items():
+        assert f"| {name} | {times['median_ms']:.2f} | {times['p95_ms']:.2f} |\n" in result.stdout
+
+
 def test_search_is_measured_for_each_size_of_a_map(tmp_path: Path) -> None:
     output = tmp_path / "figures.json"
     result = benchmark("--search", "--keyframes", "1", "300", "--bits", "192", "--repeat", "2", "--json", str(output))

@@ -22,7 +22,8 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from binvpr_ros.lab.benchmark import cpu_name, network_timer
+from binvpr_ros.lab.benchmark import network_timer
+from binvpr_ros.lab.machine import cpu_name
 from binvpr_ros.lab.timing import measure
 from binvpr_ros.lab.training.export import ExportError, convert
 from binvpr_ros.lab.training.networks import build
