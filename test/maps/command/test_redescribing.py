@@ -294,7 +294,7 @@ def test_a_map_of_an_earlier_version_keeps_the_uuid_by_which_others_know_it(
     with opened(VERSION_3) as (connection, facts):
         earlier = Identity.of(connection, facts)
         stamps = [stamp for (stamp,) in connection.execute("SELECT stamp FROM keyframes ORDER BY id")]
-    bag = record(tmp_path / "bag", sorted(set(stamps)))
+    bag = record(tmp_path / "bag", stamps[:1])  # all are within a millisecond
     assert run(monkeypatch, "redescribe", VERSION_3, "--images", bag, "--output", new) == 0
     assert identity(new) == earlier
     assert column(new, "stamp") == stamps
