@@ -18,7 +18,7 @@ DELEGATE = f"{PACKAGE}/lce_delegate"
 
 def files(folder: str, *patterns: str) -> list[str]:
     """Return the files of `folder` that match, as paths relative to this one."""
-    return sorted(str(path) for pattern in patterns for path in Path(folder).glob(pattern))
+    return sorted(str(path) for pattern in patterns for path in Path(folder).glob(pattern) if path.is_file())
 
 
 class BuildLibrary(build_ext):

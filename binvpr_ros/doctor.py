@@ -41,6 +41,8 @@ BYTES_AN_HOUR = 150e6
 """Of a map, at two keyframes a second."""
 LONGEST_CHECK = 60
 """Seconds."""
+MARK = "binvpr doctor found "
+"""Before the JSON of a finding: what a check imports may print too."""
 
 
 class Finding(NamedTuple):
@@ -77,9 +79,12 @@ def check_numpy(_: argparse.Namespace) -> Finding:
     """Check NumPy."""
     try:
         import numpy as np
-    except ModuleNotFoundError:
-        return Finding(FAILS, "not installed", how_to_install("numpy"))
-    found = f"{np.__version__} ({_folder_of(np.__file__)})"
+
+        found = f"{np.__version__} ({_folder_of(np.__file__)})"
+    except Exception as error:  # noqa: BLE001 - what is damaged raises anything
+        if isinstance(error, ModuleNotFoundError) and error.name == "numpy":
+            return Finding(FAILS, "not installed", how_to_install("numpy"))
+        return Finding(FAILS, f"cannot be imported: {_cause(error)}", _install_again("numpy", "numpy"))
     if numbers_of(np.__version__) < LEAST_NUMPY:
         return Finding(FAILS, found, f"install NumPy {'.'.join(map(str, LEAST_NUMPY))} or later")
     return Finding(OK, found)
@@ -91,13 +96,10 @@ def check_opencv(_: argparse.Namespace) -> Finding:
 
     try:
         import cv2
-    except ModuleNotFoundError as error:
-        if error.name == "cv2":
-            return Finding(FAILS, "not installed", _how_to_install_opencv())
-        return _mismatch(error)
-    except (ImportError, AttributeError) as error:  # compiled for another NumPy, or a library is missing
-        return _mismatch(error)
-    found = f"{cv2.__version__} ({_folder_of(cv2.__file__)})"
+
+        found = f"{cv2.__version__} ({_folder_of(cv2.__file__)})"
+    except Exception as error:  # noqa: BLE001 - what is damaged raises anything
+        return _without_opencv(error)
     if numbers_of(cv2.__version__) < LEAST_OPENCV or not hasattr(cv2, "USAC_MAGSAC"):
         return Finding(FAILS, found, f"install OpenCV {'.'.join(map(str, LEAST_OPENCV))} or later")
     image = np.random.default_rng(0).integers(0, 255, (120, 160), np.uint8)
@@ -106,6 +108,17 @@ def check_opencv(_: argparse.Namespace) -> Finding:
     except (cv2.error, TypeError, SystemError) as error:
         return _mismatch(error)
     return Finding(OK, f"{found}, works with NumPy {np.__version__} ({len(points)} ORB features found)")
+
+
+def _without_opencv(error: Exception) -> Finding:
+    """Return what it is about an OpenCV that cannot be imported, or is there only in part."""
+    if isinstance(error, ModuleNotFoundError) and error.name == "cv2":
+        return Finding(FAILS, "not installed", _how_to_install_opencv())
+    imported = "cv2" in sys.modules  # an empty folder, say, which has no version
+    if isinstance(error, ImportError | AttributeError) and not imported:  # made for another NumPy, or lacks a library
+        return _mismatch(error)
+    again = _install_again("opencv-python" if in_venv() else "cv2", "cv2")
+    return Finding(FAILS, f"cannot be imported: {_cause(error)}", again)
 
 
 def _mismatch(error: BaseException) -> Finding:
@@ -130,6 +143,17 @@ def _how_to_install_opencv() -> str:
     return how_to_install("opencv-python") if in_venv() else how_to_install("cv2")
 
 
+def _install_again(package: str, module: str) -> str:
+    """Return what to do where a package is there, but damaged."""
+    if in_venv():
+        return f"{how_to_install(package)} --force-reinstall"
+    if package in OF_APT:
+        return f"{how_to_install(package)} --reinstall"
+    spec = importlib.util.find_spec(module)
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    return f"install {package} again, with --force-reinstall and the pip that put it into {', '.join(folders)}"
+
+
 def check_runtime(_: argparse.Namespace) -> Finding:
     """Check the TensorFlow Lite runtime: that it can be imported, and that the delegate was tried in it."""
     import importlib
@@ -145,10 +169,10 @@ def check_runtime(_: argparse.Namespace) -> Finding:
             version = importlib.import_module(name).__version__
         except ModuleNotFoundError as error:
             if error.name != name:
-                broken = broken or f"{name} cannot be imported: {_line(error)}"
+                broken = broken or f"{name} cannot be imported: {_cause(error)}"
             continue
-        except ImportError as error:
-            broken = broken or f"{name} cannot be imported: {_line(error)}"
+        except Exception as error:  # noqa: BLE001 - what is damaged raises anything
+            broken = broken or f"{name} cannot be imported: {_cause(error)}"
             continue
         found = f"{name} {version} ({_folder_of(sys.modules[name].__file__)})"
         try:
@@ -156,7 +180,9 @@ def check_runtime(_: argparse.Namespace) -> Finding:
         except lce_delegate.DelegateError as error:
             return Finding(FAILS, found, str(error))
         return Finding(OK, found)
-    return Finding(FAILS, broken or "Python finds none", how_to_install("ai-edge-litert"))
+    if broken:
+        return Finding(FAILS, broken, _install_again("ai-edge-litert", "ai_edge_litert"))
+    return Finding(FAILS, "Python finds none", how_to_install("ai-edge-litert"))
 
 
 def check_delegate(_: argparse.Namespace) -> Finding:
@@ -224,8 +250,12 @@ def check_ros(_: argparse.Namespace) -> Finding:
         return Finding(
             FAILS, f"no {missing} for Python {platform.python_version()}", _how_to_install_ros(distribution, missing)
         )
-    except ImportError as error:
-        return Finding(FAILS, _line(error), "source the setup.bash of one ROS 2 distribution only, in a new shell")
+    except Exception as error:  # noqa: BLE001 - what is damaged, or of another distribution, raises anything
+        return Finding(
+            FAILS, f"cannot be imported: {_cause(error)}",
+            "source the setup.bash of one ROS 2 distribution only, in a new shell; if that does not help, install its "
+            "packages again",
+        )  # fmt: skip
     name = distribution or "ROS_DISTRO is not set (wheels?)"
     found = f"{name}, rclpy of {_folder_of(sys.modules['rclpy'].__file__)}"
     if distribution and distribution not in DISTRIBUTIONS:
@@ -332,8 +362,11 @@ def check_disk(choices: argparse.Namespace) -> Finding:
     folder = database.parent
     if not folder.is_dir():
         return Finding(FAILS, f"there is no folder {folder}", f"run: mkdir -p {shlex.quote(str(folder))}")
-    if not os.access(folder, os.W_OK) or (database.exists() and not os.access(database, os.W_OK)):
+    if not os.access(folder, os.W_OK | os.X_OK) or (database.exists() and not os.access(database, os.W_OK)):
         return Finding(FAILS, f"this user may not write to {folder}", "name a map elsewhere: --database FILE")
+    if database.exists() and not database.is_file():
+        kind = "a folder" if database.is_dir() else "a device"
+        return Finding(FAILS, f"{database} is {kind}, and a map is a file", "name a file: --database FILE")
     free = shutil.disk_usage(folder).free
     found = f"{free / 2**30:.1f} GiB free for {database}, {free / BYTES_AN_HOUR:,.0f} hours of keyframes"
     if free < NEARLY_FULL:
@@ -377,23 +410,41 @@ def _in_a_process(name: str, choices: argparse.Namespace) -> Finding:
         done = subprocess.run(command, capture_output=True, timeout=LONGEST_CHECK, check=False)
     except subprocess.TimeoutExpired:
         return Finding(FAILS, f"did not end within {LONGEST_CHECK} s", "run it again; please report it")
-    said = done.stdout.decode(errors="replace").splitlines()
-    if done.returncode == 0 and said:
-        return Finding(*json.loads(said[-1]))
+    finding = _finding_in(done.stdout.decode(errors="replace"))
+    if done.returncode == 0 and finding is not None:
+        return finding
     last = (done.stderr.decode(errors="replace").strip().splitlines() or ["without a word"])[-1]
     how = f"died of {signal.Signals(-done.returncode).name}" if done.returncode < 0 else f"ended with {last}"
     return Finding(FAILS, f"the check {how}", "please report it, with this table")
 
 
+def _finding_in(said: str) -> Finding | None:
+    """Return the finding among what a check's process has printed, or None."""
+    for line in said.splitlines():
+        if line.startswith(MARK):
+            try:
+                return Finding(*json.loads(line.removeprefix(MARK)))
+            except ValueError:  # somebody printed into the line
+                return None
+    return None
+
+
 def run_check() -> None:
-    """Run the check that the command line names, and print what it has found as JSON."""
+    """Run the check that the command line names, and print what it has found, in a line of its own."""
     name, choices = sys.argv[1:]
     (check,) = (check for check in CHECKS if check.name == name)
-    print(json.dumps(check.run(argparse.Namespace(**json.loads(choices)))))
+    finding = json.dumps(check.run(argparse.Namespace(**json.loads(choices))))
+    print(f"\n{MARK}{finding}", flush=True)
 
 
 def _line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _cause(error: BaseException) -> str:
+    """Return why something cannot be imported; NumPy puts pages of advice around it."""
+    cause = error.__cause__ or error
+    return f"{type(cause).__name__}: {_line(cause)}"
 
 
 def _folder_of(file: str | None) -> Path:
@@ -450,14 +501,19 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def main() -> int:
     """Check the machine and print the table; the exit status is 1 where something keeps the node from working."""
-    found = diagnose(parse(sys.argv[1:]))
+    choices = parse(sys.argv[1:])
+    try:
+        found = diagnose(choices)
+    except KeyboardInterrupt:
+        print("doctor: interrupted", file=sys.stderr)
+        return 1
     failed = [name for name, finding in found.items() if finding.result == FAILS]
     try:
         show(found)
         if failed:
             print(f"The node does not work here: {', '.join(failed)}.")
         sys.stdout.flush()
-    except BrokenPipeError:  # of `| head`, say: nobody reads any more
+    except (BrokenPipeError, SystemExit):  # of `| head`, say: nobody reads any more; rich makes it the latter
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return int(bool(failed))
 

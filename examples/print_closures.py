@@ -33,7 +33,12 @@ class ClosurePrinter(Node):
 
     def on_loop_closures(self, message: PointCloud2) -> None:
         """Print the rows of a message, which are best first."""
-        for row in read_loop_closures(message):
+        try:
+            rows = read_loop_closures(message)
+        except ValueError as error:  # somebody else publishes on the topic
+            self.get_logger().warning(f"message skipped: {error}", throttle_duration_sec=10.0)
+            return
+        for row in rows:
             found = f"relocalised in session {row.match_session}" if row.is_relocalisation else "loop closed"
             query, match = row.query_stamp * 1e-9, row.match_stamp * 1e-9  # seconds
             print(f"{found}: the image at {query:.3f} s shows the place of {match:.3f} s", end=" ")

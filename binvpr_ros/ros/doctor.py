@@ -13,6 +13,8 @@ INTERFACES = ("diagnostic_msgs.msg", "geometry_msgs.msg", "nav_msgs.msg", "rcl_i
 """What the node needs of ROS beside rclpy."""
 IMAGES = {"sensor_msgs/msg/Image": "", "sensor_msgs/msg/CompressedImage": " (compressed)"}
 CALIBRATION = "sensor_msgs/msg/CameraInfo"
+DRAWN = "/match_image"
+"""How the topic ends on which a node of ours shows its matches: it is no camera."""
 
 
 def import_interfaces() -> None:
@@ -40,7 +42,7 @@ def camera_topics(seconds: float) -> list[str]:
         node = rclpy.create_node("doctor")
         time.sleep(seconds)  # others are discovered meanwhile
         types = dict(node.get_topic_names_and_types())
-        published = {topic for topic in types if node.count_publishers(topic)}
+        published = {topic for topic in types if node.count_publishers(topic) and not topic.endswith(DRAWN)}
         node.destroy_node()
     finally:
         rclpy.try_shutdown()

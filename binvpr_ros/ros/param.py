@@ -15,15 +15,20 @@ from rcl_interfaces.srv import GetParameters, SetParameters
 from rclpy.node import Node
 from rclpy.parameter import Parameter as TypedParameter
 from rclpy.parameter import parameter_value_to_python
+from rclpy.signals import SignalHandlerOptions
 
 from binvpr_ros.config import Config, ConfigError
 
 NODE = "binvpr"
 """What the node is called, in whatever namespace."""
-LOOKED_FOR = 5.0
+LOOKED_FOR = 10.0
 """Seconds in which a node is discovered, and answers."""
 SETTLED = 1.0
 """Seconds after the first node in which further ones are discovered."""
+SPIN_SECONDS = 0.1
+"""For which a wait inside ROS keeps Ctrl-C waiting."""
+LEAST_INTEGER, LARGEST_INTEGER = -(1 << 63), (1 << 63) - 1
+"""Of a parameter in ROS."""
 
 
 class ParamError(RuntimeError):
@@ -44,6 +49,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
             command.add_argument("value", metavar="VALUE")
         command.add_argument("--node", default="", help="full name of the node, such as /binvpr/binvpr, of several")
     choices = parser.parse_args(arguments)
+    if choices.node:
+        choices.node = "/" + choices.node.strip("/")
     names = [parameter.name for parameter in Config.parameters()]
     if choices.name not in names:
         near = difflib.get_close_matches(choices.name, names, n=1)
@@ -88,7 +95,10 @@ def change(node: Node, of: str, name: str, text: str) -> None:
             f"{name} cannot change while the node runs; start it again with {name}:={text} (behind -p where it is not "
             "launch that starts it)"
         )
-    value: ParameterValue = TypedParameter(name, value=Config.value_of(name, text)).get_parameter_value()
+    typed = Config.value_of(name, text)
+    if isinstance(typed, int) and not LEAST_INTEGER <= typed <= LARGEST_INTEGER:
+        raise ParamError(f"{name} must be an integer of at most 64 bits, not {text}")
+    value: ParameterValue = TypedParameter(name, value=typed).get_parameter_value()
     request = SetParameters.Request(parameters=[Parameter(name=name, value=value)])
     (result,) = _call(node, SetParameters, f"{of}/set_parameters", request).results
     if not result.successful:
@@ -101,7 +111,9 @@ def _call(node: Node, kind: Any, service: str, request: Any) -> Any:
     try:
         if client.wait_for_service(LOOKED_FOR):
             future = client.call_async(request)
-            rclpy.spin_until_future_complete(node, future, timeout_sec=LOOKED_FOR)
+            end = time.monotonic() + LOOKED_FOR
+            while not future.done() and time.monotonic() < end:
+                rclpy.spin_until_future_complete(node, future, timeout_sec=SPIN_SECONDS)
             if future.done():
                 return future.result()
     finally:
@@ -112,8 +124,9 @@ def _call(node: Node, kind: Any, service: str, request: Any) -> Any:
 def main() -> int:
     """Do what the command line says; the exit status is 1 where it cannot be done."""
     choices = parse(sys.argv[1:])
-    rclpy.init(args=[])
     try:
+        # rclpy's own handler would end the context while it is being used, which is an error.
+        rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
         node = rclpy.create_node("param")
         of = find(node, choices.node)
         if choices.command == "set":

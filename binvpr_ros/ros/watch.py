@@ -57,6 +57,8 @@ SINCE_EPOCH = 10**9 * NANOSECONDS
 """Stamps from September 2001 on are shown as a time of day; a simulation's are seconds since its start."""
 COLUMNS = ("time", "match", "session", "how long ago", "score", "inliers")
 UNKNOWN = "-"
+REFUSED = "refused_"
+"""With which the name of a value in the diagnostics begins that counts refusals."""
 COLOURS = {Level.OK: "green", Level.WARN: "yellow", Level.ERROR: "red"}
 
 
@@ -97,9 +99,11 @@ class Watcher:
         self._folder, self._on_closure, self._clock = folder, on_closure, clock
         self._keyframes: deque[float] = deque()  # when those of the last minute came
         self._heard = clock()
+        self._told: set[str] = set()
         namespace = running.namespace.rstrip("/")
+        self._topic = namespace + CLOSURES
         self._status_name = status_name(running.name, running.namespace)
-        listener.create_subscription(PointCloud2, namespace + CLOSURES, self._on_closures, EVERY_RESULT)
+        listener.create_subscription(PointCloud2, self._topic, self._on_closures, EVERY_RESULT)
         listener.create_subscription(Header, f"{namespace}/keyframes", self._on_keyframe, EVERY_RESULT)
         listener.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
         if folder is not None:  # else the node need not draw
@@ -114,10 +118,9 @@ class Watcher:
             return Text(f"no diagnostics for {duration(silence)}: has the node stopped?", COLOURS[Level.ERROR])
         if not self.values:
             return Text("waiting for diagnostics")
-        while self._keyframes and self._clock() - self._keyframes[0] > MINUTE:
-            self._keyframes.popleft()
+        latest = self._keyframes_of_the_last_minute()
         facts = [
-            f"{self.values.get('keyframes', '?')} keyframes ({len(self._keyframes)} in the last minute)",
+            f"{self.values.get('keyframes', '?')} keyframes ({latest} in the last minute)",
             f"{self.values.get('loop_closures', '?')} closures",
             f"latency {_milliseconds(self.values, 'latency_ms')}",
             f"processing {_milliseconds(self.values, 'processing_ms')}",
@@ -129,9 +132,9 @@ class Watcher:
     def refusals(self) -> dict[str, int]:
         """Return how many matches were refused for each reason since the node's start, the most frequent first."""
         found = {
-            key.removeprefix("refused_").replace("_", " "): int(value)
+            key.removeprefix(REFUSED).replace("_", " "): int(value)
             for key, value in self.values.items()
-            if key.startswith("refused_") and value != "0"
+            if key.startswith(REFUSED) and value != "0"
         }
         return dict(sorted(found.items(), key=lambda item: -item[1]))
 
@@ -146,19 +149,41 @@ class Watcher:
         return Group(closures, refusals, self.status())
 
     def _on_closures(self, message: PointCloud2) -> None:
-        for row in read_loop_closures(message):
+        try:
+            rows = read_loop_closures(message)
+        except ValueError as error:
+            self._tell_once(f"a message on {self._topic} is skipped: {error}")
+            return
+        for row in rows:
             self.closures.append(row)
             self._on_closure(row)
 
     def _on_keyframe(self, _: Header) -> None:
         self._keyframes.append(self._clock())
+        self._keyframes_of_the_last_minute()
+
+    def _keyframes_of_the_last_minute(self) -> int:
+        """Forget older keyframes, and return how many are left."""
+        while self._keyframes and self._clock() - self._keyframes[0] > MINUTE:
+            self._keyframes.popleft()
+        return len(self._keyframes)
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
             if status.name == self._status_name:
-                self.values = {value.key: value.value for value in status.values}
+                values = {value.key: value.value for value in status.values}
+                strange = {key for key in values if key.startswith(REFUSED) and not values[key].isdecimal()}
+                for key in sorted(strange):
+                    self._tell_once(f"{key} of {status.name} is skipped: it is not a number; check who publishes it")
+                self.values = {key: value for key, value in values.items() if key not in strange}
                 self.level, self.said = Level(min(status.level[0], Level.ERROR)), status.message
                 self._heard = self._clock()
+
+    def _tell_once(self, sentence: str) -> None:
+        """Say what may come with each message of somebody who uses our topics for something else."""
+        if sentence not in self._told:
+            self._told.add(sentence)
+            print(f"watch: {sentence}", file=sys.stderr, flush=True)
 
     def _on_match_image(self, message: Image) -> None:
         """Save a match image under its stamp, so that the names sort by time."""
@@ -306,7 +331,7 @@ def main() -> int:
     except WatchError as error:
         print(f"watch: {error}", file=sys.stderr)
         return 1
-    except BrokenPipeError:  # of `| head`, say: nobody reads any more
+    except (BrokenPipeError, SystemExit):  # of `| head`, say: nobody reads any more; rich makes it the latter
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     finally:
         listener.destroy_node()

@@ -4,22 +4,27 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <mutex>
 #include <vector>
 
 #include "loop_closures.hpp"
 
-// Latest closures by the stamp of their query image; filled by the subscription, read by the thread of loop closing.
+// The closures that came last, by the stamp of their query image; filled by the subscription, read by the thread of loop closing.
 class PlaceCandidates
 {
 public:
   void add(const std::vector<LoopClosure> & closures)
   {
     std::lock_guard<std::mutex> lock(mutex_);
-    for (const auto & closure : closures) {by_query_.emplace(closure.query, closure);}
-    while (by_query_.size() > 1000) {by_query_.erase(by_query_.begin());}
+    for (const auto & closure : closures) {arrivals_.push_back(by_query_.emplace(closure.query, closure));}
+    while (arrivals_.size() > kMost) {  // not the lowest stamps: a bag that is played again begins with those
+      by_query_.erase(arrivals_.front());
+      arrivals_.pop_front();
+    }
   }
 
   // Stamps, in seconds, of what was seen before from where the image at `stamp` was taken, in this session only.
@@ -36,8 +41,12 @@ public:
   }
 
 private:
+  using ByQuery = std::multimap<std::int64_t, LoopClosure>;
+  static constexpr std::size_t kMost = 1000;
+
   mutable std::mutex mutex_;
-  std::multimap<std::int64_t, LoopClosure> by_query_;
+  ByQuery by_query_;
+  std::deque<ByQuery::iterator> arrivals_;  // the first that came in front
 };
 
 // Appends to `candidates` the keyframes that `current` should be tried against: of `keyframes` those nearest to the

@@ -3,6 +3,7 @@
 //   ros2 run binvpr_examples print_closures --ros-args -r __ns:=/binvpr
 #include <cinttypes>
 #include <memory>
+#include <stdexcept>
 
 #include <rclcpp/rclcpp.hpp>
 #include <sensor_msgs/msg/point_cloud2.hpp>
@@ -19,10 +20,14 @@ public:
     subscription_ = create_subscription<sensor_msgs::msg::PointCloud2>(
       "loop_closures", rclcpp::QoS(50).reliable(),
       [this](const sensor_msgs::msg::PointCloud2::ConstSharedPtr msg) {
-        for (const LoopClosure & row : readLoopClosures(*msg)) {
-          RCLCPP_INFO(
-            get_logger(), "%s: %" PRId64 " ns shows the place of %" PRId64 " ns (score %.2f, %" PRId32 " inliers)",
-            row.same_session ? "loop closed" : "relocalised", row.query, row.match, row.score, row.inliers);
+        try {
+          for (const LoopClosure & row : readLoopClosures(*msg)) {
+            RCLCPP_INFO(
+              get_logger(), "%s: %" PRId64 " ns shows the place of %" PRId64 " ns (score %.2f, %" PRId32 " inliers)",
+              row.same_session ? "loop closed" : "relocalised", row.query, row.match, row.score, row.inliers);
+          }
+        } catch (const std::runtime_error & error) {  // somebody else publishes on the topic
+          RCLCPP_WARN(get_logger(), "message skipped: %s", error.what());
         }
       });
   }

@@ -37,5 +37,19 @@ def test_a_message_without_rows_has_none() -> None:
 
 
 def test_another_point_cloud_is_refused() -> None:
-    with pytest.raises(ValueError, match="no table of loop closures"):
+    with pytest.raises(ValueError, match="no table of loop closures: its fields differ"):
         read_loop_closures(PointCloud2())
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("width", 5), ("width", 0), ("height", 2), ("row_step", 36), ("point_step", 18), ("data", b""),
+     ("data", bytes(71)), ("data", bytes(36)), ("data", bytes(3 * 72))],
+)  # fmt: skip
+def test_data_of_another_size_are_refused(field: str, value: int | bytes) -> None:
+    closure = LoopClosure(QUERY, Keyframe(3, 2, 1_789_999_900_500_000_001, BITS), 500, 0.75, 25)
+    message = message_from_closures(Header(), [closure, closure])
+    assert len(read_loop_closures(message)) == 2
+    setattr(message, field, value)
+    with pytest.raises(ValueError, match="its size is not that of its data; check the topic"):
+        read_loop_closures(message)
