@@ -26,6 +26,20 @@ LATCHED = QoSProfile(
 )
 
 
+def calibration_in(message: CameraInfo, rectified: bool) -> tuple[Any, ...]:
+    """Return what of a CameraInfo is the calibration of images, `rectified` or not; equal where it is the same.
+
+    Numbers are there as bytes, since a NaN equals nothing, not even itself.
+    """
+    roi = message.roi
+    numbers = [message.k, message.d, *([message.p] if rectified else [])]
+    return (
+        (message.width, message.height, roi.x_offset, roi.y_offset, roi.width, roi.height),
+        message.distortion_model,
+        *(one.tobytes() for one in numbers),
+    )
+
+
 class CalibrationSubscriber:
     """Calls `callback` with what comes on `camera_info`, or beside `image_topic` (a full name) as image_transport does.
 

@@ -48,11 +48,19 @@ class Level(enum.IntEnum):
     ERROR = 2
 
 
+class Silence(NamedTuple):
+    """Why no usable image comes: the kind of cause, and a sentence about it."""
+
+    kind: str
+    text: str
+
+
 class Health(NamedTuple):
-    """How the node is, and a sentence about it."""
+    """How the node is, a sentence about it, and of what kind the trouble is: figures in a sentence make no new one."""
 
     level: Level
     text: str
+    kind: str = ""
 
 
 class Statistics:
@@ -221,50 +229,52 @@ def health(
     failure: str,
     free_bytes: int | None,
     keyframes: int,
-    silence: str = "",
+    silence: Silence | None = None,
 ) -> Health:
     """Return how the node is, after a second in which `lately` was counted, with the cause where it is not well.
 
     `rate_hz` is that of the images processed, `topic` that of the images, `stamps_topic` that of the keyframes' stamps;
     `failure` says why keyframes are not saved, `free_bytes` what the map's disk has left, None where there is none,
-    `keyframes` how many the map holds, and `silence` why no usable image comes, where none does (`is_silent`).
+    `keyframes` how many the map holds, and `silence` why no usable image comes, None where one does (`is_silent`).
     """
     processed, received, dropped = (lately[f"images_{fate}"] for fate in ("processed", "received", "dropped"))
     stamps = lately["stamps_received"]
     left = (free_bytes or 0) / 2**20
+    kind_of_silence, why = silence or ("", "")
     troubles = (  # the first that holds is told
-        (bool(failure), Level.ERROR, f"keyframes are kept in memory alone: {failure}"),
+        (bool(failure), Level.ERROR, "failure", f"keyframes are kept in memory alone: {failure}"),
         (
             dropped and not processed and not lately["images_unusable"],
-            Level.WARN,
+            Level.WARN, "dropped",
             f"all {dropped} images of the last second were dropped, since one is in work all the time; set threads "
             "higher, or send smaller images",
         ),
-        (bool(silence), Level.WARN, f"no usable image from {topic}: {silence}"),
+        (bool(why), Level.WARN, f"silence: {kind_of_silence}", f"no usable image from {topic}: {why}"),
         (
             config.keyframe_source == "topic" and received and not lately["stamps_ever"],
-            Level.WARN, f"no stamp of a keyframe has come on {stamps_topic} yet, so nothing is recognised",
+            Level.WARN, "no_stamp", f"no stamp of a keyframe has come on {stamps_topic} yet, so nothing is recognised",
         ),
         (
             0 < stamps <= lately["stamps_without_image"],
-            Level.WARN, f"there is no image for any of the {stamps} stamps that came on {stamps_topic}",
+            Level.WARN, "stamps_without_image",
+            f"there is no image for any of the {stamps} stamps that came on {stamps_topic}",
         ),
         (
             processed and lately["featureless"] >= processed,
-            Level.WARN, "the images are too dark, or too blank, to show a place (min_contrast)",
+            Level.WARN, "featureless", "the images are too dark, or too blank, to show a place (min_contrast)",
         ),
         (
             free_bytes is not None and free_bytes < LEAST_FREE_BYTES,
-            Level.WARN, f"{left:.0f} MiB are left on the disk of {config.database}; make room",
+            Level.WARN, "disk", f"{left:.0f} MiB are left on the disk of {config.database}; make room",
         ),
         (
             0 < config.max_keyframes < keyframes,
-            Level.WARN,
+            Level.WARN, "max_keyframes",
             f"the map has {keyframes} keyframes, more than max_keyframes: none goes that is the only view of a place",
         ),
     )  # fmt: skip
     well = Health(Level.OK, f"{rate_hz:.1f} images/s")
-    return next((Health(level, text) for holds, level, text in troubles if holds), well)
+    return next((Health(level, text, kind) for holds, level, kind, text in troubles if holds), well)
 
 
 def free_bytes(config: Config) -> int | None:

@@ -7,11 +7,12 @@ import argparse
 import copy
 import difflib
 import functools
+import math
 import signal
 import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -22,10 +23,11 @@ from nav_msgs.msg import Odometry
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import ParameterException
-from rclpy.executors import ExternalShutdownException
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
+from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
@@ -44,8 +46,8 @@ from binvpr_ros.maps.database import DatabaseError
 from binvpr_ros.network.backends import DescriptorError
 from binvpr_ros.network.model_card import ModelCardError
 from binvpr_ros.recognizer import PlaceRecognizer, Recognition
-from binvpr_ros.ros.calibration import CalibrationSubscriber
-from binvpr_ros.ros.diagnostics import Statistics, free_bytes, health, is_silent
+from binvpr_ros.ros.calibration import CalibrationSubscriber, calibration_in
+from binvpr_ros.ros.diagnostics import Silence, Statistics, free_bytes, health, is_silent
 from binvpr_ros.ros.graph import Graph
 from binvpr_ros.ros.messages import (
     CameraInfoError,
@@ -75,6 +77,10 @@ MOST_PICTURES = 8
 UNCALIBRATED = "loops are verified without correcting the distortion of the lens"
 CALIBRATION_SECONDS = 10
 """After which a calibration that has not come yet is said to be missing."""
+MOST_CALIBRATIONS = 8
+"""Latest calibrations that are remembered, to notice that several take turns."""
+STOP_SECONDS = 0.1
+"""Longest time until the node notices that it is told to stop."""
 
 
 class BinvprNode(Node):
@@ -115,7 +121,7 @@ class BinvprNode(Node):
         # So that no image is dropped because somebody looks at the matches.
         self._artist = ThreadPoolExecutor(max_workers=1, thread_name_prefix="artist")
         self._pictures = threading.Semaphore(MOST_PICTURES)
-        self._camera_info: CameraInfo | None = None
+        self._calibrations: deque[tuple[Any, ...]] = deque(maxlen=MOST_CALIBRATIONS)  # that differ, the latest last
         self._calibration = CalibrationSubscriber(self, self.resolve_topic_name("image"), self._on_camera_info)
         self._unusable_calibration = ""  # why it is not used
         self._seconds_without_calibration = 0  # while images come
@@ -140,13 +146,10 @@ class BinvprNode(Node):
         )
 
     def close(self) -> None:
-        """Finish the image in work and close the map."""
+        """Finish the image in work, close the map, and say what became of all images."""
         self._worker.shutdown(wait=True, cancel_futures=True)
         self._artist.shutdown(wait=True, cancel_futures=True)
         self._recognizer.close()
-
-    def sum_up(self) -> None:
-        """Say what became of all images; called last, since the log has no topic any more once the node stops."""
         self._voice.farewell(self._statistics)
 
     def _listen(self, kind: Any, topic: str, callback: Callable[[Any], None], quality: QoSProfile) -> None:
@@ -217,26 +220,38 @@ class BinvprNode(Node):
 
     def _on_camera_info(self, message: CameraInfo) -> None:
         """Take over the camera's calibration where it is new."""
-        message.header = Header()  # which differs each time
-        if message == self._camera_info:
-            return
-        self._camera_info = message
         topic = self.resolve_topic_name("image")
-        try:
-            self._recognizer.camera = camera_from_info(message, rectified="image_rect" in topic)
-            self._unusable_calibration = ""
-            self.get_logger().info(
-                f"the camera of {topic} is calibrated: loops are verified without the distortion of its lens"
+        rectified = "image_rect" in topic
+        calibration = calibration_in(message, rectified)
+        if self._calibrations and calibration == self._calibrations[-1]:
+            return
+        if came_before := calibration in self._calibrations:
+            self._calibrations.remove(calibration)
+            self._voice.warn(
+                "calibrations",
+                f"different calibrations take turns on {self._calibration.topics}, and the latest is used; let only "
+                f"the camera of {topic} publish there",
+                interval=math.inf,
             )
+        self._calibrations.append(calibration)
+        try:
+            self._recognizer.camera = camera_from_info(message, rectified)
+            self._unusable_calibration = ""
+            if not came_before:
+                self._voice.tell(
+                    "calibrated",
+                    f"the camera of {topic} is calibrated: loops are verified without the distortion of its lens",
+                )
         except CameraInfoError as error:
             self._recognizer.camera = None
             self._unusable_calibration = f"camera_info is not used: {error}"
-            self._voice.warn("camera_info", f"{self._unusable_calibration}; {UNCALIBRATED}")
+            if not came_before:
+                self._voice.warn("camera_info", f"{self._unusable_calibration}; {UNCALIBRATED}")
 
     def _look_for_calibration(self) -> None:
         """Look for the calibration beside the images too, and say once that none has come."""
         self._calibration.look_beside()
-        if self._camera_info is not None or not self._statistics.counts["images_processed"]:
+        if self._calibrations or not self._statistics.counts["images_processed"]:
             return
         self._seconds_without_calibration += 1
         if self._seconds_without_calibration >= CALIBRATION_SECONDS and self._recognizer.config.verify:
@@ -315,11 +330,10 @@ class BinvprNode(Node):
         if future.cancelled():
             return
         if (error := future.exception()) is not None:
-            if self.context.ok():
-                self._skip("error", f"an error in the program: {error!r}; please report it")
+            self._skip("error", f"an error in the program: {error!r}; please report it")
         elif (recognition := future.result()) is not None:
             # By now the next image is not dropped any more.
-            if recognition.keyframe is not None and self.context.ok():
+            if recognition.keyframe is not None:
                 self._voice.keyframe(recognition.keyframe, recognition.verdict, self._recognizer.database.path_of)
             self._show(message, recognition)
 
@@ -344,7 +358,7 @@ class BinvprNode(Node):
             self.get_logger().warning(
                 f"the stamps jumped back: session {self._recognizer.database.session} begins (a bag that starts again?)"
             )
-        if recognition.keyframe is not None and self.context.ok():
+        if recognition.keyframe is not None:
             self._keyframes.publish(message.header)
             if recognition.verdict.closures:
                 self._closures.publish(message_from_closures(message.header, recognition.verdict.closures))
@@ -358,7 +372,6 @@ class BinvprNode(Node):
         """Have a keyframe drawn beside its best match where somebody looks at that, and no more than can be drawn."""
         if (
             recognition.verdict.best is not None
-            and self.context.ok()
             and self._match_image.get_subscription_count()
             and self._pictures.acquire(blocking=False)
         ):
@@ -368,14 +381,14 @@ class BinvprNode(Node):
         """Publish the picture of a keyframe beside its best match (artist's thread)."""
         # A copy of the stretch, since the original belongs to the worker's thread, and has followed this image already.
         picture = picture_of(self._recognizer, decode(message, copy.copy(self._stretch)), recognition)
-        if picture is not None and self.context.ok():
+        if picture is not None:
             shown = message_from_array(picture, "rgb8")
             shown.header = message.header
             self._match_image.publish(shown)
 
     def _on_drawn(self, future: Future[None]) -> None:
         self._pictures.release()
-        if not future.cancelled() and (error := future.exception()) is not None and self.context.ok():
+        if not future.cancelled() and (error := future.exception()) is not None:
             self._voice.warn(
                 "picture", f"a match was not drawn for an error in the program: {error!r}; please report it"
             )
@@ -404,7 +417,7 @@ class BinvprNode(Node):
         }
         config, failure = self._recognizer.config, self._statistics.failure
         topic, stamps_topic = map(self.resolve_topic_name, ("image", "keyframe_stamps"))
-        silence = self._why_silent(lately, topic) if is_silent(lately) else ""
+        silence = self._why_silent(lately, topic) if is_silent(lately) else None
         well = health(lately, rate, config, topic, stamps_topic, failure, free_bytes(config), database.own, silence)
         self._voice.health(well)
         self._voice.summary(self._statistics)
@@ -418,7 +431,7 @@ class BinvprNode(Node):
         stamp = from_nanoseconds(self.get_clock().now().nanoseconds)
         self._diagnostics.publish(DiagnosticArray(header=Header(stamp=stamp), status=[status]))
 
-    def _why_silent(self, lately: Counter[str], topic: str) -> str:
+    def _why_silent(self, lately: Counter[str], topic: str) -> Silence:
         """Return why no usable image came in the latest second, and what to do."""
         if not lately["images_received"]:
             return why_nothing_comes(self, topic, self._recognizer.config.compressed)
@@ -426,7 +439,7 @@ class BinvprNode(Node):
         remedy = (
             "; check that the camera's driver stamps its images, and that /clock goes on" if kind == "stamp" else ""
         )
-        return f"every image is skipped, because {reason}{remedy}"
+        return Silence(f"skipped: {kind}", f"every image is skipped, because {reason}{remedy}")
 
 
 def status_name(node: str, namespace: str) -> str:
@@ -473,12 +486,18 @@ def main() -> int:
 
 def run() -> int:
     """Start, spin, stop; return the exit status."""
-    node = None
-    # rclpy's own handler ends the context, and then calls this one. Python's default would raise KeyboardInterrupt
-    # wherever rclpy is, and while it takes a message that turns into another error.
-    signal.signal(signal.SIGINT, lambda *_: None)
+    node, executor, told_to_stop = None, None, False
+
+    def stop(*_: Any) -> None:
+        # No threading.Event, whose lock a second signal would wait for in vain.
+        nonlocal told_to_stop
+        told_to_stop = True
+
+    # rclpy's own handlers would end the context, and Python's raise KeyboardInterrupt, wherever rclpy is: an error.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
     try:
-        rclpy.init()
+        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     except RuntimeError as error:  # a params file, a name or a log level that ROS cannot read
         print(f"binvpr_node: cannot start: {str(error).splitlines()[0]}", file=sys.stderr)
         return 1
@@ -491,22 +510,22 @@ def run() -> int:
             epilog="config/binvpr.yaml describes the parameters, README.md the topics.",
         ).parse_args(remove_ros_args(sys.argv)[1:])
         node = BinvprNode()
-        rclpy.spin(node)
-    except ExternalShutdownException:
-        pass
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        while not told_to_stop:
+            executor.spin_once(timeout_sec=STOP_SECONDS)
     except START_ERRORS as error:
         rclpy.logging.get_logger("binvpr").fatal(f"cannot start: {error}")
         return 1
-    except Exception:
-        if rclpy.ok():  # else the node was stopped, and what it had just begun with rclpy failed for that
-            raise
     finally:
-        # Ctrl-C reaches the node twice, from the terminal and from ros2 launch; the second must not break the clean-up.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # Ctrl-C reaches the node twice, from the terminal and from ros2 launch; the second must not break Python's end.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        if executor is not None:
+            executor.shutdown()
         if node is not None:
             node.close()
             node.destroy_node()
-            node.sum_up()
         rclpy.try_shutdown()
     return 0
 

@@ -4,37 +4,42 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 
 from rclpy.node import Node
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 
+from binvpr_ros.ros.diagnostics import Silence
+
 IMAGE_TYPES = {False: "sensor_msgs/msg/Image", True: "sensor_msgs/msg/CompressedImage"}
 """What the node reads, by its parameter `compressed`."""
+MATCH_IMAGE = "/match_image"
+"""In the names of the image topics of nodes such as this one, which are no cameras."""
 MOST_TOPICS = 8
 """Topics that are named; a robot may have dozens."""
 
 
-def why_nothing_comes(node: Node, topic: str, compressed: bool) -> str:
-    """Return why nothing is received from the image topic of this full name, and what to do, in a sentence.
+def why_nothing_comes(node: Node, topic: str, compressed: bool) -> Silence:
+    """Return why nothing is received from the image topic of this full name, and what to do.
 
     `compressed` says that the node subscribes to CompressedImage.
     """
     publishers = node.get_publishers_info_by_topic(topic)
     if not publishers:
-        return f"nothing publishes there; {_image_topics(node)}"
+        others = _image_topics(node, topic)
+        return Silence("remap" if others else "no_camera", f"nothing publishes there; {_remedy(others)}")
     wanted, other = IMAGE_TYPES[compressed], IMAGE_TYPES[not compressed]
     kinds = Counter(map(_described, publishers))
     found = " and ".join(f"{count} publisher{'s' * (count > 1)} of {kind}" for kind, count in kinds.items())
     types = {publisher.topic_type for publisher in publishers}
     if wanted in types:
-        return (
+        return Silence(
+            "nothing_arrives",
             f"it has {found}, but nothing arrives; check `ros2 topic hz {topic}`, and see README if large images get "
-            "lost"
+            "lost",
         )
     if other in types:
-        return f"it has {found}; set the parameter compressed to {str(not compressed).lower()}"
-    return f"it has {found}, which are no images; {_image_topics(node)}"
+        return Silence("compressed", f"it has {found}; set the parameter compressed to {str(not compressed).lower()}")
+    return Silence("no_images", f"it has {found}, which are no images; {_remedy(_image_topics(node, topic))}")
 
 
 def _described(endpoint: TopicEndpointInfo) -> str:
@@ -44,26 +49,26 @@ def _described(endpoint: TopicEndpointInfo) -> str:
     return f"{endpoint.topic_type} ({', '.join(policies)})"
 
 
-def _image_topics(node: Node) -> str:
-    """Return which image topics others publish, and what to do with them."""
-    found = [
+def _image_topics(node: Node, topic: str) -> list[str]:
+    """Return the image topics that cameras publish beside `topic`, each with its type."""
+    aside = topic, node.resolve_topic_name("~/match_image")
+    return [
         f"{name} ({kind.rpartition('/')[2]})"
         for name, kinds in sorted(node.get_topic_names_and_types())
         for kind in sorted(set(kinds) & set(IMAGE_TYPES.values()))
-        if _others_publish(node, node.get_publishers_info_by_topic(name), kind)
+        # Publishers are counted, since the node's remapping would change the name that it asks more of.
+        if name not in aside and MATCH_IMAGE not in name and node.count_publishers(name)
     ]
-    if not found:
+
+
+def _remedy(others: list[str]) -> str:
+    """Return what to do where no image is published, with the image topics that are."""
+    if not others:
         return (
             "no other image topic is published either; start the camera, and check that ROS_DOMAIN_ID is the same there"
         )
-    more = f" and {len(found) - MOST_TOPICS} more" if len(found) > MOST_TOPICS else ""
+    more = f" and {len(others) - MOST_TOPICS} more" if len(others) > MOST_TOPICS else ""
     return (
-        f"remap image (with launch: image_topic) to one of {', '.join(found[:MOST_TOPICS])}{more}; "
+        f"remap image (with launch: image_topic) to one of {', '.join(others[:MOST_TOPICS])}{more}; "
         "CompressedImage needs compressed:=true"
     )
-
-
-def _others_publish(node: Node, publishers: Iterable[TopicEndpointInfo], kind: str) -> bool:
-    """Tell whether another node publishes messages of that type."""
-    own = node.get_name(), node.get_namespace()
-    return any((one.node_name, one.node_namespace) != own and one.topic_type == kind for one in publishers)

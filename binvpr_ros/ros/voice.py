@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from binvpr_ros.loop_closure import NOT_VERIFIED, LoopClosure, Verdict
 from binvpr_ros.ros.diagnostics import Health, Level, Statistics, duration, refusal_of
 
 WARNING_INTERVAL = 5.0
-"""Least time in seconds between two warnings of one kind, whatever their causes."""
+"""Least time in seconds between two sentences of one kind, whatever their causes."""
 CLOSURE_INTERVAL = 10.0
 """Least time in seconds between two closures that are told. A session's first in each map is always told."""
 SUMMARY_INTERVAL = 300.0
@@ -41,14 +42,20 @@ class Voice:
         self._started = self._summed_up = clock()
         self._known: set[tuple[int, Path | None]] = set()
         self._untold = 0  # keyframes that closed a loop since the last closure that was told
-        self._troubled = self._well = 0  # seconds
+        self._troubled: Counter[str] = Counter()  # seconds of each kind since all was well
+        self._well = 0  # seconds
         self._told = False  # whether the present trouble was
-        self._reminder, self._reminder_interval = 0.0, REMINDER_INTERVAL
+        self._reminders: dict[str, tuple[float, float]] = {}  # by kind when to tell it again, and the interval then
 
-    def warn(self, kind: str, sentence: str) -> None:
-        """Warn once in a while of each kind of trouble."""
-        if self._due(kind, WARNING_INTERVAL):
+    def warn(self, kind: str, sentence: str, interval: float = WARNING_INTERVAL) -> None:
+        """Warn of each kind of trouble once in `interval` seconds."""
+        if self._due(kind, interval):
             self._logger.warning(sentence)
+
+    def tell(self, kind: str, sentence: str) -> None:
+        """Say something once in a while of each kind."""
+        if self._due(kind, WARNING_INTERVAL):
+            self._logger.info(sentence)
 
     def once(self, kind: str, sentence: str) -> None:
         """Say something that need not be repeated, of each kind once."""
@@ -77,7 +84,7 @@ class Voice:
         self._logger.info(closure_sentence(closure, path) + untold)
 
     def health(self, well: Health) -> None:
-        """Warn of a trouble that lasts, and say when it is over; called once a second.
+        """Warn of each kind of trouble that lasts, and say when all is over; called once a second.
 
         Errors are left out: they are told as they happen.
         """
@@ -87,15 +94,17 @@ class Voice:
                 self._logger.info("all is well again")
             self._well += 1
             if self._well >= CONVALESCENCE:
-                self._reminder, self._reminder_interval = now, REMINDER_INTERVAL
-            self._troubled, self._told = 0, False
+                self._reminders.clear()
+            self._troubled.clear()
+            self._told = False
             return
-        self._troubled, self._well = self._troubled + 1, 0
-        if self._troubled >= PATIENCE and now >= self._reminder and well.level == Level.WARN:
+        self._well = 0
+        self._troubled[well.kind] += 1
+        due, interval = self._reminders.get(well.kind, (now, REMINDER_INTERVAL))
+        if self._troubled[well.kind] >= PATIENCE and now >= due and well.level == Level.WARN:
             self._logger.warning(well.text)
             self._told = True
-            self._reminder = now + self._reminder_interval
-            self._reminder_interval = min(2 * self._reminder_interval, LONGEST_REMINDER_INTERVAL)
+            self._reminders[well.kind] = now + interval, min(2 * interval, LONGEST_REMINDER_INTERVAL)
 
     def summary(self, statistics: Statistics) -> None:
         """Say what became of the images, every few minutes; called once a second."""

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,9 +12,9 @@ rclpy = pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CameraInfo
+from sensor_msgs.msg import CameraInfo, RegionOfInterest
 
-from binvpr_ros.ros.calibration import CalibrationSubscriber
+from binvpr_ros.ros.calibration import CalibrationSubscriber, calibration_in
 
 pytestmark = pytest.mark.usefixtures("ros")
 
@@ -126,3 +127,23 @@ def test_who_remapped_the_calibration_gets_no_other(sides: Callable[..., Side]) 
     publisher = side.camera.create_publisher(CameraInfo, "/k", LIVE)
     side.spin_until(lambda: side.widths != [], do=lambda: publisher.publish(CameraInfo(width=320)))
     assert set(side.widths) == {320}
+
+
+def test_a_calibration_is_the_same_where_all_that_is_used_of_it_is() -> None:
+    def info(**changes: Any) -> CameraInfo:
+        facts = {"width": 640, "height": 480, "k": [400.0] * 9, "d": [math.nan] * 5, "p": [math.nan] * 12}
+        return CameraInfo(**{**facts, "distortion_model": "plumb_bob", **changes})
+
+    later = info()
+    later.header.stamp.sec = 7
+    for rectified in (False, True):
+        assert calibration_in(info(), rectified) == calibration_in(later, rectified)
+        others: tuple[dict[str, Any], ...] = (
+            {"width": 641}, {"height": 481}, {"k": [401.0] * 9}, {"d": [0.0] * 5}, {"d": []},
+            {"distortion_model": "fisheye"}, {"roi": RegionOfInterest(x_offset=8)},
+        )  # fmt: skip
+        for changes in others:
+            assert calibration_in(info(), rectified) != calibration_in(info(**changes), rectified), changes
+    projected = info(p=[400.0] * 12)
+    assert calibration_in(info(), rectified=False) == calibration_in(projected, rectified=False)
+    assert calibration_in(info(), rectified=True) != calibration_in(projected, rectified=True)

@@ -9,7 +9,7 @@ import pytest
 from binvpr_ros.config import Config
 from binvpr_ros.loop_closure import Refusal, Refused, Verdict
 from binvpr_ros.recognizer import Recognition
-from binvpr_ros.ros.diagnostics import Health, Level, Statistics, free_bytes, health, is_silent
+from binvpr_ros.ros.diagnostics import Health, Level, Silence, Statistics, free_bytes, health, is_silent
 
 CONFIG = Config(database="/maps/office.db")
 GOOD = {"images_received": 15, "images_processed": 15}
@@ -26,18 +26,19 @@ GOOD = {"images_received": 15, "images_processed": 15}
                 Level.WARN,
                 "all 9 images of the last second were dropped, since one is in work all the time; set threads higher, "
                 "or send smaller images",
+                "dropped",
             ),
         ),
         ({**GOOD, "images_dropped": 9}, "", None, Health(Level.OK, "14.6 images/s")),
         (
             {**GOOD, "featureless": 15}, "", None,
-            Health(Level.WARN, "the images are too dark, or too blank, to show a place (min_contrast)"),
+            Health(Level.WARN, "the images are too dark, or too blank, to show a place (min_contrast)", "featureless"),
         ),
         ({**GOOD, "featureless": 14}, "", None, Health(Level.OK, "14.6 images/s")),
-        (GOOD, "", 3 << 20, Health(Level.WARN, "3 MiB are left on the disk of /maps/office.db; make room")),
+        (GOOD, "", 3 << 20, Health(Level.WARN, "3 MiB are left on the disk of /maps/office.db; make room", "disk")),
         (
             {}, "it is full", 0,
-            Health(Level.ERROR, "keyframes are kept in memory alone: it is full"),
+            Health(Level.ERROR, "keyframes are kept in memory alone: it is full", "failure"),
         ),
     ],
 )  # fmt: skip
@@ -87,11 +88,10 @@ def test_a_camera_of_an_image_in_two_seconds_is_well_and_one_that_stops_is_not()
 
 
 def test_silence_is_told_with_its_cause() -> None:
-    well = health(
-        Counter(), 0.0, CONFIG, "/camera", "/stamps", "", None, 0, "nothing publishes there; start the camera"
-    )
+    silence = Silence("no_camera", "nothing publishes there; start the camera")
+    well = health(Counter(), 0.0, CONFIG, "/camera", "/stamps", "", None, 0, silence)
     expected = "no usable image from /camera: nothing publishes there; start the camera"
-    assert well == Health(Level.WARN, expected)
+    assert well == Health(Level.WARN, expected, "silence: no_camera")
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,8 @@ def test_a_latency_by_another_clock_is_unknown(latency_ms: float, told: str) -> 
 def test_a_map_that_can_forget_no_more_says_so() -> None:
     full = Config(max_keyframes=8)
     text = "the map has 9 keyframes, more than max_keyframes: none goes that is the only view of a place"
-    assert health(Counter(GOOD), 15.0, full, "/camera", "/stamps", "", None, keyframes=9) == Health(Level.WARN, text)
+    well = health(Counter(GOOD), 15.0, full, "/camera", "/stamps", "", None, keyframes=9)
+    assert well == Health(Level.WARN, text, "max_keyframes")
     assert health(Counter(GOOD), 15.0, full, "/camera", "/stamps", "", None, keyframes=8).level == Level.OK
 
 

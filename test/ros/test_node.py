@@ -50,6 +50,7 @@ from binvpr_ros.ros.node import EVERY_RESULT, LATEST_FOR_ALL
 from binvpr_ros.ros.pictures import ACCEPTED, GAP, LABEL_HEIGHT, PANEL, REFUSED, TITLE_HEIGHT
 from binvpr_ros.ros.recent_images import MOST_BYTES
 from binvpr_ros.ros.replay import wait_for_subscriber
+from binvpr_ros.ros.voice import CLOSURE_INTERVAL
 
 pytestmark = pytest.mark.usefixtures("ros")
 
@@ -143,6 +144,32 @@ def test_a_calibrated_camera_is_used_and_another_one_is_not(
     robot.wait(lambda: robot.listener.diagnostics["verification"] == unverified, "diagnostics say that nothing is")
 
 
+def test_calibrations_that_take_turns_are_no_flood(start: Callable[..., Robot]) -> None:
+    robot = start(*EAGER)
+    publisher = robot.node.create_publisher(CameraInfo, "/camera_info", 50)
+    assert wait_for_subscriber(publisher, 30.0)
+    turns = "different calibrations take turns on /camera_info, and the latest is used"
+    calibrated = "the camera of /camera is calibrated"
+    infos = [
+        CameraInfo(width=320, height=240, k=[focal, 0.0, 160.0, 0.0, focal, 120.0, 0.0, 0.0, 1.0], p=[np.nan] * 12)
+        for focal in (200.0, 210.0, 0.0)
+    ]
+    for _ in range(30):
+        publisher.publish(infos[0])
+        time.sleep(0.02)
+    robot.wait(lambda: calibrated in robot.log.read_text(), "it is calibrated")
+    assert robot.log.read_text().count(calibrated) == 1
+    assert turns not in robot.log.read_text()
+    for number in range(90):
+        publisher.publish(infos[number % 3])
+        time.sleep(0.02)
+    robot.wait(lambda: turns in robot.log.read_text(), "it says that they take turns")
+    robot.wait(lambda: robot.listener.diagnostics["verification"].startswith("uncalibrated"), "the last one is used")
+    log = robot.log.read_text()
+    assert log.count(turns) == log.count("camera_info is not used") == 1
+    assert log.count(calibrated) <= 2  # once of each of the two
+
+
 def test_a_calibration_that_was_latched_beside_the_images_is_found(
     start: Callable[..., Robot], world_images: list[NDArray[np.uint8]]
 ) -> None:
@@ -179,11 +206,12 @@ def test_what_is_recognised_is_logged_and_summed_up(
     first = start(*arguments)
     first.show(world_images[:20], start=100)
     first.show(world_images[30:36], start=112)
+    begin = time.monotonic()
     first.show(world_images[4:12], start=122)
     first.close()
     log = first.log.read_text()
     closures = [line for line in log.splitlines() if "loop closure: " in line]
-    assert 1 <= len(closures) <= 2  # of at least five, in far less than 20 s
+    assert 1 <= len(closures) <= 1 + (time.monotonic() - begin) // CLOSURE_INTERVAL  # of at least five
     assert re.search(
         r"keyframe 2\d shows the place of keyframe \d+, 21\.\d s ago \(score [01]\.\d\d, \d+ inliers\)", log
     )
@@ -212,7 +240,7 @@ def test_an_image_topic_of_the_other_kind_is_named_with_what_to_set(
     )
     robot.wait(lambda: sentence in robot.log.read_text(), "the log says so")
     assert robot.listener.message == sentence
-    assert robot.log.read_text().count("no usable image") == 1
+    assert robot.log.read_text().count(sentence) == 1  # perhaps after another cause, until the camera was discovered
 
 
 def test_where_no_image_comes_the_image_topics_are_named_and_images_end_that(

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from binvpr_ros.ros.voice import (
     CLOSURE_INTERVAL,
     CONVALESCENCE,
     LONGEST_REMINDER_INTERVAL,
+    PATIENCE,
     REMINDER_INTERVAL,
     SUMMARY_INTERVAL,
     WARNING_INTERVAL,
@@ -28,7 +30,8 @@ from binvpr_ros.ros.voice import (
 
 SECOND = 10**9
 WELL = Health(Level.OK, "14.6 images/s")
-SILENT = Health(Level.WARN, "no usable image from /camera: nothing publishes there")
+SILENT = Health(Level.WARN, "no usable image from /camera: nothing publishes there", "silence: no_camera")
+FULL = Health(Level.WARN, "3 MiB are left on the disk of /maps/monday.db; make room", "disk")
 MONDAY, TUESDAY = Path("/maps/monday.db"), Path("/maps/tuesday.db")
 
 
@@ -123,6 +126,14 @@ def test_each_keyframe_is_for_who_looks_closely(speaker: Speaker) -> None:
         assert [line for line in speaker.heard() if not line.startswith("INFO loop closure")] == said
 
 
+def test_news_of_one_kind_is_throttled_and_a_warning_can_be_told_once(speaker: Speaker) -> None:
+    for number in range(20):
+        speaker.voice.tell("calibrated", f"calibration {number}")
+        speaker.voice.warn("calibrations", f"turn {number}", interval=math.inf)
+        speaker.now += 2 * WARNING_INTERVAL / 20
+    assert speaker.heard() == ["INFO calibration 0", "WARN turn 0", "INFO calibration 10"]
+
+
 def test_a_trouble_that_lasts_is_told_ever_more_seldom_and_so_is_its_end(speaker: Speaker) -> None:
     for second in range(4000):
         speaker.voice.health(SILENT)
@@ -153,6 +164,25 @@ def test_a_trouble_that_passes_is_not_told_and_one_that_comes_and_goes_is_no_flo
         speaker.voice.health(well)
         speaker.now += 1
     assert speaker.heard() == [f"WARN {SILENT.text}"]
+
+
+def test_a_new_kind_of_trouble_is_told_soon_and_new_figures_are_not(speaker: Speaker) -> None:
+    def live(seconds: int, troubles: list[Health]) -> list[str]:
+        for second in range(seconds):
+            speaker.voice.health(troubles[second % len(troubles)])
+            speaker.now += 1
+        return speaker.heard()
+
+    live(1000, [SILENT])
+    assert live(PATIENCE - 1, [FULL]) == []
+    other_figures = FULL._replace(text="2 MiB are left on the disk of /maps/monday.db; make room")
+    assert live(25, [other_figures]) == [f"WARN {other_figures.text}"]
+    assert live(PATIENCE, [SILENT]) == []  # of which there was a reminder lately
+    speaker.voice.health(WELL)
+    assert speaker.heard() == ["INFO all is well again"]
+    live(CONVALESCENCE, [WELL])
+    taking_turns = live(2 * PATIENCE, [SILENT, FULL])
+    assert taking_turns == [f"WARN {SILENT.text}", f"WARN {FULL.text}"]
 
 
 def test_errors_are_left_to_who_tells_them_as_they_happen(speaker: Speaker) -> None:
