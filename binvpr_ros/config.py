@@ -144,7 +144,7 @@ class Config:
         basic=True,
     )
     verifications: int = _parameter(
-        8, "Verification budget per keyframe, for each map; candidates not reached are refused.", low=1, high=100, live=True
+        8, "Verification budget per keyframe and map; candidates not reached are refused.", low=1, high=100, live=True
     )
     verification_time: float = _parameter(
         0.2,

@@ -39,8 +39,8 @@ def test_outside_a_venv_pip_is_never_told_to_install_there(tmp_path: Path) -> No
     said = outside(tmp_path, asked)
     assert said.startswith("run: ")
     assert said.endswith(
-        " -m venv --system-site-packages ~/binvpr_venv && ~/binvpr_venv/bin/pip install --no-deps 'ai-edge-litert>=2.1,<2.4' "
-        "&& export PYTHONPATH=$(echo ~/binvpr_venv/lib/python3.*/site-packages):$PYTHONPATH"
+        " -m venv --system-site-packages ~/binvpr_venv && ~/binvpr_venv/bin/pip install --no-deps "
+        "'ai-edge-litert>=2.1,<2.4' && export PYTHONPATH=$(echo ~/binvpr_venv/lib/python3.*/site-packages):$PYTHONPATH"
     )
     said = outside(tmp_path, "installation.how_to_install_module('cv2', 'tools')")
     assert said == "run: sudo apt install python3-opencv"
