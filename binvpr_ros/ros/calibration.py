@@ -51,30 +51,37 @@ class CalibrationSubscriber:
         self.topic = node.resolve_topic_name("camera_info")
         remapped = self.topic != node.resolve_topic_name("camera_info", only_expand=True)
         self._beside = self.topic if remapped else camera_info_topic(image_topic)
-        self._subscribe(self.topic)
-        self._subscriptions_beside: list[Any] = []
+        self._followed: dict[str, list[Any]] = {}  # subscriptions by topic
+        self._follow(self.topic)
 
     @property
     def topics(self) -> str:
         """The names of the topics on which a calibration is looked for."""
         return " and ".join(dict.fromkeys((self.topic, self._beside)))
 
-    def look_beside(self) -> None:
-        """Begin to follow the topic beside the images, or end to, by who publishes now; called once a while."""
-        if self._beside == self.topic:
-            return
-        if self._node.count_publishers(self.topic):
-            for subscription in self._subscriptions_beside:
-                self._node.destroy_subscription(subscription)
-            self._subscriptions_beside = []
-        elif not self._subscriptions_beside and self._node.count_publishers(self._beside):
-            self._subscriptions_beside = self._subscribe(self._beside)
+    def look_around(self) -> None:
+        """Follow what publishes now, the topic beside the images and latched publishers too; called once a while."""
+        if self._beside != self.topic:
+            if self._node.count_publishers(self.topic):
+                for subscription in self._followed.pop(self._beside, []):
+                    self._node.destroy_subscription(subscription)
+            elif self._beside not in self._followed and self._node.count_publishers(self._beside):
+                self._follow(self._beside)
+        for topic, subscriptions in self._followed.items():
+            # What is latched comes late to no best-effort subscriber. A driver that latches nothing would warn of one
+            # that asks for it, so it is asked for where it is to be had.
+            if len(subscriptions) == 1 and self._is_latched(topic):
+                quiet = SubscriptionEventCallbacks(
+                    use_default_callbacks=False
+                )  # of another publisher that does not fit
+                subscriptions.append(self._subscribe(topic, LATCHED, quiet))
 
-    def _subscribe(self, topic: str) -> list[Any]:
-        """Subscribe twice: what is latched comes late to no best-effort subscriber, what is not to no latched one."""
-        # Each publisher fits one of the two, so that it does not fit the other is no trouble.
-        quiet = SubscriptionEventCallbacks(use_default_callbacks=False)
-        return [
-            self._node.create_subscription(CameraInfo, topic, self._callback, quality, event_callbacks=events)
-            for quality, events in ((LIVE, None), (LATCHED, quiet))
-        ]
+    def _follow(self, topic: str) -> None:
+        self._followed[topic] = [self._subscribe(topic, LIVE)]
+
+    def _is_latched(self, topic: str) -> bool:
+        offered = [publisher.qos_profile for publisher in self._node.get_publishers_info_by_topic(topic)]
+        return any((one.reliability, one.durability) == (LATCHED.reliability, LATCHED.durability) for one in offered)
+
+    def _subscribe(self, topic: str, quality: QoSProfile, events: SubscriptionEventCallbacks | None = None) -> Any:
+        return self._node.create_subscription(CameraInfo, topic, self._callback, quality, event_callbacks=events)

@@ -211,7 +211,7 @@ def duration(seconds: float) -> str:
 def foreign_clock(behind: float) -> str:
     """Return by how much stamps are behind the node's clock, in seconds, and why that may be."""
     if behind >= 0:
-        return f"the stamps are {duration(behind)} old; replay a bag with --clock, and set use_sim_time"
+        return f"the stamps are {duration(behind)} old; use `ros2 bag play --clock`, and set use_sim_time"
     return f"the stamps are {duration(-behind)} ahead of the node's clock; check use_sim_time, /clock, and all hosts"
 
 

@@ -250,7 +250,7 @@ class BinvprNode(Node):
 
     def _look_for_calibration(self) -> None:
         """Look for the calibration beside the images too, and say once that none has come."""
-        self._calibration.look_beside()
+        self._calibration.look_around()
         if self._calibrations or not self._statistics.counts["images_processed"]:
             return
         self._seconds_without_calibration += 1

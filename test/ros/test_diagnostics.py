@@ -97,7 +97,7 @@ def test_silence_is_told_with_its_cause() -> None:
 @pytest.mark.parametrize(
     ("latency_ms", "told"),
     [
-        (57 * 365.25 * 86400e3, "the stamps are 57.0 years old; replay a bag with --clock, and set use_sim_time"),
+        (57 * 365.25 * 86400e3, "the stamps are 57.0 years old; use `ros2 bag play --clock`, and set use_sim_time"),
         (-3.6e6, "the stamps are 60.0 min ahead of the node's clock; check use_sim_time, /clock, and all hosts"),
     ],
 )

@@ -334,7 +334,7 @@ def test_the_latency_of_old_stamps_is_unknown(
     robot.show(world_images[:2], start=10)
     robot.wait(lambda: robot.count("keyframes") == 2, "diagnostics count two keyframes")
     latency = robot.listener.diagnostics["latency_ms_median"]
-    assert re.fullmatch(r"unknown: the stamps are \d\d\.\d years old; replay a bag with --clock, .*", latency)
+    assert re.fullmatch(r"unknown: the stamps are \d\d\.\d years old; use `ros2 bag play --clock`, .*", latency)
 
 
 def test_darkness_is_noticed(start: Callable[..., Robot]) -> None:

@@ -93,7 +93,10 @@ def redescribe(
         if found < len(left_out):
             source, remedy = "a thumbnail", "name the recordings of its drives with --images"
             if images:
-                source, remedy = "an image with their stamp", "name the recordings that the node saw"
+                source, remedy = (
+                    "an image with their stamp",
+                    "name the recordings that the node saw (`replay` has to --keep-stamps)",
+                )
             raise DatabaseError(f"{path} has {len(stamps)} keyframes, of which {found} have {source}; {remedy}")
         _leave_out(new, left_out)
         describing.write_motions()
