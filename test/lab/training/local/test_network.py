@@ -65,7 +65,7 @@ def test_the_file_holds_binary_layers_and_takes_images_of_any_size() -> None:
     from binvpr_ros.local_features.learned import LocalNetwork
 
     model = trained()
-    content = shrink_kernels(convert(for_export(model, (64, 64))))
+    content = shrink_kernels(convert(for_export(model, (64, 64)), int8_outputs=True))
     assert len(content) <= 500_000
     packed = schema.ModelT.InitFromPackedBuf(content, 0)
     codes = [(code.customCode or b"").decode() for code in packed.operatorCodes]
