@@ -13,8 +13,6 @@ INTERFACES = ("diagnostic_msgs.msg", "geometry_msgs.msg", "nav_msgs.msg", "rcl_i
 """What the node needs of ROS beside rclpy."""
 IMAGES = {"sensor_msgs/msg/Image": "", "sensor_msgs/msg/CompressedImage": " (compressed)"}
 CALIBRATION = "sensor_msgs/msg/CameraInfo"
-DRAWN = "/match_image"
-"""How the topic ends on which a node of ours shows its matches: it is no camera."""
 
 
 def import_interfaces() -> None:
@@ -35,14 +33,16 @@ def middleware() -> str:
 
 def camera_topics(seconds: float) -> list[str]:
     """Return the topics on which images are published, each with what is beside it, after looking for `seconds`."""
-    from binvpr_ros.recordings.bags import camera_info_topic  # which needs OpenCV, and the rest here does not
+    # These need OpenCV, and the rest here does not.
+    from binvpr_ros.recordings.bags import camera_info_topic
+    from binvpr_ros.ros.silence import MATCH_IMAGE
 
     rclpy.init()
     try:
         node = rclpy.create_node("doctor")
         time.sleep(seconds)  # others are discovered meanwhile
         types = dict(node.get_topic_names_and_types())
-        published = {topic for topic in types if node.count_publishers(topic) and not topic.endswith(DRAWN)}
+        published = {topic for topic in types if node.count_publishers(topic) and not topic.endswith(MATCH_IMAGE)}
         node.destroy_node()
     finally:
         rclpy.try_shutdown()
