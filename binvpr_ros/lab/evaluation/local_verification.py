@@ -13,6 +13,7 @@ from binvpr_ros.lab.evaluation.datasets.dataset import Dataset
 from binvpr_ros.lab.evaluation.image_features import ImageFeatures
 from binvpr_ros.lab.evaluation.metrics import PrecisionRecall
 from binvpr_ros.lab.evaluation.similarities import Similarities
+from binvpr_ros.local_features.features import POSITION_STEPS, Features
 from binvpr_ros.local_features.geometry import verify
 from binvpr_ros.local_features.kinds import LocalFeatures
 
@@ -20,6 +21,10 @@ MOST_TRUE = 10
 """True references of a query that are verified: those that are most similar by the descriptor."""
 RERANKED = 20
 """References of a query that are put in a new order: those that are most similar by the descriptor."""
+ALIKE_BITS = 80
+"""Bits in which features differ that count for nothing in `likeness`."""
+DISPLACEMENT_BITS = 800.0
+"""So many bits more are as if a feature had moved by a side of the image; the square of what it moved counts."""
 SEED = 0
 
 
@@ -43,12 +48,16 @@ def verify_locally(dataset: Dataset, similarities: Similarities, kind: LocalFeat
 
 
 class _Evidence:
-    """The evidence of a query and a reference; features of an image and what they say of a pair are found once."""
+    """What local features say of a query and a reference; those of an image are found once, as is a pair's evidence."""
 
     def __init__(self, dataset: Dataset, kind: LocalFeatures) -> None:
         self._queries, self._references = ImageFeatures(dataset.queries), ImageFeatures(dataset.references)
         self._kind = kind
         self._known: dict[tuple[int, int], float] = {}
+
+    def likeness(self, query: int, reference: int) -> float:
+        """Return how alike the two are."""
+        return likeness(self._queries(query, self._kind), self._references(reference, self._kind))
 
     def __call__(self, query: int, reference: int) -> float:
         if (query, reference) not in self._known:
@@ -57,18 +66,34 @@ class _Evidence:
         return self._known[query, reference]
 
 
-def _reranked(dataset: Dataset, similarities: Similarities, evidence: _Evidence) -> tuple[float, float]:
-    """Return recall at 1, and recall at 100% precision, where evidence orders the most similar references.
+def likeness(query: Features, match: Features) -> float:
+    """Return how alike two images are by their local features: 0 to 1, less where what is alike has moved.
 
-    Of several with as much, as where nothing verifies, the more similar comes first.
+    It is the mean over the query's features of what the nearest of the match's gives, 1 where it is the same, 0 beyond
+    ALIKE_BITS. Unlike evidence it takes no geometry and no clear matches, so it also orders what does not verify.
+    """
+    ours, theirs = query.descriptors, match.descriptors
+    if not len(ours) or not len(theirs) or ours.shape[1] != theirs.shape[1]:
+        return 0.0
+    signs, others = (2 * np.unpackbits(some, axis=1).astype(np.float32) - 1 for some in (ours, theirs))
+    here, there = (some.positions.astype(np.float32) / POSITION_STEPS for some in (query, match))
+    moved = sum(np.square(np.subtract.outer(here[:, axis], there[:, axis])) for axis in (0, 1))
+    differing = (signs.shape[1] - signs @ others.T) / 2 + np.float32(DISPLACEMENT_BITS) * moved
+    return float(np.maximum(1 - differing.min(axis=1) / ALIKE_BITS, 0).mean())
+
+
+def _reranked(dataset: Dataset, similarities: Similarities, evidence: _Evidence) -> tuple[float, float]:
+    """Return recall at 1, and recall at 100% precision, where likeness orders the most similar references.
+
+    Precision is that of the first of them by its evidence. Of several as alike, as where the query has no features, the
+    more similar comes first.
     """
     scores, correct = np.zeros(len(dataset.queries)), np.zeros(len(dataset.queries), bool)
     queries = range(len(dataset.queries))
     for query in tqdm(queries, desc=f"re-rank {dataset.name}", unit="query", leave=False, file=sys.stderr):
         nearest = np.argsort(-similarities.rows(query, query + 1)[0], kind="stable")[:RERANKED]
-        of_nearest = [evidence(query, int(reference)) for reference in nearest]
-        best = int(np.argmax(of_nearest))
-        scores[query], correct[query] = of_nearest[best], nearest[best] in dataset.truth.of(query)
+        best = int(nearest[np.argmax([evidence.likeness(query, int(reference)) for reference in nearest])])
+        scores[query], correct[query] = evidence(query, best), best in dataset.truth.of(query)
     answerable = int(dataset.truth.answerable.sum())
     curve = PrecisionRecall.of_matches(scores, correct, answerable)
     return float(correct.sum() / max(answerable, 1)), curve.recall_at_precision(1.0)

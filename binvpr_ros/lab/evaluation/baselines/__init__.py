@@ -11,7 +11,10 @@ from binvpr_ros.lab.evaluation.baselines.bag_of_words import BagOfWords
 from binvpr_ros.lab.evaluation.baselines.efficientnet import EfficientNetLite0
 from binvpr_ros.lab.evaluation.baselines.gist import Gist
 from binvpr_ros.lab.evaluation.baselines.hog import Hog
+from binvpr_ros.lab.evaluation.baselines.words import Words, WordsAndBits
 from binvpr_ros.lab.evaluation.methods import Method
 
-BASELINES: dict[str, type[Method]] = {method.name: method for method in (Hog, Gist, BagOfWords, EfficientNetLite0)}
+BASELINES: dict[str, type[Method]] = {
+    method.name: method for method in (Hog, Gist, BagOfWords, Words, WordsAndBits, EfficientNetLite0)
+}
 """Every baseline by its name."""

@@ -8,7 +8,7 @@ from binvpr_ros.lab.evaluation.baselines import BASELINES
 
 
 def test_the_names() -> None:
-    assert list(BASELINES) == ["hog", "gist", "bow", "efficientnet-lite0"]
+    assert list(BASELINES) == ["hog", "gist", "bow", "words", "words+binvpr20r", "efficientnet-lite0"]
     assert all(method.name == name for name, method in BASELINES.items())
 
 
