@@ -7,10 +7,11 @@ and for two, depends on the scene, so a match's score is its position between th
 whole (its median), 1 that of neighbouring keyframes. DBoW2 normalises by the latter alone (Galvez-Lopez and Tardos, TRO
 2012, section V-A); the former makes buildings where all looks alike score lower.
 
-Scores say what is tried, matches of local features in which order, and geometry decides: the match is the place for
-which there is most evidence. It must have been left and come back to, and there must be no rival, which is another
-place that verifies nearly as well. Whether two keyframes of a session that both verify are rivals, or one place, is
-told by the camera's motion along the keyframes between them: where it leads back, they are one place.
+Scores say what is tried, matches of local features which view of a place, and in which order, and geometry decides: the
+match is the place for which there is most evidence. It must have been left and come back to, and there must be no
+rival, which is another place that verifies nearly as well. Whether two keyframes of a session that both verify are
+rivals, or one place, is told by the camera's motion along the keyframes between them: where it leads back, they are one
+place.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class LoopClosure:
     query: Keyframe
     match: Keyframe
     hamming: int  # bits, of the query moved by the cells that bring it nearest
-    score: float  # 0 to 1
+    score: float  # 0 to 1, of the place: of its keyframe most like the query
     inliers: int = NOT_VERIFIED
 
 
@@ -94,12 +95,13 @@ class Verdict:
 
 
 class _Place(NamedTuple):
-    """A keyframe of the map that looks like the query, the best of those around it."""
+    """A keyframe of the map that looks like the query, for all those around it."""
 
     position: int  # in the database
     session: int
     stamp: int  # nanoseconds
-    score: float  # not yet clipped to 1, so that the best of several good matches is told apart
+    score: float  # of the keyframe most like the query; not clipped to 1, so that of good matches the best is known
+    views: tuple[int, ...]  # positions of those most like the query, best first
     streak: int = 1  # keyframes in a row that matched near it, the query included
 
 
@@ -160,9 +162,11 @@ class _Search:
         while remaining.size:
             best = int(remaining[self.distances[remaining].argmin()])
             score = float(self.score_at[self.distances[best]])
-            yield _Place(best, int(sessions[best]), int(stamps[best]), score)
-            apart = np.abs(stamps[remaining] - stamps[best]) > self._window
-            remaining = remaining[apart | (sessions[remaining] != sessions[best])]
+            here = np.abs(stamps[remaining] - stamps[best]) <= self._window
+            here &= sessions[remaining] == sessions[best]
+            of_place, remaining = remaining[here], remaining[~here]
+            views = of_place[self.distances[of_place].argsort(kind="stable")[:VIEWS]]
+            yield _Place(best, int(sessions[best]), int(stamps[best]), score, tuple(views.tolist()))
 
     def present(self, score: float) -> int:
         """Return where the present begins [0, K]: from there on, all keyframes look like the query.
@@ -223,6 +227,8 @@ RIVAL_EVIDENCE = 0.25
 """Of a match's evidence: what another place has that could be taken for it."""
 ROW_EVIDENCE = 0.5
 """Of a match's evidence: what another view of the place has that is published beside it."""
+VIEWS = 3
+"""Keyframes of a place whose features are matched: the one most like the query may show another part of it."""
 MOST_PLACES = 20
 """Places that are looked at: whose features are matched, or, where geometry is not asked, that are followed."""
 
@@ -454,13 +460,19 @@ class _Trial:
         return self._clock() - self._started >= self._search.config.verification_time
 
     def _matched(self, place: _Place) -> _Matched | None:
-        """Return the matches of the query's local features with a keyframe's; None where there are no features."""
+        """Return the matches of the query's local features with the view of a place that has most; None without any.
+
+        That view stands for the place from then on.
+        """
         database = self._search.database
-        theirs = database.features(database.keyframe(place.position))
-        ours = None if theirs is None else self._like(theirs)
-        if ours is None or theirs is None:
-            return None
-        return _Matched(place, ours, theirs, self._match(ours, theirs))
+        of_views = []
+        for position in place.views:
+            theirs = database.features(database.keyframe(position))
+            ours = None if theirs is None else self._like(theirs)
+            if ours is not None and theirs is not None:
+                view = place._replace(position=position, stamp=int(database.stamps[position]))
+                of_views.append(_Matched(view, ours, theirs, self._match(ours, theirs)))
+        return max(of_views, key=lambda one: one.matches, default=None)
 
     def _look(self, matched: _Matched) -> Verification:
         """Return what geometry says of the query and a keyframe: nothing where their colours are others."""

@@ -26,6 +26,7 @@ from binvpr_ros.loop_closure import (
     RIVAL_EVIDENCE,
     RIVAL_SCORE,
     ROW_EVIDENCE,
+    VIEWS,
     LoopCloser,
     LoopClosure,
     Refusal,
@@ -190,6 +191,24 @@ def test_the_best_is_a_closure_or_else_the_best_match_that_was_refused() -> None
     assert Verdict([], refusals).best is refusals[0]
     assert Verdict([], [Refused(Refusal.NO_HISTORY)]).best is None
     assert Verdict().best is None
+
+
+def test_a_place_is_recognised_by_the_view_of_it_that_shows_the_same() -> None:
+    """The keyframe most like the query shows the other half of the place; its neighbour shows the half in view."""
+
+    def geometry(query: float, match: float) -> Verification:
+        return found(100 if match == 13 else 0) if query == 200 else on_a_road(query, match)
+
+    drive = Drive(VERIFIED, geometry)
+    drive.through(range(40))
+    drive.through(range(80, 100))
+    verdict = drive.at(place(12.4), taken_at=200)
+    assert matches(verdict) == [13]
+    closure = verdict.closures[0]
+    assert hamming(closure.query.descriptor, place(12)) < closure.hamming
+    assert closure.hamming == hamming(closure.query.descriptor, place(13))
+    drive.config = VERIFIED.replace(min_inliers=101)
+    assert not drive.at(place(12.4), taken_at=200).closures
 
 
 def test_of_several_good_matches_the_best_is_taken() -> None:
@@ -415,6 +434,8 @@ class PlainLoopCloser:
         if len(database) == 0:
             return Verdict(refused=[Refused(Refusal.NO_HISTORY)])
         self._query, self._database, self._config = query, database, config
+        self._keyframes: dict[int, list[int]] = {}  # of each place, by its best keyframe
+        self._scores_of_places: dict[int, float] = {}  # by the keyframe that stands for the place
         self._window = round(config.confirmation_window * NANOSECONDS)
         self._sessions, self._stamps = database.sessions.tolist(), database.stamps.tolist()
         self._distances = database.distances(query.descriptor[None])
@@ -456,13 +477,21 @@ class PlainLoopCloser:
         return scores
 
     def _places(self, scores: NDArray[np.float64], among: Iterable[bool], least: float) -> list[int]:
-        """Return the positions of the best keyframes of places, best first."""
-        places: list[int] = []
+        """Return the positions of the best keyframes of places, best first, and note what else is of the place."""
+        places: dict[int, list[int]] = {}
         may = list(among)
         for at in np.argsort(-scores, kind="stable").tolist():
-            if may[at] and scores[at] >= least and not any(self._near(at, other) for other in places):
-                places.append(at)
-        return places
+            if may[at] and scores[at] >= least:
+                place = next((other for other in places if self._near(at, other)), at)
+                places.setdefault(place, []).append(at)
+        self._keyframes |= places
+        return list(places)
+
+    def _seen(self, at: int, scores: NDArray[np.float64]) -> int:
+        """Return the keyframe of a place that has most matches, and note that its score is that of the place."""
+        seen = max(self._keyframes[at][:VIEWS], key=lambda one: self._look(one).inliers)
+        self._scores_of_places[seen] = float(scores[at])
+        return seen
 
     def _near(self, one: int, other: int) -> bool:
         """Tell whether two keyframes show one place by their time alone."""
@@ -499,7 +528,7 @@ class PlainLoopCloser:
         goes_on = self._sessions[one] == self._sessions[other] and all(
             self._stamps[at + 1] - self._stamps[at] <= self._window for at in range(first, last)
         )
-        least = max(ISLAND_SCORE * min(scores[one], 1.0), least)
+        least = max(ISLAND_SCORE * min(self._score(one, scores), 1.0), least)
         if goes_on and all(score >= least for score in scores[first:last]):
             return True
         ids, closes = self._database.ids.tolist(), self._database.closes.tolist()
@@ -527,6 +556,9 @@ class PlainLoopCloser:
                 verdict.closures.append(self._closure(at, scores, NOT_VERIFIED))
         return verdict
 
+    def _score(self, at: int, scores: NDArray[np.float64]) -> float:
+        return self._scores_of_places.get(at, float(scores[at]))
+
     def _asked(  # noqa: C901 - all rules in one place are easier to compare
         self, scores: NDArray[np.float64], outside: list[bool], verdict: Verdict
     ) -> tuple[dict[int, float], list[int], int, float]:
@@ -540,17 +572,20 @@ class PlainLoopCloser:
         def best(of: Callable[[int], float]) -> float:
             return max((of(one) for one in whole if self._was_left(one, scores)), default=0)
 
+        def score(at: int) -> float:
+            return self._score(at, scores)
+
         def ask(at: int) -> None:
             nonlocal tried, missed
             seen = self._look(at)
             if seen.inliers < config.min_inliers:
                 reason = Refusal.FEW_INLIERS
-            elif scores[at] < RIVAL_SCORE * min(best(scores.__getitem__), 1.0) or seen.inliers < RIVAL_EVIDENCE * best(
+            elif score(at) < RIVAL_SCORE * min(best(score), 1.0) or seen.inliers < RIVAL_EVIDENCE * best(
                 evidence.__getitem__
             ):
                 reason = Refusal.NOT_AMONG_BEST
             elif tried == config.verifications:
-                reason, missed = Refusal.NOT_VERIFIED, max(missed, scores[at])
+                reason, missed = Refusal.NOT_VERIFIED, max(missed, score(at))
             else:
                 tried += 1
                 if seen.evidence >= config.min_inliers:
@@ -561,18 +596,19 @@ class PlainLoopCloser:
             verdict.refused.append(self._refused(reason, at, scores))
 
         for number, at in enumerate(self._places(scores, outside, config.min_score)):
-            if scores[at] < RIVAL_SCORE * min(best(scores.__getitem__), 1.0):
+            if scores[at] < RIVAL_SCORE * min(best(score), 1.0):
                 verdict.refused.append(self._refused(Refusal.NOT_AMONG_BEST, at, scores))
                 break
             if number == MOST_PLACES:
                 missed = max(missed, scores[at])
                 verdict.refused.append(self._refused(Refusal.NOT_VERIFIED, at, scores))
                 break
-            if self._look(at).inliers > most and tried < config.verifications:
-                most = self._look(at).inliers
-                ask(at)
+            seen = self._seen(at, scores)
+            if self._look(seen).inliers > most and tried < config.verifications:
+                most = self._look(seen).inliers
+                ask(seen)
             else:
-                waiting.append(at)
+                waiting.append(seen)
         for at in sorted(waiting, key=lambda at: -self._look(at).inliers):
             ask(at)
         verdict.refused.sort(key=lambda one: -one.score)
@@ -585,15 +621,15 @@ class PlainLoopCloser:
             return verdict
         best = sorted(evidence, key=lambda at: (at not in whole, -evidence[at]))
         left = [at for at in best if self._was_left(at, scores)]
-        enough = RIVAL_SCORE * min(max((scores[at] for at in left if at in whole), default=0), 1.0)
-        outdone = max((evidence[at] for at in left if at in whole and scores[at] < enough), default=0)
-        left = [at for at in left if scores[at] >= enough]
+        enough = RIVAL_SCORE * min(max((self._score(at, scores) for at in left if at in whole), default=0), 1.0)
+        outdone = max((evidence[at] for at in left if at in whole and self._score(at, scores) < enough), default=0)
+        left = [at for at in left if self._score(at, scores) >= enough]
         rivals = [at for at in left if evidence[at] >= RIVAL_EVIDENCE * evidence[left[0]]]
         reason, chosen = Refusal.NEVER_LEFT, list[int]()
         if left and left[0] not in whole:
             reason = Refusal.FEW_INLIERS
         elif left and (
-            missed >= RIVAL_SCORE * min(scores[left[0]], 1.0)
+            missed >= RIVAL_SCORE * min(self._score(left[0], scores), 1.0)
             or outdone > evidence[left[0]]
             or self._ambiguous(scores, outside, rivals, evidence[left[0]], config.verifications - tried)
         ):
@@ -610,20 +646,20 @@ class PlainLoopCloser:
         return Verdict(closures, others + verdict.refused)
 
     def _was_left(self, at: int, scores: NDArray[np.float64]) -> bool:
-        return at < self._present(scores, scores[at])
+        return at < self._present(scores, self._score(at, scores))
 
     def _ambiguous(
         self, scores: NDArray[np.float64], outside: list[bool], rivals: list[int], most: float, budget: int
     ) -> bool:
         """Tell whether the first of the rivals is not the only place that it could be."""
-        best = scores[rivals[0]]
+        best = self._score(rivals[0], scores)
         present = self._present(scores, best)
         recent = [
             not out and session == self._query.session and at < present
             for at, (out, session) in enumerate(zip(outside, self._sessions, strict=True))
         ]
         least = max(RIVAL_EVIDENCE * most, self._config.min_inliers)
-        doubles = self._places(scores, recent, RIVAL_SCORE * min(best, 1.0))
+        doubles = [self._seen(at, scores) for at in self._places(scores, recent, RIVAL_SCORE * min(best, 1.0))]
         doubles = [at for at in doubles if self._look(at).inliers >= least]
         if len(doubles) > budget:
             return True
@@ -634,11 +670,11 @@ class PlainLoopCloser:
         return self._geometry(self._query.id, int(self._database.ids[at]))
 
     def _closure(self, at: int, scores: NDArray[np.float64], inliers: int) -> LoopClosure:
-        score = float(np.clip(scores[at], 0, 1))
+        score = float(np.clip(self._score(at, scores), 0, 1))
         return LoopClosure(self._query, self._database.keyframe(at), int(self._distances[at]), score, inliers)
 
     def _refused(self, reason: Refusal, at: int, scores: NDArray[np.float64]) -> Refused:
-        return Refused(reason, self._database.keyframe(at), float(np.clip(scores[at], 0, 1)))
+        return Refused(reason, self._database.keyframe(at), float(np.clip(self._score(at, scores), 0, 1)))
 
 
 def facts(verdict: Verdict) -> list[tuple[Any, ...]]:
