@@ -19,7 +19,7 @@ help:  ## show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 demo: $(VENV)/.installed  ## run the node end to end on a rendered world, or on IMAGES=<folder, video or bag> (TOPIC=...)
-	@$(RUN)/python -m binvpr_ros.lab.demo $(if $(IMAGES),"$(IMAGES)") $(if $(TOPIC),--source-topic "$(TOPIC)")
+	@$(RUN)/python -m binvpr_ros.lab.demo $(if $(IMAGES),"$(IMAGES)") $(if $(TOPIC),--image-topic "$(TOPIC)")
 
 check: $(VENV)/.installed-check  ## ruff, mypy and the tests of the core: two minutes
 	$(RUN)/ruff check .

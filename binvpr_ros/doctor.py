@@ -357,7 +357,11 @@ def check_cameras(choices: argparse.Namespace) -> Finding:
 
 
 def check_disk(choices: argparse.Namespace) -> Finding:
-    """Check the disk of the map."""
+    """Check the disk of the map, or of this folder where no map is named."""
+    if not choices.database:
+        return _room(
+            shutil.disk_usage(Path.cwd()).free, f"in {Path.cwd()}; name the map to check its disk: --database FILE"
+        )
     database = Path(os.path.expanduser(choices.database)).absolute()  # noqa: PTH111 - as the node does
     folder = database.parent
     if not folder.is_dir():
@@ -367,8 +371,12 @@ def check_disk(choices: argparse.Namespace) -> Finding:
     if database.exists() and not database.is_file():
         kind = "a folder" if database.is_dir() else "a device"
         return Finding(FAILS, f"{database} is {kind}, and a map is a file", "name a file: --database FILE")
-    free = shutil.disk_usage(folder).free
-    found = f"{free / 2**30:.1f} GiB free for {database}, {free / BYTES_AN_HOUR:,.0f} hours of keyframes"
+    return _room(shutil.disk_usage(folder).free, f"for {database}")
+
+
+def _room(free: int, where: str) -> Finding:
+    """Return what it is about a disk with so many bytes free."""
+    found = f"{free / 2**30:.1f} GiB, {free / BYTES_AN_HOUR:,.0f} hours of keyframes, free {where}"
     if free < NEARLY_FULL:
         return Finding(WARNING, f"{found}: nearly full", "free some, or name a map on another disk: --database FILE")
     return Finding(OK, found)
@@ -489,8 +497,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         description="Check whether this machine can run the node, and say what to do where it cannot.",
         epilog="The exit status is 1 where something would keep the node from working.",
     )  # fmt: skip
-    parser.add_argument("--database", default="map.db", metavar="FILE",
-                        help="the map whose disk is checked (default: one in this folder)")  # fmt: skip
+    parser.add_argument("--database", default="", metavar="FILE",
+                        help="the map whose disk is checked (default: that of this folder is)")  # fmt: skip
     parser.add_argument("--seconds", type=float, default=3.0, metavar="S",
                         help="how long to look for cameras (default %(default)s)")  # fmt: skip
     choices = parser.parse_args(arguments)

@@ -145,7 +145,13 @@ def test_a_packaged_model_that_is_damaged(
 
 
 def test_the_disk_of_the_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert check_disk(argparse.Namespace(database=str(tmp_path / "office.db"))).result == OK
+    named = check_disk(argparse.Namespace(database=str(tmp_path / "office.db")))
+    assert named.result == OK
+    assert named.found.endswith(f"hours of keyframes, free for {tmp_path / 'office.db'}")
+    monkeypatch.chdir(tmp_path)
+    anywhere = check_disk(argparse.Namespace(database=""))
+    assert anywhere.result == OK
+    assert anywhere.found.endswith(f", free in {tmp_path}; name the map to check its disk: --database FILE")
     nowhere = check_disk(argparse.Namespace(database=str(tmp_path / "maps" / "office.db")))
     assert (nowhere.result, nowhere.advice) == (FAILS, f"run: mkdir -p {tmp_path / 'maps'}")
     for strange, found in ((tmp_path, f"{tmp_path} is a folder"), (Path("/dev/full"), "/dev/full is a device")):

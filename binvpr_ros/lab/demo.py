@@ -45,7 +45,7 @@ from binvpr_ros.ros.live import (
 
 TOPIC = "/demo/image"
 PICTURE = Path("demo.png")
-PAIRS = 4
+PAIRS = 3
 THUMBNAIL_SIDE = 320
 THUMBNAIL_QUALITY = 80
 SECONDS = 1e-9
@@ -90,12 +90,12 @@ def main() -> int:
     parser.add_argument(
         "images", type=Path, nargs="?", help="folder of images, video, or bag (default: a rendered building)"
     )
-    parser.add_argument("--source-topic", default="", help="which image topic of a bag")
+    parser.add_argument("--image-topic", "--source-topic", default="", metavar="TOPIC", help="of a bag with several")
     choices = parser.parse_args()
     if not os.access(PICTURE.parent, os.W_OK):
         parser.error(f"{PICTURE} cannot be written into {Path.cwd()}; go to a folder that you may write into")
     try:
-        return run(choices.images, choices.source_topic)
+        return run(choices.images, choices.image_topic)
     except SourceError as error:
         print(f"demo: {error}", file=sys.stderr)
     except KeyboardInterrupt:
@@ -115,15 +115,9 @@ def run(images: Path | None, topic: str = "") -> int:
         source = open_source(images, topic)
         messages, total, rate = in_time(source.read(stretch=Stretch())), len(source), math.inf
     album = Album()
-    # The user's images may be a thermal camera's, which would look black without.
-    arguments = (
-        "-r",
-        f"image:={TOPIC}",
-        "-r",
-        f"camera_info:={camera_info_topic(TOPIC)}",
-        "-p",
-        "stretch_16_bit:=true",
-    )
+    arguments = ["-r", f"image:={TOPIC}", "-r", f"camera_info:={camera_info_topic(TOPIC)}"]
+    arguments += ["-p", "stretch_16_bit:=true"]  # the images may be a thermal camera's, which would look black without
+    arguments += ["-p", "thumbnails:=true"]  # for who looks at ~/match_image meanwhile
     with own_ros(), NodeProcess(*arguments) as node, Listener() as listener:
         progress = tqdm(messages, total=total, desc="publish", unit="image", file=sys.stderr)
         published = publish(
@@ -136,7 +130,7 @@ def run(images: Path | None, topic: str = "") -> int:
             before=album.keep,
             camera_info=source.camera_info if source is not None else None,
         )
-        settled = listener.wait_until_settled(received=published)
+        settled = listener.wait_until_still()
         died = node.process.poll()
         time.sleep(0.5)
     counts = listener.diagnostics
@@ -147,7 +141,7 @@ def run(images: Path | None, topic: str = "") -> int:
         print("demo: the node did not process the images; its messages are above", file=sys.stderr)
         return 1
     if not settled:
-        print("demo: some images were not accounted for within ten seconds", file=sys.stderr)
+        print("demo: the node was still busy with the images when it was stopped", file=sys.stderr)
 
     pairs = [
         Pair(
@@ -167,6 +161,7 @@ def run(images: Path | None, topic: str = "") -> int:
     if source is not None and source.left_out:
         print(source.describe_left_out())
     print(f"processed {counts['images_processed']}, dropped {counts['images_dropped']}, "
+          f"lost before the node {published - int(counts['images_received'])}, "
           f"median {counts['processing_ms_median']} ms an image; picture: {PICTURE}")  # fmt: skip
     print(f"demo: {published} images, {len(listener.keyframes)} keyframes, {len(pairs)} loop closures")
     return 0
@@ -186,8 +181,8 @@ def draw(
     picture: Path, album: Album, pairs: list[Pair], true: list[bool] | None, pose_at: dict[int, Pose] | None
 ) -> None:
     """Draw the route (or the timeline) with its closures, and the best matched pairs side by side."""
-    figure = Figure(figsize=(13, 6.5), layout="constrained")
-    subfigures: Any = figure.subfigures(1, 2, width_ratios=[1.25, 1])
+    figure = Figure(figsize=(12, 4.6), layout="constrained")
+    subfigures: Any = figure.subfigures(1, 2, width_ratios=[1.7, 1])
     left, right = subfigures
     axes = left.subplots()
     colours = ["tab:blue"] * len(pairs) if true is None else ["tab:green" if good else "tab:red" for good in true]
@@ -203,8 +198,8 @@ def draw(
             for panel, stamp, name in ((query_axes, pair.query, "query"), (match_axes, pair.match, "match")):
                 panel.imshow(album[stamp], cmap="gray")
                 panel.set_axis_off()
-                panel.set_title(f"{name}, {(stamp - start) * SECONDS:.1f} s", fontsize=9)
-            match_axes.set_title(f"{match_axes.get_title()}, score {pair.score:.2f}", fontsize=9)
+                panel.set_title(f"{name}, {(stamp - start) * SECONDS:.1f} s", fontsize=10)
+            match_axes.set_title(f"{match_axes.get_title()} (score {pair.score:.2f})", fontsize=10)
     figure.savefig(picture, dpi=100)
 
 

@@ -97,16 +97,6 @@ class Load:
         time.sleep(seconds)
         return (len(self.ages_ms) - before) / seconds
 
-    def wait_until_still(self, seconds: float = 30.0) -> bool:
-        """Wait until no image has come to the node for two of its diagnostics; return whether that was so."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            before = self.count("images_received")
-            time.sleep(2.5)  # diagnostics come once a second
-            if self.count("images_received") == before > 0:
-                return True
-        return False
-
     def call_services(self, seconds: float) -> None:
         """Call one service after the other."""
         clients = [self._listener.node.create_client(Trigger, f"binvpr/{name}") for name in SERVICES]
@@ -186,7 +176,7 @@ def main() -> int:
             stop.set()
             published, camera_seconds = result.recv()
             process.join()
-            settled = load.wait_until_still()
+            settled = listener.wait_until_still()
         values = listener.diagnostics
     if not ages or not settled:
         print("load: the node did not process the images; its messages are above", file=sys.stderr)

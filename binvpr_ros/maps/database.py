@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from binvpr_ros.config import Config
+from binvpr_ros.counted import counted
 from binvpr_ros.keyframes import NOTHING_CLOSED, Keyframe
 from binvpr_ros.local_features.camera import Camera
 from binvpr_ros.local_features.features import Features
@@ -118,6 +119,24 @@ class KeyframeDatabase:
                     position = int(self._store.ids.searchsorted(span[closure.keyframe]))
                     if self._store.ids[position] == span[closure.keyframe]:
                         self._store.closes[position] = others[closure.match]
+
+    def repeated(self) -> str:
+        """Return a sentence about keyframes that are there twice, as with a merged map beside a part; "" for none."""
+        stamps, counts = np.unique(self._store.stamps, return_counts=True)
+        seen: set[tuple[int, bytes]] = set()
+        twins = []
+        for position in np.flatnonzero(np.isin(self._store.stamps, stamps[counts > 1])):
+            keyframe = self._store.keyframe(int(position))
+            image = keyframe.stamp, keyframe.descriptor.tobytes()  # simulations repeat stamps
+            if image in seen:
+                twins.append(keyframe)
+            seen.add(image)
+        if not twins:
+            return ""
+        return (
+            f"the maps hold {counted(len(twins), 'keyframe')} twice, the first of them in {self.path_of(twins[0])}, so "
+            "that each closure with these is published twice; leave out copies, and maps that another was merged from"
+        )
 
     def __len__(self) -> int:
         """Return the number K of keyframes that can be matched."""

@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from binvpr_ros.counted import counted
 from binvpr_ros.keyframes import NOTHING_CLOSED, Keyframe
 from binvpr_ros.local_features.camera import Camera
 from binvpr_ros.local_features.features import Features
@@ -151,7 +152,7 @@ class MapFile(KeyframeSource):
             if busy:
                 raise DatabaseError(f"another program has {self._path} open; close it and save again")
             (count,) = self._connection.execute("SELECT COUNT(*) FROM keyframes").fetchone()
-        return f"{count} keyframes in {self._path}"
+        return f"{counted(count, 'keyframe')} in {self._path}"
 
     def close(self) -> None:
         """Close the file, and let others have it."""

@@ -248,9 +248,7 @@ def choose_topic(reader: Any, path: Path, kind: Literal["image", "pose"], topic:
         raise RecordingError(
             f"{path} has no {kind}s on {_topics(found)}; record the topic again while its publisher runs"
         )
-    options = "--pose-topic"
-    if kind == "image":
-        options = "evaluate --image-topic, replay --source-topic, map redescribe --topic, make demo TOPIC="
+    options = "--image-topic; make demo TOPIC=" if kind == "image" else "--pose-topic"
     if kind == "image" and not topic:
         doubts = {
             name: _depth_doubts(reader, [c for c in filled if c.topic == name]) for name in {c.topic for c in filled}

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from binvpr_ros.config import Config
+from binvpr_ros.counted import counted
 from binvpr_ros.loop_closure import Refusal, Refused, Verdict
 from binvpr_ros.recognizer import Recognition
 
@@ -131,11 +132,17 @@ class Statistics:
     def values(self) -> dict[str, str]:
         """Return everything by name, formatted."""
         names = [f"images_{fate}" for fate in ("received", "processed", "dropped", "unusable")]
-        names += ["messages_lost", "stamps_received", "stamps_without_image", "keyframes", "loop_closures"]
+        names += ["messages_lost", "stamps_received", "stamps_without_image"]
+        names += ["keyframes", "keyframes_closed", "loop_closures"]
         with self._lock:
             values = {name: str(self.counts[name]) for name in names}
             values |= {f"unusable_{kind}": str(count) for kind, count in sorted(self.unusable.items())}
-            values |= {f"refused_{reason.value}": str(self.refused[reason]) for reason in Refusal}
+            values |= {f"refused_{reason.value}": str(self.refused[reason]) for reason in Refusal}  # matches
+            values |= {
+                f"unclosed_{reason.value}": str(self.missed[reason])
+                for reason in Refusal
+                if reason is not Refusal.FEATURELESS  # of images that become no keyframes
+            }
             hours = max(self._clock() - self._started, LEAST_SECONDS) / 3600
             values["map_mb_per_hour"] = f"{self._kept_bytes / 1e6 / hours:.1f}"
             for name, times in (("processing_ms", self.processing_ms), ("latency_ms", self.latency_ms)):
@@ -149,8 +156,7 @@ class Statistics:
     def summary(self, whole: bool = False) -> str:
         """Return what became of the images since the last call, or, `whole`, since the start; "" where none came."""
         with self._lock:
-            missed = {reason.value: count for reason, count in self.missed.items()}
-            now = self.counts + Counter({f"missed_{reason}": count for reason, count in missed.items()})
+            now = self.counts + Counter({f"unclosed_{reason.value}": count for reason, count in self.missed.items()})
             counts = now if whole else now - self._summed_up
             self._summed_up = now
         return summary(counts) if counts["images_received"] else ""
@@ -158,8 +164,9 @@ class Statistics:
     def lately(self) -> Counter[str]:
         """Return what was counted since the last call, a second ago: images by their fate, and `featureless` ones.
 
-        And `stamps_ever`, since the start; `pause` and `usual_pause`, the seconds without a usable image up to now, and
-        before the last one. Sets `rate_hz` too, the images processed per second since RATE_SECONDS calls ago.
+        And `stamps_ever`, since the start; `seen_ever`, whether an image was usable since then; `pause` and
+        `usual_pause`, the seconds without a usable image up to now, and before the last one. Sets `rate_hz` too, the
+        images processed per second since RATE_SECONDS calls ago.
         """
         with self._lock:
             now = Counter({**self.counts, "featureless": self.refused[Refusal.FEATURELESS]})
@@ -177,6 +184,7 @@ class Statistics:
             else:
                 self._pause += 1
             lately.update(stamps_ever=now["stamps_received"], pause=self._pause, usual_pause=self._usual_pause)
+            lately["seen_ever"] = int(self._started_to_see)
         return lately
 
 
@@ -190,15 +198,15 @@ def refusal_of(verdict: Verdict) -> Refusal | None:
 
 def summary(counts: Counter[str]) -> str:
     """Return what became of images in a sentence: how many there were, keyframes, and why these closed no loop."""
-    missed = Counter({reason.value: counts[f"missed_{reason.value}"] for reason in Refusal})
+    missed = Counter({reason.value: counts[f"unclosed_{reason.value}"] for reason in Refusal})
     featureless = missed.pop(Refusal.FEATURELESS.value)
     fates = {"dropped": counts["images_dropped"], "unusable": counts["images_unusable"], "featureless": featureless}
     aside = ", ".join(f"{count} {fate}" for fate, count in fates.items() if count)
     reasons = ", ".join(f"{count} {reason}" for reason, count in missed.most_common() if count)
     closed = f"{counts['keyframes_closed']} closed a loop{f'; the others: {reasons}' if reasons else ''}"
     return (
-        f"{counts['images_received']} images{f' ({aside})' if aside else ''}, "
-        f"{counts['keyframes']} keyframes{f' ({closed})' if counts['keyframes'] else ''}"
+        f"{counted(counts['images_received'], 'image')}{f' ({aside})' if aside else ''}, "
+        f"{counted(counts['keyframes'], 'keyframe')}{f' ({closed})' if counts['keyframes'] else ''}"
     )
 
 
@@ -249,7 +257,10 @@ def health(
             f"all {dropped} images of the last second were dropped, since one is in work all the time; set threads "
             "higher, or send smaller images",
         ),
-        (bool(why), Level.WARN, f"silence: {kind_of_silence}", f"no usable image from {topic}: {why}"),
+        (
+            bool(why), Level.WARN, f"silence: {kind_of_silence}",
+            f"no usable image from {topic}{'' if lately['seen_ever'] else ' yet'}: {why}",
+        ),
         (
             config.keyframe_source == "topic" and received and not lately["stamps_ever"],
             Level.WARN, "no_stamp", f"no stamp of a keyframe has come on {stamps_topic} yet, so nothing is recognised",

@@ -11,7 +11,6 @@ import rclpy
 INTERFACES = ("diagnostic_msgs.msg", "geometry_msgs.msg", "nav_msgs.msg", "rcl_interfaces.msg", "sensor_msgs.msg",
               "std_msgs.msg", "std_srvs.srv", "visualization_msgs.msg")  # fmt: skip
 """What the node needs of ROS beside rclpy."""
-IMAGES = {"sensor_msgs/msg/Image": "", "sensor_msgs/msg/CompressedImage": " (compressed)"}
 CALIBRATION = "sensor_msgs/msg/CameraInfo"
 
 
@@ -35,7 +34,7 @@ def camera_topics(seconds: float) -> list[str]:
     """Return the topics on which images are published, each with what is beside it, after looking for `seconds`."""
     # These need OpenCV, and the rest here does not.
     from binvpr_ros.recordings.bags import camera_info_topic
-    from binvpr_ros.ros.silence import MATCH_IMAGE
+    from binvpr_ros.ros.silence import IMAGE_TYPES, MATCH_IMAGE
 
     rclpy.init()
     try:
@@ -48,9 +47,9 @@ def camera_topics(seconds: float) -> list[str]:
         rclpy.try_shutdown()
     found = []
     for topic in sorted(published):
-        for kind, note in IMAGES.items():
+        for compressed, kind in IMAGE_TYPES.items():
             if kind in types[topic]:
                 beside = camera_info_topic(topic)
                 known = beside in published and CALIBRATION in types[beside]
-                found.append(f"{topic}{note}, {'with' if known else 'without'} camera_info")
+                found.append(f"{topic}{' (compressed)' * compressed}, {'with' if known else 'without'} camera_info")
     return found

@@ -123,6 +123,23 @@ class Listener:
             time.sleep(0.05)
         return False
 
+    def wait_until_still(self, timeout: float = 30.0) -> bool:
+        """Wait until the node has dealt with all images that reached it, and no more come; return whether that was so.
+
+        Not all that are published need reach it: what a newer one replaces before the node takes it is counted nowhere.
+        """
+        deadline = time.monotonic() + timeout
+        last = self.diagnostics
+        while time.monotonic() < deadline:
+            if (newest := self.diagnostics) is not last:
+                received, before = (int(values.get("images_received", 0)) for values in (newest, last))
+                dealt_with = sum(int(newest[f"images_{fate}"]) for fate in ("processed", "dropped", "unusable"))
+                if dealt_with == received == before > 0:
+                    return True
+                last = newest
+            time.sleep(0.05)
+        return False
+
     def close(self) -> None:
         """Stop listening."""
         self._executor.shutdown()

@@ -40,6 +40,7 @@ except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks, UnsupportedEventTypeError
 
 from binvpr_ros.config import Config, ConfigError
+from binvpr_ros.counted import counted
 from binvpr_ros.images import ImageError, Stretch
 from binvpr_ros.keyframes import NANOSECONDS
 from binvpr_ros.maps.database import DatabaseError
@@ -139,9 +140,11 @@ class BinvprNode(Node):
         self._listen(kind, "image", self._on_image, NEWEST_IMAGES if self._asked else NEWEST_IMAGE)
         card, backend = self._recognizer.network.card, self._recognizer.network.backend.name
         kept = f"kept in {config.database}" if config.database else "kept in memory alone, since database is not set"
+        if repeated := self._recognizer.database.repeated():
+            self.get_logger().warning(repeated)
         self.get_logger().info(
             f"ready: {card.name} ({card.network}, {card.descriptor_bits} bits) on {backend}, "
-            f"{len(self._recognizer.database)} keyframes, images from {self.resolve_topic_name('image')}; "
+            f"{counted(len(self._recognizer.database), 'keyframe')}, images from {self.resolve_topic_name('image')}; "
             f"the map is {kept}"
         )
 

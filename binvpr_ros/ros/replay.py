@@ -62,10 +62,11 @@ def publish(
     if not heard:
         node.get_logger().warning(f"nobody subscribes to {publisher.topic_name}; publishing all the same")
     published = 0
-    start = time.monotonic()
+    due = time.monotonic()
     for number, message in enumerate(messages):
         try:
-            time.sleep(max(0.0, start + number / rate - time.monotonic()))
+            time.sleep(max(0.0, due - time.monotonic()))
+            due = max(due + 1 / rate, time.monotonic())  # after a delay no burst, in which images would get lost
             if not node.context.ok():
                 break
             if not keep_stamps:
@@ -121,7 +122,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         help="publish 16-bit grey images as 8 bits, as the node's stretch_16_bit does",
     )
     parser.add_argument("--frame-id", default="", help="frame_id of the images (default: as recorded)")
-    parser.add_argument("--source-topic", default="", help="which image topic of a bag")
+    parser.add_argument("--image-topic", "--source-topic", default="", metavar="TOPIC", help="of a bag with several")
     parser.add_argument(
         "--wait", type=float, default=10.0, help="seconds to wait for a subscriber (default %(default)s)"
     )
@@ -135,7 +136,7 @@ def main() -> int:
     """Replay what the command line names; the exit status is 1 where it cannot be read."""
     choices = parse(remove_ros_args(sys.argv)[1:])
     try:
-        recording = open_recording(choices.source, choices.source_topic)
+        recording = open_recording(choices.source, choices.image_topic)
         if choices.backwards:
             if not isinstance(recording, ImageFolder):
                 raise RecordingError("--backwards works only for folders of images")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 
 from rclpy.node import Node
@@ -34,12 +35,17 @@ def why_nothing_comes(node: Node, topic: str, compressed: bool) -> Silence:
     if wanted in types:
         return Silence(
             "nothing_arrives",
-            f"it has {found}, but nothing arrives; check `ros2 topic hz {topic}`, and see README if large images get "
-            "lost",
+            f"it has {found}, but nothing arrives; check that images are still sent{_by_ros2cli(topic)}, and see "
+            '"Images get lost?" in README',
         )
     if other in types:
         return Silence("compressed", f"it has {found}; set the parameter compressed to {str(not compressed).lower()}")
     return Silence("no_images", f"it has {found}, which are no images; {_remedy(_image_topics(node, topic))}")
+
+
+def _by_ros2cli(topic: str) -> str:
+    """Return how the rate of a topic is measured, where there is ros2cli: it is not among the wheels of ROS."""
+    return f" (`ros2 topic hz {topic}`)" if shutil.which("ros2") else ""
 
 
 def _described(endpoint: TopicEndpointInfo) -> str:

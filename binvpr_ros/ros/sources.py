@@ -97,10 +97,13 @@ def open_source(path: Path, topic: str = "") -> Source:
 
 
 def in_time(messages: Iterable[Paced]) -> Iterator[ImageMessage]:
-    """Yield each message when it is due after the one before it."""
+    """Yield each message when it is due after the one before it.
+
+    After a delay the rest is late by as much: a burst to catch up would overwhelm who listens.
+    """
     due = time.monotonic()
     for interval, message in messages:
-        due += interval
+        due = max(due + interval, time.monotonic())
         time.sleep(max(0.0, due - time.monotonic()))
         yield message
 

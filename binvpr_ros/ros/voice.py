@@ -91,7 +91,7 @@ class Voice:
         now = self._clock()
         if well.level == Level.OK:
             if self._told:
-                self._logger.info("all is well again")
+                self._logger.info("all is well")
             self._well += 1
             if self._well >= CONVALESCENCE:
                 self._reminders.clear()

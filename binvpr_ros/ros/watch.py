@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`binvpr watch`: show what a running node recognises: closures, refusals by reason, rates and latency."""
+"""`binvpr watch`: show what a running node recognises: closures, what became of keyframes, rates and latency."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ SINCE_EPOCH = 10**9 * NANOSECONDS
 """Stamps from September 2001 on are shown as a time of day; a simulation's are seconds since its start."""
 COLUMNS = ("time", "match", "session", "how long ago", "score", "inliers")
 UNKNOWN = "-"
-REFUSED = "refused_"
-"""With which the name of a value in the diagnostics begins that counts refusals."""
+CLOSED, UNCLOSED = "keyframes_closed", "unclosed_"
+"""The value in the diagnostics that counts keyframes which closed a loop; how those begin that count the others."""
 COLOURS = {Level.OK: "green", Level.WARN: "yellow", Level.ERROR: "red"}
 
 
@@ -121,7 +121,6 @@ class Watcher:
         latest = self._keyframes_of_the_last_minute()
         facts = [
             f"{self.values.get('keyframes', '?')} keyframes ({latest} in the last minute)",
-            f"{self.values.get('loop_closures', '?')} closures",
             f"latency {_milliseconds(self.values, 'latency_ms')}",
             f"processing {_milliseconds(self.values, 'processing_ms')}",
         ]
@@ -129,24 +128,28 @@ class Watcher:
             facts.append(f"{self.saved} match images saved")
         return Text(f"{self.said}; {', '.join(facts)}", COLOURS[self.level])
 
-    def refusals(self) -> dict[str, int]:
-        """Return how many matches were refused for each reason since the node's start, the most frequent first."""
-        found = {
-            key.removeprefix(REFUSED).replace("_", " "): int(value)
+    def outcomes(self) -> dict[str, int]:
+        """Return what became of how many keyframes since the node's start: closures, then the reasons of the others.
+
+        A reason is that of the keyframe's best match. The most frequent one comes first.
+        """
+        reasons = {
+            key.removeprefix(UNCLOSED).replace("_", " "): int(value)
             for key, value in self.values.items()
-            if key.startswith(REFUSED) and value != "0"
+            if key.startswith(UNCLOSED) and value != "0"
         }
-        return dict(sorted(found.items(), key=lambda item: -item[1]))
+        closed = {"closed a loop": int(self.values[CLOSED])} if CLOSED in self.values else {}
+        return closed | dict(sorted(reasons.items(), key=lambda item: -item[1]))
 
     def view(self, height: int) -> Group:
         """Return all as tables for a terminal of `height` lines, the latest closure on top."""
         closures = Table(*COLUMNS, title=f"loop closures of {self.running.namespace}", title_justify="left")
         for row in list(self.closures)[-1 : -1 - max(FEWEST_CLOSURES, height - OTHER_LINES) : -1]:
             closures.add_row(*cells(row))
-        refusals = Table("refused", "matches", title_justify="left")
-        for reason, count in self.refusals().items():
-            refusals.add_row(reason, str(count))
-        return Group(closures, refusals, self.status())
+        outcomes = Table("outcome", "keyframes", title_justify="left")
+        for outcome, count in self.outcomes().items():
+            outcomes.add_row(outcome, str(count))
+        return Group(closures, outcomes, self.status())
 
     def _on_closures(self, message: PointCloud2) -> None:
         try:
@@ -172,7 +175,7 @@ class Watcher:
         for status in message.status:
             if status.name == self._status_name:
                 values = {value.key: value.value for value in status.values}
-                strange = {key for key in values if key.startswith(REFUSED) and not values[key].isdecimal()}
+                strange = {key for key in values if key.startswith((CLOSED, UNCLOSED)) and not values[key].isdecimal()}
                 for key in sorted(strange):
                     self._tell_once(f"{key} of {status.name} is skipped: it is not a number; check who publishes it")
                 self.values = {key: value for key, value in values.items() if key not in strange}
@@ -226,6 +229,8 @@ def _time_of(stamp: int) -> str:
 
 def _milliseconds(values: Mapping[str, str], name: str) -> str:
     median, p95 = (values.get(f"{name}_{part}", "?") for part in ("median", "p95"))
+    if median == "nan":  # before the first image
+        return UNKNOWN
     return f"{median} ms (95%: {p95} ms)" if p95.replace(".", "").isdigit() else median
 
 
@@ -280,8 +285,8 @@ def report(spin: Spin, watcher: Watcher) -> None:
         now = time.monotonic()
         if watcher.values and (now - shown >= STATUS_SECONDS or watcher.level != level):
             shown, level = now, watcher.level
-            refused = ", ".join(f"{count} {reason}" for reason, count in watcher.refusals().items())
-            print(f"{watcher.status()}{f'; refused: {refused}' if refused else ''}", flush=True)
+            outcomes = ", ".join(f"{count} {outcome}" for outcome, count in watcher.outcomes().items())
+            print(f"{watcher.status()}{f'; keyframes: {outcomes}' if outcomes else ''}", flush=True)
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:

@@ -68,6 +68,10 @@ def test_a_bag_with_a_calibration(tmp_path: Path, world_images: list[NDArray[np.
     assert re.fullmatch(r"demo: 20 images, \d+ keyframes, 0 loop closures", result.stdout.splitlines()[-1])
     assert "the camera of /demo/image is calibrated" in result.stderr
     assert "left out image 20: its encoding 'octarine'" in result.stderr
+    assert "no usable image" not in result.stderr
+    counts = re.search(r"processed (\d+), dropped (\d+), lost before the node (\d+), ", result.stdout)
+    assert counts
+    assert sum(map(int, counts.groups())) == 20
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ Model\t\t: Raspberry Pi 4 Model B Rev 1.2
 Features\t: fp asimd evtstrm aes asimddp
 CPU part\t: 0xd42
 """,
+    "unknown": "Features\t: asimd\nCPU part\t: 0xabc\n",
     "PC": """processor\t: 0
 model\t\t: 1
 model name\t: AMD EPYC 7R13 Processor
@@ -48,6 +49,7 @@ def written(root: Path, files: dict[str, str]) -> Path:
     [
         ("Raspberry Pi 4", "Raspberry Pi 4 Model B Rev 1.2", "Cortex-A72", "asimd"),
         ("Jetson", "Cortex-A78AE", "Cortex-A78AE", "asimd asimddp"),
+        ("unknown", "CPU part 0xabc", "CPU part 0xabc", "asimd"),
         ("PC", "AMD EPYC 7R13 Processor", None, "popcnt avx2 fma"),
     ],
 )
@@ -60,10 +62,6 @@ def test_the_processor_is_told_as_its_kernel_tells_it(
     assert facts["cpu"] == name
     assert facts.get("cores") == cores
     assert facts["features"] == features
-
-
-def test_an_unknown_core_keeps_its_number(tmp_path: Path) -> None:
-    assert cpu_name(written(tmp_path, {"proc/cpuinfo": "CPU part\t: 0xabc\n"})) == "CPU part 0xabc"
 
 
 def test_a_board_tells_its_name_system_memory_and_governor(tmp_path: Path) -> None:

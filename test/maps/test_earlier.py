@@ -14,6 +14,7 @@ import pytest
 from binvpr_ros.keyframes import NOTHING_CLOSED
 from binvpr_ros.local_features.camera import Camera
 from binvpr_ros.maps import earlier
+from binvpr_ros.maps.command import merge
 from binvpr_ros.maps.database import DatabaseError, KeyframeDatabase
 from maps.small_maps import CAMERA, MODEL, WORDS, descriptor, features, fill, map_of_version, motion
 
@@ -39,6 +40,28 @@ def test_an_earlier_map_that_was_rubbish_for_a_while_is_verified_again(path: Pat
         assert reader.thumbnail(reader.keyframe(0)) == b"jpeg"
     reader.close()
     assert str(path) not in {os.path.realpath(link) for link in Path("/proc/self/fd").iterdir()}
+
+
+def test_keyframes_that_two_maps_hold_are_told(tmp_path: Path, path: Path) -> None:
+    part, simulated, merged = tmp_path / "part.db", tmp_path / "simulated.db", tmp_path / "merged.db"
+    for file, first in ((part, 0), (simulated, 10)):
+        database = KeyframeDatabase(file, MODEL, WORDS)
+        for number in range(3):  # with stamps that come again
+            database.add(database.next_keyframe(number * 1000, descriptor(first + number)))
+        database.close()
+    merge([part, simulated], merged)
+    for maps, told in (
+        ([part, simulated], ""),
+        ([merged], ""),
+        (
+            [merged, part],
+            f"the maps hold 3 keyframes twice, the first of them in {part}, so that each closure with these is "
+            "published twice; leave out copies, and maps that another was merged from",
+        ),
+    ):
+        database = KeyframeDatabase(path, MODEL, WORDS, maps)
+        assert database.repeated() == told
+        database.close()
 
 
 def test_earlier_maps_are_matched_as_if_they_were_one_with_this(tmp_path: Path, path: Path) -> None:

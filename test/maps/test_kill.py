@@ -24,6 +24,7 @@ rclpy = pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 from robot import CAMERA
 from sensor_msgs.msg import Image
 
+from binvpr_ros.counted import counted
 from binvpr_ros.maps.command import problems
 from binvpr_ros.maps.database import DatabaseError, KeyframeDatabase
 from binvpr_ros.network.model_card import ModelCard
@@ -94,7 +95,7 @@ def faults(path: Path, announced: set[int], log: str, before: int, card: ModelCa
     `before` is how many it held before that run, whose `log` says how many the node found.
     """
     found = [f"the node said: {line}" for line in log.splitlines() if "cannot start" in line or "Traceback" in line]
-    if "ready: " in log and f" {before} keyframes, images from" not in log:
+    if "ready: " in log and f" {counted(before, 'keyframe')}, images from" not in log:
         found.append(f"the node did not go on with the {before} keyframes of the map")
     if not path.exists():  # killed before it opened anything
         return found + ["the map is gone"] * bool(before or announced), 0

@@ -87,10 +87,12 @@ def test_a_camera_of_an_image_in_two_seconds_is_well_and_one_that_stops_is_not()
     assert silent("xmmmmd") == ".!!!!!"
 
 
-def test_silence_is_told_with_its_cause() -> None:
+@pytest.mark.parametrize(("seen_ever", "yet"), [(0, " yet"), (1, "")])
+def test_silence_is_told_with_its_cause(seen_ever: int, yet: str) -> None:
     silence = Silence("no_camera", "nothing publishes there; start the camera")
-    well = health(Counter(), 0.0, CONFIG, "/camera", "/stamps", "", None, 0, silence)
-    expected = "no usable image from /camera: nothing publishes there; start the camera"
+    lately = Counter(seen_ever=seen_ever)
+    well = health(lately, 0.0, CONFIG, "/camera", "/stamps", "", None, 0, silence)
+    expected = f"no usable image from /camera{yet}: nothing publishes there; start the camera"
     assert well == Health(Level.WARN, expected, "silence: no_camera")
 
 

@@ -110,6 +110,12 @@ def test_a_place_of_an_earlier_map_is_recognised(
     assert tuesday.set("max_keyframes", 9).successful
     with sqlite3.connect(new) as connection:
         assert connection.execute("SELECT MIN(id), MAX(session) FROM keyframes").fetchone() == (0, 0)
+    connection.close()
+    tuesday.close()
+
+    copy = shutil.copy(old, tmp_path / "copy.db")
+    wednesday = start("-p", f"maps:=[{old}, {copy}]")
+    assert f"the maps hold 20 keyframes twice, the first of them in {copy}" in wednesday.log.read_text()
 
 
 def test_a_calibrated_camera_is_used_and_another_one_is_not(
@@ -235,7 +241,7 @@ def test_an_image_topic_of_the_other_kind_is_named_with_what_to_set(
     kinds = [Image, CompressedImage]
     robot = start("-p", f"compressed:={str(compressed).lower()}", compressed=not compressed, wait=False)
     sentence = (
-        f"no usable image from /camera: it has 1 publisher of sensor_msgs/msg/{kinds[not compressed].__name__} "
+        f"no usable image from /camera yet: it has 1 publisher of sensor_msgs/msg/{kinds[not compressed].__name__} "
         f"(best effort, volatile); set the parameter compressed to {str(not compressed).lower()}"
     )
     robot.wait(lambda: sentence in robot.log.read_text(), "the log says so")
@@ -248,7 +254,7 @@ def test_where_no_image_comes_the_image_topics_are_named_and_images_end_that(
 ) -> None:
     robot = start("-r", "image:=/typo", wait=False)
     sentence = (
-        "no usable image from /typo: nothing publishes there; remap image (with launch: image_topic) to one of "
+        "no usable image from /typo yet: nothing publishes there; remap image (with launch: image_topic) to one of "
         "/camera (Image);"
     )
     robot.wait(lambda: sentence in robot.log.read_text(), "the log says so")
@@ -258,7 +264,7 @@ def test_where_no_image_comes_the_image_topics_are_named_and_images_end_that(
         message = message_from_array(world_images[0], "rgb8")
         message.header.stamp = from_nanoseconds(time.time_ns())
         camera.publish(message)
-        return "all is well again" in robot.log.read_text()
+        return "all is well" in robot.log.read_text()
 
     robot.wait(recovered, "the log says that images come")
 
@@ -268,13 +274,16 @@ def test_why_all_images_are_skipped_is_told(start: Callable[..., Robot], what: s
     robot = start(*EAGER)
     picture = np.full((24, 32, 3), 3, np.uint8)
     message = message_from_array(picture, "rgb8")
-    cause = "its stamp (7.000 s) is not later than the last image's; check that the camera's driver stamps its images"
+    yet, cause = (
+        "",
+        "its stamp (7.000 s) is not later than the last image's; check that the camera's driver stamps its images",
+    )
     if what == "encoding":
-        message.encoding, cause = "sepia", "its encoding 'sepia' is not one of "
+        message.encoding, yet, cause = "sepia", " yet", "its encoding 'sepia' is not one of "
 
     def told() -> bool:
         robot.send(message, 7 * 10**9)
-        return f"no usable image from /camera: every image is skipped, because {cause}" in robot.log.read_text()
+        return f"no usable image from /camera{yet}: every image is skipped, because {cause}" in robot.log.read_text()
 
     robot.wait(told, "the log says so")
 

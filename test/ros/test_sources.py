@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from binvpr_ros.ros.sources import (
     Source,
     SourceError,
     as_type,
+    in_time,
     open_source,
 )
 
@@ -40,6 +42,14 @@ Picture = NDArray[np.uint8]
 def pictures() -> list[Picture]:
     """Four plain-coloured RGB pictures [32,48,3] that can be told apart."""
     return [np.full((32, 48, 3), (60 * number, 100, 200), np.uint8) for number in range(4)]
+
+
+def test_after_a_delay_messages_are_late_and_come_in_no_burst() -> None:
+    interval, times = 0.05, list[float]()
+    for number, _ in enumerate(in_time((interval, Image()) for _ in range(6))):
+        times.append(time.monotonic())
+        time.sleep(6 * interval * (number == 1))
+    assert min(np.diff(times[2:])) >= 0.9 * interval
 
 
 def messages_of(source: Source, compressed: bool = False, ascending: bool = False) -> list[ImageMessage]:

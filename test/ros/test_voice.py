@@ -143,7 +143,7 @@ def test_a_trouble_that_lasts_is_told_ever_more_seldom_and_so_is_its_end(speaker
             assert second in (4, 34, 94, 214, 454, 934, 1534, 2134, 2734, 3334, 3934)
     for _ in range(2):
         speaker.voice.health(WELL)
-    assert speaker.heard() == ["INFO all is well again"]
+    assert speaker.heard() == ["INFO all is well"]
     assert REMINDER_INTERVAL == 30
     assert LONGEST_REMINDER_INTERVAL == 600
 
@@ -179,7 +179,7 @@ def test_a_new_kind_of_trouble_is_told_soon_and_new_figures_are_not(speaker: Spe
     assert live(25, [other_figures]) == [f"WARN {other_figures.text}"]
     assert live(PATIENCE, [SILENT]) == []  # of which there was a reminder lately
     speaker.voice.health(WELL)
-    assert speaker.heard() == ["INFO all is well again"]
+    assert speaker.heard() == ["INFO all is well"]
     live(CONVALESCENCE, [WELL])
     taking_turns = live(2 * PATIENCE, [SILENT, FULL])
     assert taking_turns == [f"WARN {SILENT.text}", f"WARN {FULL.text}"]
@@ -224,7 +224,7 @@ def test_summaries_count_keyframes_by_the_reason_of_their_best_match(speaker: Sp
     statistics.count_unusable("image", "it is cut")
     speaker.now += SUMMARY_INTERVAL
     speaker.voice.summary(statistics)
-    assert speaker.heard() == ["INFO summary of the last 5.0 min: 1 images (1 unusable), 0 keyframes"]
+    assert speaker.heard() == ["INFO summary of the last 5.0 min: 1 image (1 unusable), 0 keyframes"]
     speaker.voice.farewell(statistics)
     (said,) = speaker.heard()
     assert said.startswith(

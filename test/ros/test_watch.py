@@ -213,7 +213,7 @@ def test_what_others_publish_on_its_topics_is_skipped_in_a_sentence(capfd: pytes
     diagnostics = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
     bits = np.zeros(32, np.uint64)
     closure = LoopClosure(Keyframe(40, 2, ROW.query_stamp, bits), Keyframe(3, 2, ROW.match_stamp, bits), 500, 0.75, 25)
-    values = [KeyValue(key="refused_few_inliers", value="many"), KeyValue(key="refused_no_history", value="3")]
+    values = [KeyValue(key="unclosed_few_inliers", value="many"), KeyValue(key="unclosed_no_history", value="3")]
     try:
         assert wait_for_subscriber(closures, 20.0)
         assert wait_for_subscriber(diagnostics, 20.0)
@@ -226,11 +226,11 @@ def test_what_others_publish_on_its_topics_is_skipped_in_a_sentence(capfd: pytes
         while (len(seen) < 2 or not watcher.values) and time.monotonic() < deadline:
             executor.spin_once(timeout_sec=0.1)
         assert [row.match_stamp for row in seen] == [ROW.match_stamp] * 2
-        assert watcher.refusals() == {"no history": 3}
+        assert watcher.outcomes() == {"no history": 3}
         assert sorted(capfd.readouterr().err.splitlines()) == [
             "watch: a message on /loop_closures is skipped: the message is no table of loop closures: its fields "
             "differ; check the topic",
-            "watch: refused_few_inliers of binvpr: place recognition is skipped: it is not a number; check who "
+            "watch: unclosed_few_inliers of binvpr: place recognition is skipped: it is not a number; check who "
             "publishes it",
         ]
     finally:
@@ -269,10 +269,11 @@ def test_the_status_says_what_the_node_says_and_that_it_has_stopped() -> None:
     executor.add_node(node)
     watcher = Watcher(node, Running("/front", "binvpr"), clock=lambda: time_is)
     publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
-    values = {"keyframes": "7", "loop_closures": "2", "latency_ms_median": "unknown: the stamps are 3.0 h old",
+    values = {"keyframes": "26", "keyframes_closed": "3", "loop_closures": "5",
+              "latency_ms_median": "unknown: the stamps are 3.0 h old",
               "latency_ms_p95": "unknown: the stamps are 3.0 h old", "processing_ms_median": "8.0",
-              "processing_ms_p95": "9.5", "refused_few_inliers": "3", "refused_no_history": "20",
-              "refused_odometry": "0"}  # fmt: skip
+              "processing_ms_p95": "9.5", "unclosed_few_inliers": "3", "unclosed_no_history": "20",
+              "unclosed_odometry": "0", "refused_few_inliers": "99"}  # fmt: skip
     mine = DiagnosticStatus(level=b"\x01", name="front/binvpr: place recognition", message="the disk is nearly full",
                             values=[KeyValue(key=key, value=value) for key, value in values.items()])  # fmt: skip
     other = DiagnosticStatus(level=b"\x00", name="rear/binvpr: place recognition", message="5.0 images/s")
@@ -284,10 +285,10 @@ def test_the_status_says_what_the_node_says_and_that_it_has_stopped() -> None:
         while not watcher.values and time.monotonic() < deadline:
             executor.spin_once(timeout_sec=0.1)
         assert str(watcher.status()) == (
-            "the disk is nearly full; 7 keyframes (0 in the last minute), 2 closures, "
+            "the disk is nearly full; 26 keyframes (0 in the last minute), "
             "latency unknown: the stamps are 3.0 h old, processing 8.0 ms (95%: 9.5 ms)"
         )
-        assert list(watcher.refusals().items()) == [("no history", 20), ("few inliers", 3)]
+        assert list(watcher.outcomes().items()) == [("closed a loop", 3), ("no history", 20), ("few inliers", 3)]
         time_is = 60.0
         assert str(watcher.status()) == "no diagnostics for 60.0 s: has the node stopped?"
     finally:

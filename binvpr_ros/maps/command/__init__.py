@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,7 +48,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         metavar="RECORDING",
         help="bags or videos with the images of the keyframes, found by their stamps (default: the thumbnails in MAP)",
     )
-    redescribing.add_argument("--topic", default="", help="which image topic of a bag")
+    redescribing.add_argument("--image-topic", "--topic", default="", metavar="TOPIC", help="of a bag with several")
     redescribing.add_argument("--output", type=Path, required=True, help="the new map")
     redescribing.add_argument("--model", default="", help="model file (default: the packaged one)")
     redescribing.add_argument(
@@ -76,6 +77,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def main() -> int:
     """Do what the command line says; the exit status is 1 where a map is not whole, or cannot be used."""
     choices = parse(sys.argv[1:])
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("map: stopped"))  # so that no part of a new map is left behind
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # a file's name may be any bytes
     try:
         if choices.command == "info":
@@ -93,7 +95,7 @@ def main() -> int:
                     choices.output,
                     choices.model,
                     choices.images,
-                    choices.topic,
+                    choices.image_topic,
                     choices.local_features,
                     choices.mask,
                     choices.stretch_16_bit,

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from binvpr_ros.counted import counted
 from binvpr_ros.maps.command.new_map import insert, new_map
 from binvpr_ros.maps.command.rows import whole_closures, whole_rows
 from binvpr_ros.maps.errors import DatabaseError
@@ -51,7 +52,7 @@ def merge(paths: Sequence[Path], output: Path) -> str:
         camera = camera_from(cameras.pop()) if len(cameras) == 1 else None
         write_facts(merged, first, Identity.new()._replace(camera=camera))
         (count,) = merged.execute("SELECT COUNT(*) FROM keyframes").fetchone()
-    return f"{output}: {count} keyframes in {sessions} sessions"
+    return f"{output}: {counted(count, 'keyframe')} in {counted(sessions, 'session')}"
 
 
 def _closures(

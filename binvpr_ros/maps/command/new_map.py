@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import sqlite3
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,8 +24,11 @@ def new_map(output: Path) -> Iterator[sqlite3.Connection]:
     for file in (output, log_of(output), output.with_name(output.name + JOURNAL)):
         if file.exists():
             raise DatabaseError(f"{file} exists; name a new file")
+    prefix = f".{output.name}."
+    for left in filter(Path.is_dir, output.parent.glob(f"{glob.escape(prefix)}*")):
+        print(f"{left} is of a program that was killed, or is still at work; remove it if none is", file=sys.stderr)
     try:
-        beside = tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.")
+        beside = tempfile.TemporaryDirectory(dir=output.parent, prefix=prefix)
     except OSError as error:
         raise DatabaseError(f"{output} cannot be written ({error.strerror}); name a new file elsewhere") from None
     with beside as folder:

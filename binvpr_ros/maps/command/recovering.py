@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from binvpr_ros.counted import counted
 from binvpr_ros.maps.command.new_map import insert, new_map
 from binvpr_ros.maps.command.rows import ESSENTIAL_COLUMNS, names_of, problems_of
 from binvpr_ros.maps.errors import SQLITE_ERRORS, DatabaseError
@@ -50,7 +51,7 @@ def recover(path: Path, output: Path) -> str:
         write_facts(recovered, facts, _identity(connection, facts))
     # An id that cannot be looked up may be one that was forgotten.
     said = f"at most {lost} cannot be read" if lost else "no other was found"
-    return f"{output}: {kept} keyframes, {in_part} of them in part; {said}{unknown}"
+    return f"{output}: {counted(kept, 'keyframe')}, {in_part} of them in part; {said}{unknown}"
 
 
 def _closures(path: Path, connection: sqlite3.Connection) -> list[OtherClosure]:

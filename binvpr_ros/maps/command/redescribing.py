@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from binvpr_ros.config import Config, ConfigError, model_path
+from binvpr_ros.counted import counted
 from binvpr_ros.images import Image, ImageError, Stretch, from_thumbnail
 from binvpr_ros.keyframes import KEPT_FEATURES, NANOSECONDS
 from binvpr_ros.local_features.camera import Camera
@@ -97,11 +98,13 @@ def redescribe(
                     "an image with their stamp",
                     "name the recordings that the node saw (`replay` has to --keep-stamps)",
                 )
-            raise DatabaseError(f"{path} has {len(stamps)} keyframes, of which {found} have {source}; {remedy}")
+            raise DatabaseError(
+                f"{path} has {counted(len(stamps), 'keyframe')}, of which {found} have {source}; {remedy}"
+            )
         _leave_out(new, left_out)
         describing.write_motions()
     coarser = "" if images else " by their thumbnails, which is coarser than by their images (--images)"
-    return f"{output}: {found} keyframes described anew{coarser}{_named(left_out, stamps)}"
+    return f"{output}: {counted(found, 'keyframe')} described anew{coarser}{_named(left_out, stamps)}"
 
 
 def _named(left_out: Collection[int], stamps: Mapping[int, int]) -> str:

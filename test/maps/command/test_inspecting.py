@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from binvpr_ros.config import LOCAL_MODEL, share_directory
+from binvpr_ros.local_features.features import LEARNED
 from binvpr_ros.maps.database import DatabaseError, KeyframeDatabase
 from binvpr_ros.network.model_card import ModelCard
 from maps.command.written_maps import FEATURES, MODEL, SECOND, THUMBNAIL, WORDS, descriptor, run
@@ -18,7 +20,8 @@ def test_info(office: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     assert run(monkeypatch, "info", office) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(f"{office}: 6 keyframes in 2 sessions, ")
-    assert lines[1] == f"model {MODEL}, 256 bits; map version 4; 2 keyframes with local features, 2 with a thumbnail"
+    features = "2 keyframes with local features (orb), 2 with a thumbnail"
+    assert lines[1] == f"model {MODEL}, 256 bits; map version 4; {features}"
     with sqlite3.connect(office) as connection:
         (uuid,) = connection.execute("SELECT uuid FROM map").fetchone()
     assert lines[2] == f"uuid {uuid}; camera not known"
@@ -36,8 +39,24 @@ def test_info_names_a_packaged_model_and_counts_one_keyframe(
     lines = capsys.readouterr().out.splitlines()
     assert ": 1 keyframe in 1 session, " in lines[0]
     assert lines[1].startswith("model binvpr20r, 256 bits; map version ")
-    assert lines[1].endswith("; 1 keyframe with local features, 0 with a thumbnail")
+    assert lines[1].endswith("; 1 keyframe with local features (orb), 0 with a thumbnail")
     assert lines[3] == "session 0: 1 keyframe from 1.000 s, over 0.000 s"
+
+
+def test_info_counts_the_kinds_of_local_features(
+    office: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    packaged = int(ModelCard.read(share_directory() / "models" / LOCAL_MODEL).sha256[:2], 16)
+    kinds = [FEATURES._replace(tag=(LEARNED, model)) for model in (packaged, packaged, packaged, packaged ^ 1)]
+    with sqlite3.connect(office) as connection:
+        for number, kind in enumerate(kinds):
+            values = (kind.to_bytes(), (0, 1, 3, 4)[number])
+            connection.execute("UPDATE keyframes SET features = ? WHERE id = ?", values)
+        connection.execute("UPDATE keyframes SET features = 7 WHERE id = 2")
+    connection.close()
+    assert run(monkeypatch, "info", office) == 0
+    found = f"(3 learned, 1 damaged, 1 of another network, {packaged ^ 1:02x}..., 1 orb)"
+    assert f"; 6 keyframes with local features {found}, 2 with" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("fisheye", [False, True])

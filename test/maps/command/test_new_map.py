@@ -24,3 +24,14 @@ def test_a_new_map_takes_no_file_of_another(
     assert run(monkeypatch, command, *maps, "--output", tmp_path / "nowhere" / "new.db") == 1
     assert "new.db cannot be written (No such file or directory); name a new file elsewhere" in capsys.readouterr().err
     assert sorted(tmp_path.iterdir()) == sorted([*maps, output])
+
+
+def test_what_a_killed_program_has_left_is_named(
+    office: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    left = tmp_path / ".new.db.left"
+    left.mkdir()
+    (tmp_path / ".new.db.swp").touch()  # of an editor, say
+    assert run(monkeypatch, "recover", office, "--output", tmp_path / "new.db") == 0
+    named = f"{left} is of a program that was killed, or is still at work; remove it if none is\n"
+    assert capsys.readouterr().err == named

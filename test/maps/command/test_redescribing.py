@@ -4,6 +4,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import sqlite3
+import subprocess
+import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -157,6 +160,21 @@ def test_a_map_is_what_it_had_been_with_the_other_model_and_local_features(
     assert sum(motion is not None for motion in expected) >= 0.8 * count
     for found, motion in zip(motions, expected, strict=True):
         assert found is motion is None or (found is not None and motion is not None and np.array_equal(found, motion))
+
+
+def test_one_that_is_told_to_stop_leaves_nothing_behind(mapped: Mapped, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "binvpr_ros.maps.command", "redescribe", str(mapped.map), "--images",
+               str(mapped.recording), "--local-features", "learned", "--output", str(tmp_path / "new.db")]  # fmt: skip
+    redescribing = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not any(tmp_path.iterdir()):
+        assert redescribing.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    redescribing.terminate()
+    _, errors = redescribing.communicate(timeout=60)
+    assert (redescribing.returncode, errors.splitlines()[-1]) == (1, "map: stopped")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("local_features", ["learned", "orb"])
@@ -371,7 +389,7 @@ def test_a_map_most_of_whose_images_are_missing_is_not_described_anew(
     [
         (["--images", "bag", "--output", "old.db"], "old.db exists; name a new file"),
         (["--images", "none", "--output", "new.db"], "none does not exist; give a folder of images"),
-        (["--images", "bag", "--topic", "/x", "--output", "new.db"], "bag does not hold the image topic /x"),
+        (["--images", "bag", "--image-topic", "/x", "--output", "new.db"], "bag does not hold the image topic /x"),
         (
             ["--images", "folder", "--output", "new.db"],
             "folder has no stamps, by which keyframes are found",
