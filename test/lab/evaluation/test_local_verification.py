@@ -96,7 +96,7 @@ def test_references_of_which_none_verifies_are_ordered_too(world_images: list[ND
     places = [world_images[place][60:140, 100:220] for place in (0, 12, 24, 36)]
     darker = [(place * 0.8).astype(np.uint8) for place in places]
     features = [[orb.extract(image) for image in images] for images in (darker, places)]
-    assert max(verify(*pair).evidence for pair in itertools.product(*features)) < Config.min_inliers
+    assert max(verify(one, other).evidence for one, other in itertools.product(*features)) < Config.min_inliers
     own: list[list[int]] = [[0], [1], [2], [3]]
     found = verify_locally(hall(darker, places, own), MatrixSimilarities(1 - np.eye(4)), orb)
     assert found.reranked_recall_at_1 >= 0.75  # the descriptor alone has 0
