@@ -35,8 +35,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     choices = parser.parse_args()
 
-    # Verification is OpenCV's work, which differs between its versions, and has not the time for it under an emulator.
-    recognizer = PlaceRecognizer(Config(backend=choices.backend, threads=choices.threads, verify=False))
+    # An emulator takes longer than a robot has.
+    recognizer = PlaceRecognizer(Config(backend=choices.backend, threads=choices.threads, verification_time=60.0))
     files = sorted(choices.folder.iterdir())[:: choices.every][: choices.count]
     keyframes = closures = 0
     start = time.monotonic()
