@@ -67,7 +67,7 @@ class LoopClosure:
     query: Keyframe
     match: Keyframe
     hamming: int  # bits, of the query moved by the cells that bring it nearest
-    score: float  # 0 to 1, of the place: of its keyframe most like the query
+    score: float  # 0 to 1
     inliers: int = NOT_VERIFIED
 
 
@@ -95,20 +95,20 @@ class Verdict:
 
 
 class _Place(NamedTuple):
-    """A keyframe of the map that looks like the query, for all those around it."""
+    """A keyframe of the map that looks like the query, the best of those around it."""
 
     position: int  # in the database
     session: int
     stamp: int  # nanoseconds
-    score: float  # of the keyframe most like the query; not clipped to 1, so that of good matches the best is known
-    views: tuple[int, ...]  # positions of those most like the query, best first
+    score: float  # not yet clipped to 1, so that the best of several good matches is told apart
+    views: tuple[int, ...]  # positions of those around it that are tried, itself the first
     streak: int = 1  # keyframes in a row that matched near it, the query included
 
 
-class _Matched(NamedTuple):
-    """A place whose local features were matched with the query's."""
+class _View(NamedTuple):
+    """A keyframe whose local features were matched with the query's."""
 
-    place: _Place
+    position: int  # in the database
     ours: Features
     theirs: Features
     pairs: Pairs
@@ -119,10 +119,23 @@ class _Matched(NamedTuple):
         return len(self.pairs[0])
 
 
+class _Matched(NamedTuple):
+    """A place with those of its views that have features, the one with most matches first."""
+
+    place: _Place
+    views: list[_View]
+
+    @property
+    def matches(self) -> int:
+        """Return how many matches there are with a view at the most."""
+        return self.views[0].matches
+
+
 class _Verified(NamedTuple):
     """A place that geometry has looked at."""
 
     place: _Place
+    position: int  # of the view that geometry speaks of
     found: Verification
 
 
@@ -165,7 +178,7 @@ class _Search:
             here = np.abs(stamps[remaining] - stamps[best]) <= self._window
             here &= sessions[remaining] == sessions[best]
             of_place, remaining = remaining[here], remaining[~here]
-            views = of_place[self.distances[of_place].argsort(kind="stable")[:VIEWS]]
+            views = of_place[self.distances[of_place].argsort(kind="stable")[: self._most_views]]
             yield _Place(best, int(sessions[best]), int(stamps[best]), score, tuple(views.tolist()))
 
     def present(self, score: float) -> int:
@@ -177,6 +190,13 @@ class _Search:
         unlike = (self.scores < ISLAND_SCORE * min(score, 1.0)) | (database.sessions != query.session)
         unlike_at = np.flatnonzero(unlike)
         return int(unlike_at[-1]) + 1 if unlike_at.size else 0
+
+    def left_views(self, place: _Place) -> _Place:
+        """Return a place that was left without those of its views that belong to the present."""
+        present = self.present(place.score)
+        if place.position >= present:
+            return place
+        return place._replace(views=tuple(view for view in place.views if view < present))
 
     def was_left(self, place: _Place) -> bool:
         """Tell whether a place is another one than the present: so look a tunnel, a wall, and a robot at rest."""
@@ -206,11 +226,17 @@ class _Search:
     def _window(self) -> int:
         return round(self.config.confirmation_window * NANOSECONDS)
 
-    def closure(self, place: _Place, inliers: int) -> LoopClosure:
-        """Return the loop closure with the keyframe of `place`."""
-        match = self.database.keyframe(place.position)
+    @property
+    def _most_views(self) -> int:
+        # A sequence leads to one keyframe; to others of its place other sequences do.
+        return VIEWS if self.config.sequence_keyframes == 1 else 1
+
+    def closure(self, position: int, inliers: int) -> LoopClosure:
+        """Return the loop closure with a keyframe."""
+        match = self.database.keyframe(position)
         bits = int(hamming(self.views, match.descriptor).min())
-        return LoopClosure(self.query, match, bits, _reported(place.score), inliers)
+        score = float(self.score_at[self.distances[position]])
+        return LoopClosure(self.query, match, bits, _reported(score), inliers)
 
     def refused(self, reason: Refusal, place: _Place) -> Refused:
         """Return the refusal of `place`."""
@@ -228,7 +254,7 @@ RIVAL_EVIDENCE = 0.25
 ROW_EVIDENCE = 0.5
 """Of a match's evidence: what another view of the place has that is published beside it."""
 VIEWS = 3
-"""Keyframes of a place whose features are matched: the one most like the query may show another part of it."""
+"""Keyframes of a place that are tried: the one most like the query may show another part of it."""
 MOST_PLACES = 20
 """Places that are looked at: whose features are matched, or, where geometry is not asked, that are followed."""
 
@@ -385,10 +411,11 @@ class _Trial:
         rows, reason = self._judge(sorted(self._verified, key=lambda one: (one.found.of_a_part, -one.found.evidence)))
         others = [search.refused(reason, one.place) for one in self._verified if one not in rows]
         refused = others + sorted(self._refused, key=lambda one: -one.score)
-        return Verdict([search.closure(place, found.inliers) for place, found in rows], refused)
+        return Verdict([search.closure(one.position, one.found.inliers) for one in rows], refused)
 
     def _try(self, places: Iterable[_Place]) -> None:
         """Ask geometry about the places, those with most matches first, as far as it may be asked."""
+        search = self._search
         waiting: list[_Matched] = []
         most = 0  # matches of a place so far
         for number, place in enumerate(places):
@@ -399,7 +426,7 @@ class _Trial:
                 self._refuse(Refusal.NOT_VERIFIED, place)
                 self._missed = max(self._missed, place.score)
                 break
-            matched = self._matched(place)
+            matched = self._matched(search.left_views(place))
             if matched is None:
                 self._refuse(Refusal.NOT_VERIFIED, place)
             elif matched.matches > most and not self._exhausted:
@@ -421,13 +448,13 @@ class _Trial:
         elif self._exhausted:
             self._refuse(Refusal.NOT_VERIFIED, place)
             self._missed = max(self._missed, place.score)
-        elif (found := self._look(matched)).evidence < config.min_inliers:
+        elif (verified := self._look(matched, config.min_inliers)) is None:
             self._refuse(Refusal.FEW_INLIERS, place)
         else:
-            self._verified.append(_Verified(place, found))
-            if not found.of_a_part and self._search.was_left(place):
+            self._verified.append(verified)
+            if not verified.found.of_a_part and self._search.was_left(place):
                 self._enough = max(self._enough, RIVAL_SCORE * min(place.score, 1.0))
-                self._most = max(self._most, found.evidence)
+                self._most = max(self._most, verified.found.evidence)
 
     def _refuse(self, reason: Refusal, place: _Place) -> None:
         self._refused.append(self._search.refused(reason, place))
@@ -460,33 +487,41 @@ class _Trial:
         return self._clock() - self._started >= self._search.config.verification_time
 
     def _matched(self, place: _Place) -> _Matched | None:
-        """Return the matches of the query's local features with the view of a place that has most; None without any.
-
-        That view stands for the place from then on.
-        """
+        """Return the matches of the query's local features with those of a place's views; None where none has any."""
         database = self._search.database
-        of_views = []
+        views = []
         for position in place.views:
             theirs = database.features(database.keyframe(position))
             ours = None if theirs is None else self._like(theirs)
             if ours is not None and theirs is not None:
-                view = place._replace(position=position, stamp=int(database.stamps[position]))
-                of_views.append(_Matched(view, ours, theirs, self._match(ours, theirs)))
-        return max(of_views, key=lambda one: one.matches, default=None)
+                views.append(_View(position, ours, theirs, self._match(ours, theirs)))
+        views.sort(key=lambda view: -view.matches)
+        return _Matched(place, views) if views else None
 
-    def _look(self, matched: _Matched) -> Verification:
+    def _look(self, matched: _Matched, least: float) -> _Verified | None:
+        """Return what geometry says of a place, by the first of its views with `least` evidence; None without one."""
+        self._tried += 1
+        for view in matched.views:
+            if view.matches < least:
+                break
+            found = self._verification(view)
+            if found.evidence >= least:
+                return _Verified(matched.place, view.position, found)
+        return None
+
+    def _verification(self, view: _View) -> Verification:
         """Return what geometry says of the query and a keyframe: nothing where their colours are others."""
         database = self._search.database
+        match = database.keyframe(view.position)
         # Without the query's own camera its lens cannot be undone, so that of the same camera's match must not be.
-        camera = self._camera and database.camera_of(database.keyframe(matched.place.position))
-        self._tried += 1
+        camera = self._camera and database.camera_of(match)
         least = self._search.config.min_inliers
-        found = self._verify(matched.ours, matched.theirs, self._camera, camera, matched.pairs, least)
+        found = self._verify(view.ours, view.theirs, self._camera, camera, view.pairs, least)
         # From drive to drive the light changes, and the season.
-        one_drive = matched.place.session == self._search.query.session
+        one_drive = match.session == self._search.query.session
         if not one_drive or found.homography is None or found.evidence < least:
             return found
-        same = same_colours(matched.ours, matched.theirs, found.homography, self._camera, camera)
+        same = same_colours(view.ours, view.theirs, found.homography, self._camera, camera)
         return found if same else Verification()
 
     def _ambiguous(self, verified: list[_Verified]) -> bool:
@@ -501,15 +536,14 @@ class _Trial:
         least = max(RIVAL_EVIDENCE * match.found.evidence, search.config.min_inliers)
         for place in search.places(RIVAL_SCORE * min(match.place.score, 1.0), recent):
             matched = None if self._late else self._matched(place)
-            if matched is None:
+            if matched is None or len(matched.views) < len(place.views):
                 return True
             if matched.matches < least:
                 continue
             if self._exhausted:
                 return True
-            found = self._look(matched)
-            if found.evidence >= least:
-                alike.append(_Verified(place, found))
+            if (found := self._look(matched, least)) is not None:
+                alike.append(found)
         for session in {one.place.session for one in alike}:
             those = [one for one in alike if one.place.session == session]
             if session == search.query.session:
@@ -529,9 +563,9 @@ class _Trial:
         `other` None is the query.
         """
         database, query = self._search.database, self._search.query
-        if other is not None and other.place.position < one.place.position:
+        if other is not None and other.position < one.position:
             one, other = other, one
-        motion = database.motion(one.place.position, len(database) - 1 if other is None else other.place.position)
+        motion = database.motion(one.position, len(database) - 1 if other is None else other.position)
         if other is None and motion is not None:
             motion = None if query.motion is None else motion @ query.motion
         to_one = one.found.homography
@@ -562,7 +596,7 @@ def _by_looks(search: _Search, places: Iterable[_Place]) -> Verdict:
             if not all(_one_group(group, search.joined) for group in groups):
                 reason = Refusal.AMBIGUOUS
         if reason is None:
-            closures.append(search.closure(place, NOT_VERIFIED))
+            closures.append(search.closure(place.position, NOT_VERIFIED))
         else:
             refused.append(search.refused(reason, place))
     return Verdict(closures, refused)

@@ -21,10 +21,10 @@ MOST_TRUE = 10
 """True references of a query that are verified: those that are most similar by the descriptor."""
 RERANKED = 20
 """References of a query that are put in a new order: those that are most similar by the descriptor."""
-ALIKE_BITS = 80
-"""Bits in which features differ that count for nothing in `likeness`."""
-DISPLACEMENT_BITS = 800.0
-"""So many bits more are as if a feature had moved by a side of the image; the square of what it moved counts."""
+ALIKE = 80 / 256
+"""Share of the bits beyond which features are not alike."""
+DISPLACEMENT = 800 / 256
+"""Share of the bits that differs more for a feature that moved by a side of the image; it goes by the square."""
 SEED = 0
 
 
@@ -70,7 +70,7 @@ def likeness(query: Features, match: Features) -> float:
     """Return how alike two images are by their local features: 0 to 1, less where what is alike has moved.
 
     It is the mean over the query's features of what the nearest of the match's gives, 1 where it is the same, 0 beyond
-    ALIKE_BITS. Unlike evidence it takes no geometry and no clear matches, so it also orders what does not verify.
+    ALIKE. Unlike evidence it takes no geometry and no clear matches, so it also orders what does not verify.
     """
     ours, theirs = query.descriptors, match.descriptors
     if not len(ours) or not len(theirs) or ours.shape[1] != theirs.shape[1]:
@@ -78,8 +78,8 @@ def likeness(query: Features, match: Features) -> float:
     signs, others = (2 * np.unpackbits(some, axis=1).astype(np.float32) - 1 for some in (ours, theirs))
     here, there = (some.positions.astype(np.float32) / POSITION_STEPS for some in (query, match))
     moved = sum(np.square(np.subtract.outer(here[:, axis], there[:, axis])) for axis in (0, 1))
-    differing = (signs.shape[1] - signs @ others.T) / 2 + np.float32(DISPLACEMENT_BITS) * moved
-    return float(np.maximum(1 - differing.min(axis=1) / ALIKE_BITS, 0).mean())
+    differing = (1 - signs @ others.T / signs.shape[1]) / 2 + np.float32(DISPLACEMENT) * moved
+    return float(np.maximum(1 - differing.min(axis=1) / ALIKE, 0).mean())
 
 
 def _reranked(dataset: Dataset, similarities: Similarities, evidence: _Evidence) -> tuple[float, float]:

@@ -79,11 +79,15 @@ class WordsAndBits(Words):
         self.descriptor_bits = Words.descriptor_bits + self._network.card.descriptor_bits
 
     def describe(self, image: Image) -> NDArray[np.float32]:
-        """Return both, float32 [WORDS x BITS + N bits], each of length one; as `Words.describe`."""
+        """Return both, float32 [WORDS x BITS + N bits], each as long as the other; as `Words.describe`."""
         words = super().describe(image)
         packed = self._network.describe(image).descriptor.view(np.uint8)
         bits = np.unpackbits(packed)[: self._network.card.descriptor_bits].astype(np.float32)
-        return np.concatenate([words, unit(2 * bits - 1)])
+        return np.sqrt(np.float32(0.5)) * np.concatenate([words, unit(2 * bits - 1)])
+
+    def comparable(self, description: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return a description as it is: of an image without features half the cosine is none."""
+        return description
 
 
 def unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
