@@ -7,6 +7,7 @@ quarter of another, and nothing in the exported file states one: its input can b
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 
 import keras
@@ -25,17 +26,14 @@ NETWORK = "local"
 CELL = 8
 """Pixels a side of a cell: the outputs have one row and column for each."""
 POSITIONS = CELL**2
-DESCRIPTOR_BITS = 256
 SIZE_STEP = 16
 """Height and width are multiples of this: the context is computed at a sixteenth of the size."""
-STEM = (32, 64)
-"""Filters of the two layers with real inputs."""
+STEM = 32
+"""Filters of the first layer with a real input; the second has those of the first binary layers."""
 FOLD = 4
 """Pixels a side of the blocks that are the channels of the first one's input."""
-WIDTH = 128
-"""Of the binary layers at an eighth and at a sixteenth of the size, but for those of half the width."""
-NARROW, EIGHTH, SIXTEENTH = 2, 1, 5
-"""Binary layers at an eighth of the size, of half the width and of the whole one, and at a sixteenth."""
+NARROW, EIGHTH = 2, 1
+"""Binary layers at an eighth of the size, of half the width and of the whole one."""
 CORNERS, CORNERS_WIDTH = 3, 64
 """Layers that find keypoints, each in its cell alone, and their filters."""
 LEVELS = 32
@@ -50,21 +48,36 @@ RECTIFIED_TOP = 6.0
 NORM = partial(batch_norm, epsilon=1e-5)
 
 
+@dataclass(frozen=True)
+class Shape:
+    """How large the network is; the ablations have others than the packaged one."""
+
+    bits: int = 256  # of a descriptor
+    width: int = 128  # filters of the binary layers, but for the first ones, which have half as many
+    sixteenth: int = 5  # binary layers at a sixteenth of the size
+    trunk_bits: int = 1  # of the weights and inputs of the trunk's layers: 1 or 8
+    projected: int = 0  # numbers of which the bits are fixed random projections; 0: the bits are trained
+
+
+SHAPE = Shape()
+
+
 class TrunkConv2D(BinaryConv2D):
     """A binary convolution with clipped latent weights: an optimiser with momentum would carry them away."""
 
     constraint = WeightClip(1.3)
 
 
-def build(height: int, width: int, for_export: bool = False, taught: int = 0) -> keras.Model:
+def build(height: int, width: int, for_export: bool = False, taught: int = 0, shape: Shape = SHAPE) -> keras.Model:
     """Build the network for images [N, height, width, 1] of levels float32 from 0 to 255, multiples of SIZE_STEP.
 
     Levels are what `local_features.learned.levels` makes of an image: in shades of grey, normalized.
 
-    Outputs for each of the height/8 x width/8 cells, float32, in an exported file int8: `descriptors` [N,h,w,256],
+    Outputs for each of the height/8 x width/8 cells, float32, in an exported file int8: `descriptors` [N,h,w,bits],
     multiples of 1/32, whose signs are the bits once they are interpolated; `keypoints` [N,h,w,65], the logits of the 64
     positions in the cell, row by row, and of none; `reliability` [N,h,w,1], a logit; logits are multiples of 1/16. With
-    `taught` also what the bits say of the teacher's descriptors, [N,h,w,taught].
+    `taught` also what the bits, or the numbers that they are projections of, say of the teacher's descriptors,
+    [N,h,w,taught].
     With `for_export` the input is scaled to IMAGE_RANGE already, as the converter's uint8 input will be.
     Raises ValueError where a size does not fit.
     """
@@ -75,38 +88,42 @@ def build(height: int, width: int, for_export: bool = False, taught: int = 0) ->
     image_levels = EightBits(*IMAGE_RANGE, name="image_levels")(x)
 
     blocks = EightBits(*IMAGE_RANGE, name="blocks")(ops.space_to_depth(image_levels, FOLD))
-    x = _stem(blocks, STEM[0], 1, "stem1", for_export=for_export)
-    x = NORM("stem2_norm")(QuantizedConv2D(STEM[1], 2, for_export=for_export, name="stem2_conv")(x))
+    x = _stem(blocks, STEM, 1, "stem1", for_export=for_export)
+    x = NORM("stem2_norm")(QuantizedConv2D(shape.width // 2, 2, for_export=for_export, name="stem2_conv")(x))
     x = EightBits(*FEATURES_RANGE, name="stem2_levels")(x)
 
-    convolve = partial(_binary, for_export=for_export)
+    convolve = partial(_binary if shape.trunk_bits == 1 else _eight_bits, for_export=for_export)
     for number in range(NARROW):
-        x = layers.Add()([x, convolve(x, WIDTH // 2, 1, f"narrow{number + 1}")])
-    x = layers.Add()([_widen(x), convolve(x, WIDTH, 1, "eighth0")])
+        x = layers.Add()([x, convolve(x, shape.width // 2, 1, f"narrow{number + 1}")])
+    x = layers.Add()([_widen(x), convolve(x, shape.width, 1, "eighth0")])
     for number in range(EIGHTH):
-        x = layers.Add()([x, convolve(x, WIDTH, 1, f"eighth{number + 1}")])
-    context = layers.Add()([layers.AveragePooling2D(2)(x), convolve(x, WIDTH, 2, "sixteenth0")])
-    for number in range(SIXTEENTH):
-        context = layers.Add()([context, convolve(context, WIDTH, 1, f"sixteenth{number + 1}")])
+        x = layers.Add()([x, convolve(x, shape.width, 1, f"eighth{number + 1}")])
+    context = layers.Add()([layers.AveragePooling2D(2)(x), convolve(x, shape.width, 2, "sixteenth0")])
+    for number in range(shape.sixteenth):
+        context = layers.Add()([context, convolve(context, shape.width, 1, f"sixteenth{number + 1}")])
     x = layers.Add()([x, _enlarged(context)])
-    x = layers.Add()([x, convolve(x, WIDTH, 1, "fused")])
+    x = layers.Add()([x, convolve(x, shape.width, 1, "fused")])
 
     mixed = EightBits(*SUMS_RANGE, name="fused_levels")(x)
-    mixed = _stem(mixed, WIDTH, 1, "mixed", for_export=for_export, size=1)
+    mixed = _stem(mixed, shape.width, 1, "mixed", for_export=for_export, size=1)
+    head = partial(_logits, for_export=for_export)
+    numbers = head(mixed, shape.projected, "numbers") if shape.projected else mixed
+    descriptors = QuantizedConv2D(
+        shape.bits, for_export=for_export, size=1, trainable=not shape.projected, name="descriptors_conv"
+    )(numbers)
     # Without scale and shift every bit's threshold is its mean, so the bits stay balanced.
-    descriptors = QuantizedConv2D(DESCRIPTOR_BITS, for_export=for_export, size=1, name="descriptors_conv")(mixed)
     descriptors = EightBits(*FEATURES_RANGE, name="descriptors")(NORM("descriptors_norm", affine=False)(descriptors))
     corners = ops.space_to_depth(blocks, CELL // FOLD)
     for number in range(CORNERS):
         corners = _stem(corners, CORNERS_WIDTH, 1, f"corners{number + 1}", for_export=for_export, size=1)
-    head = partial(_logits, for_export=for_export)
     outputs = {
         "descriptors": descriptors,
         "keypoints": head(corners, POSITIONS + 1, "keypoints"),
         "reliability": head(mixed, 1, "reliability"),
     }
     if taught:
-        outputs["taught"] = layers.Conv2D(taught, 1, use_bias=False, name="taught")(leaky_tanh_sign(descriptors))
+        read = layers.Conv2D(taught, 1, use_bias=False, name="taught")
+        outputs["taught"] = numbers if shape.projected else read(leaky_tanh_sign(descriptors))
     return keras.Model(image, outputs, name=NETWORK)
 
 
@@ -125,6 +142,13 @@ def _logits(x: Tensor, filters: int, name: str, *, for_export: bool) -> Tensor:
 
 def _binary(x: Tensor, filters: int, stride: int, name: str, *, for_export: bool) -> Tensor:
     return NORM(f"{name}_norm")(TrunkConv2D(filters, stride, for_export, name=f"{name}_conv")(x))
+
+
+def _eight_bits(x: Tensor, filters: int, stride: int, name: str, *, for_export: bool) -> Tensor:
+    """Return what `_binary` does, of rectified levels instead of signs."""
+    x = EightBits(0.0, SUMS_RANGE[1], name=f"{name}_input")(layers.ReLU()(x))
+    x = NORM(f"{name}_norm")(QuantizedConv2D(filters, stride, for_export=for_export, name=f"{name}_conv")(x))
+    return EightBits(*FEATURES_RANGE, name=f"{name}_output")(x)
 
 
 def _widen(x: Tensor) -> Tensor:

@@ -183,19 +183,20 @@ def matched(method: Method, one: Image, other: Image) -> Image:
 
 def draw(measured: dict[str, dict[Method, dict[str, float]]], picture: Path) -> None:
     """Draw the share of queries above all pairs of different places over the number of features, by data set."""
-    figure = Figure(figsize=(3.2 * len(measured), 3.2), layout="constrained")
-    for axes, (name, of) in zip(
-        np.atleast_1d(figure.subplots(1, len(measured), sharey=True)), measured.items(), strict=True
-    ):
+    figure = Figure(figsize=(3 * len(measured), 3), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(1, len(measured), sharey=True))
+    for axes, (name, of) in zip(panels, measured.items(), strict=True):
         for kind in dict.fromkeys(method.kind for method in of):
             some = [method for method in of if method.kind is kind]
-            label = "ORB" if kind is orb else "learned"
-            axes.plot(
-                [method.most for method in some], [of[method]["above"] for method in some], marker=".", label=label
-            )
-        axes.set(title=name, xlabel="features", ylim=(0, 1.02))
+            counts, shares = [method.most for method in some], [of[method]["above"] for method in some]
+            label, style = ("ORB", "s--") if kind is orb else ("learned", "o-")
+            axes.plot(counts, shares, style, markersize=4, label=label)
+        axes.set(title=name, xlabel="features of an image", xscale="log", ylim=(0, 1.02))
+        axes.set_xticks(counts, [str(count) for count in counts])
+        axes.minorticks_off()
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
+    panels[0].set_ylabel("share of queries above")
+    panels[0].legend(loc="lower right")
     figure.savefig(picture, dpi=110)
 
 

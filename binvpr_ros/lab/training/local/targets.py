@@ -37,6 +37,10 @@ NOTE_EVERY = 40
 """Canvases after which it is noted how far the teacher was asked."""
 
 
+Chosen = NDArray[np.int64]
+"""Which squares of a Taught."""
+
+
 class Square(NamedTuple):
     """The square at a row and a column of a photograph, as `_grid` divides it."""
 
@@ -49,7 +53,8 @@ class Square(NamedTuple):
 class Taught:
     """Squares of photographs [N,128,128,3] uint8 RGB, and the teacher's maps of them, in cells of 8x8 pixels.
 
-    `folders` [N] int32 numbers those that the photographs are from, which show one kind of scene. `descriptors`
+    `photographs` [N] int32 numbers what they are squares of, `folders` [N] int32 where those are from, which shows one
+    kind of scene. `descriptors`
     [N,16,16,64] int8, each of any length. `keypoints` [N,16,16,64] uint8: square roots of the
     probabilities of the positions in a cell, row by row, of 255. `reliability` [N,16,16] uint8, of 255.
     """
@@ -58,18 +63,17 @@ class Taught:
     descriptors: NDArray[np.int8]
     keypoints: NDArray[np.uint8]
     reliability: NDArray[np.uint8]
+    photographs: NDArray[np.int32]
     folders: NDArray[np.int32]
     source: str  # checksum of the teacher and of the list of squares
 
-    def split(self, held_out: int) -> tuple[Taught, Taught]:
-        """Return all but the last `held_out` squares, and those."""
-        return self._part(slice(None, -held_out)), self._part(slice(-held_out, None))
+    def split(self, held_out: int) -> tuple[Chosen, Chosen]:
+        """Return the squares to train with, and those held out: all squares of the photographs of the last `held_out`.
 
-    def _part(self, part: slice) -> Taught:
-        return Taught(
-            self.images[part], self.descriptors[part], self.keypoints[part], self.reliability[part],
-            self.folders[part], self.source,
-        )  # fmt: skip
+        Other squares of a photograph that was trained with are not new to the network.
+        """
+        held = np.isin(self.photographs, self.photographs[-held_out:])
+        return np.flatnonzero(~held), np.flatnonzero(held)
 
 
 def squares(folder: Path, most: int, seed: int) -> list[Square]:
@@ -119,9 +123,14 @@ def ask(asked: list[Square], teacher: Path, folder: Path) -> Taught:
             if (start // SQUARES + 1) % NOTE_EVERY == 0:
                 _note(folder, source, start + SQUARES, arrays)
         _note(folder, source, len(asked), arrays)
-    _, folders = np.unique([str(square.path.parent) for square in asked], return_inverse=True)
+    photographs = _numbered([str(square.path) for square in asked])
+    folders = _numbered([str(square.path.parent) for square in asked])
     images, descriptors, keypoints, reliability = arrays
-    return Taught(images, descriptors, keypoints, reliability, folders.astype(np.int32), source)
+    return Taught(images, descriptors, keypoints, reliability, photographs, folders, source)
+
+
+def _numbered(names: list[str]) -> NDArray[np.int32]:
+    return np.unique(names, return_inverse=True)[1].astype(np.int32)
 
 
 def _checksum(asked: list[Square], teacher: Path) -> str:
@@ -254,7 +263,8 @@ def stand_in(images: NDArray[np.uint8], seed: int = 0) -> Taught:
         arrays[1].append(np.rint(np.sqrt(np.clip(likely, 0, 1)) * 255).astype(np.uint8))
         arrays[2].append(np.rint(255 * contrast / (contrast + 10)).astype(np.uint8))
     descriptors, keypoints, reliability = (np.stack(array) for array in arrays)
-    return Taught(images, descriptors, keypoints, reliability, np.zeros(len(images), np.int32), "stand-in")
+    photographs = np.arange(len(images), dtype=np.int32)
+    return Taught(images, descriptors, keypoints, reliability, photographs, np.zeros_like(photographs), "stand-in")
 
 
 def _in_cells(map_: NDArray[np.float32]) -> NDArray[np.float32]:

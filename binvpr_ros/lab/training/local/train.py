@@ -20,8 +20,8 @@ import keras
 from binvpr_ros.lab.training.data import rendered_buildings
 from binvpr_ros.lab.training.export import ExportError, _git_revision, convert, shrink_kernels
 from binvpr_ros.lab.training.local.losses import TOGETHER
-from binvpr_ros.lab.training.local.network import DESCRIPTOR_BITS, NETWORK, build
-from binvpr_ros.lab.training.local.targets import SIDE, Taught, ask, squares, stand_in
+from binvpr_ros.lab.training.local.network import NETWORK, SHAPE, Shape, build
+from binvpr_ros.lab.training.local.targets import SIDE, Chosen, Taught, ask, squares, stand_in
 from binvpr_ros.lab.training.local.trainer import MOTION, Budget, LocalTrainer, Recipe, save_weights
 from binvpr_ros.lab.training.state import StateError
 from binvpr_ros.lab.training.teacher import TeacherError
@@ -33,7 +33,8 @@ SMOKE_STEPS = 4
 SMOKE_BATCH = 4
 SIZE = (368, 480)
 """Height and width of the exported network's input: what a 4:3 image of 480 pixels is padded to."""
-MOST_HELD_OUT = 250
+HELD_OUT = 250
+"""Squares whose photographs are held out; a quarter of them where there are few."""
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -98,9 +99,10 @@ def main(arguments: list[str]) -> int:
     again = shlex.join(["train_offline", "local", *arguments])
     try:
         work.mkdir(parents=True, exist_ok=True)
-        train, held_out = _taught(choices, work)
+        taught = _taught(choices, work)
+        train, held_out = split(taught, choices.batch)
         trainer = LocalTrainer(
-            train, held_out, _recipe(choices), _budget(choices), work,
+            taught, train, held_out, _recipe(choices), _budget(choices), work,
             seed=choices.seed, start_from=choices.start_from, save_every=choices.save_every,
         )  # fmt: skip
         model = trainer.run()
@@ -123,23 +125,23 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def export(trained: keras.Model, output: Path, facts: dict[str, Any]) -> ModelCard:
+def export(trained: keras.Model, output: Path, facts: dict[str, Any], shape: Shape = SHAPE) -> ModelCard:
     """Convert what was trained to `output` (.tflite) with its card beside it; raises ExportError."""
-    content = shrink_kernels(convert(for_export(trained), int8_outputs=True))
+    content = shrink_kernels(convert(for_export(trained, shape=shape), int8_outputs=True))
     part = output.with_suffix(".part")
     part.write_bytes(content)
     part.replace(output)
     card = ModelCard(
         name=output.stem, network=NETWORK, recipe="local", git_revision=_git_revision(), input_size=list(SIZE),
-        descriptor_bits=DESCRIPTOR_BITS, sha256=checksum(output), **facts,
+        descriptor_bits=shape.bits, sha256=checksum(output), **facts,
     )  # fmt: skip
     card.write(output)
     return card
 
 
-def for_export(trained: keras.Model, size: tuple[int, int] = SIZE) -> keras.Model:
+def for_export(trained: keras.Model, size: tuple[int, int] = SIZE, shape: Shape = SHAPE) -> keras.Model:
     """Return the network with the weights of `trained`, for images of `size` (height, width), as `convert` takes it."""
-    model = build(*size, for_export=True)
+    model = build(*size, for_export=True, shape=shape)
     for layer in model.layers:
         if layer.weights:
             layer.set_weights(trained.get_layer(layer.name).get_weights())
@@ -152,16 +154,19 @@ def _export_with_tensorflow(arguments: list[str]) -> int:
     return subprocess.run(command, env={**os.environ, "KERAS_BACKEND": "tensorflow"}, check=False).returncode
 
 
-def _taught(choices: argparse.Namespace, work: Path) -> tuple[Taught, Taught]:
-    """Return photographs with what the teacher says: for training, and held out."""
+def _taught(choices: argparse.Namespace, work: Path) -> Taught:
+    """Return squares of photographs with what the teacher says."""
     if choices.smoke:
-        taught = stand_in(rendered_buildings(SIDE, images=8).images)
-    else:
-        chosen = squares(choices.photographs, choices.images, choices.seed)
-        taught = ask(chosen, choices.teacher, choices.targets or work / "targets")
-    train, held_out = taught.split(min(MOST_HELD_OUT, len(taught.images) // 4))
-    if len(train.images) < choices.batch:
-        raise TeacherError(f"a batch needs {choices.batch} photographs, there are {len(train.images)}; add some")
+        return stand_in(rendered_buildings(SIDE, images=8).images)
+    chosen = squares(choices.photographs, choices.images, choices.seed)
+    return ask(chosen, choices.teacher, choices.targets or work / "targets")
+
+
+def split(taught: Taught, batch: int) -> tuple[Chosen, Chosen]:
+    """Return the squares to train with and those held out; raises TeacherError where a `batch` has too few."""
+    train, held_out = taught.split(min(HELD_OUT, len(taught.images) // 4))
+    if len(train) < batch:
+        raise TeacherError(f"a batch needs {batch} squares of photographs, there are {len(train)}; add some")
     return train, held_out
 
 
@@ -176,7 +181,7 @@ def _budget(choices: argparse.Namespace) -> Budget:
     return Budget(steps=choices.steps, minutes=choices.minutes)
 
 
-def _facts(choices: argparse.Namespace, train: Taught, step: int, figures: dict[str, float]) -> dict[str, Any]:
+def _facts(choices: argparse.Namespace, train: Chosen, step: int, figures: dict[str, float]) -> dict[str, Any]:
     """Return what the model's card says of the training."""
     name = "--smoke" if choices.smoke else choices.photographs.resolve().name
     words = ["train_offline", "local", name]
@@ -189,7 +194,7 @@ def _facts(choices: argparse.Namespace, train: Taught, step: int, figures: dict[
     words += ["--steps", str(step), "--output", choices.output.name]
     evaluation: dict[str, Any] = {name.removeprefix("val_"): round(value, 4) for name, value in figures.items()}
     return {
-        "training_data": f"{name}: {len(train.images)} photographs; teacher "
+        "training_data": f"{name}: {len(train)} squares of photographs; teacher "
         + (choices.teacher.name if choices.teacher else "none, random projections"),
         "command": shlex.join(words),
         "evaluation": {"held_out": evaluation, "steps": step},

@@ -21,8 +21,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from binvpr_ros.lab.training.local import losses
-from binvpr_ros.lab.training.local.network import build
-from binvpr_ros.lab.training.local.targets import CHANNELS, SIDE, Taught
+from binvpr_ros.lab.training.local.network import SHAPE, Shape, build
+from binvpr_ros.lab.training.local.targets import CHANNELS, SIDE, Chosen, Taught
 from binvpr_ros.lab.training.local.views import Motion, ViewBatches
 from binvpr_ros.lab.training.state import StateError, TrainingState, replace_table
 
@@ -73,8 +73,9 @@ class LocalTrainer:
 
     def __init__(
         self,
-        train: Taught,
-        held_out: Taught,
+        taught: Taught,
+        train: Chosen,
+        held_out: Chosen,
         recipe: Recipe,
         budget: Budget,
         work: Path,
@@ -82,14 +83,17 @@ class LocalTrainer:
         seed: int = 0,
         start_from: Path | None = None,
         save_every: float = 240.0,
+        shape: Shape = SHAPE,
     ) -> None:
-        self.train, self.held_out, self.recipe, self.budget = train, held_out, recipe, budget
+        self.taught, self.train, self.held_out = taught, train, held_out
+        self.recipe, self.budget = recipe, budget
         self.work, self.seed, self.save_every = work, seed, save_every
         keras.utils.set_random_seed(seed)
-        self.model = build(SIDE, SIDE, taught=CHANNELS)
+        self.model = build(SIDE, SIDE, taught=CHANNELS, shape=shape)
         settings = {
-            "network": self.model.name, "recipe": dataclasses.asdict(recipe), "seed": seed, "taught": train.source,
-            "images": len(train.images), "start_from": start_from.name if start_from else "", "stages": [],
+            "network": self.model.name, "shape": dataclasses.asdict(shape), "recipe": dataclasses.asdict(recipe),
+            "seed": seed, "taught": taught.source, "images": len(train),
+            "start_from": start_from.name if start_from else "", "stages": [],
         }  # fmt: skip
         self.state = TrainingState(work, settings)
         self._rows = _read_log(work / "log.csv", self.state.step)
@@ -112,7 +116,7 @@ class LocalTrainer:
                 self.model.optimizer.learning_rate.assign(rate)
                 last = min(step + STEPS_AT_ONCE, self.budget.steps or sys.maxsize)
                 batches = ViewBatches(
-                    self.train, self.recipe.batch, self.recipe.motion, self.seed, step, last,
+                    self.taught, self.train, self.recipe.batch, self.recipe.motion, self.seed, step, last,
                     workers=1, max_queue_size=16,
                 )  # fmt: skip
                 history = self.model.fit(batches, verbose=0, shuffle=False).history
@@ -132,24 +136,8 @@ class LocalTrainer:
         return self.model
 
     def validate(self) -> dict[str, float]:
-        """Return figures on views of photographs that are held out, by name.
-
-        `val_cosine` to the teacher's descriptors, of what the bits say; `val_found`, the share of cells that are
-        nearest to themselves in the other view among all of two photographs; `val_keypoints`, the cross-entropy.
-        """
-        count = min(self.recipe.batch, len(self.held_out.images) // losses.TOGETHER * losses.TOGETHER)
-        batches = ViewBatches(self.held_out, count, self.recipe.motion, VALIDATION_SEED, 0, VALIDATION_BATCHES)
-        figures: list[list[float]] = []
-        for number in range(len(batches)):
-            images, targets = batches[number]
-            said = self.model.predict_on_batch(images)
-            values = (
-                losses.cosine(targets["taught"], said["taught"]),
-                losses.found(targets["descriptors"], said["descriptors"]),
-                losses.keypoints_loss(targets["keypoints"], said["keypoints"]),
-            )
-            figures.append([float(keras.ops.convert_to_numpy(value)) for value in values])
-        return dict(zip(FIGURES, np.mean(figures, axis=0).tolist(), strict=True))
+        """Return figures on views of photographs that are held out, moved as those that are trained with."""
+        return validate(self.model, self.taught, self.held_out, self.recipe.motion)
 
     def _compile(self) -> None:
         recipe = self.recipe
@@ -177,6 +165,27 @@ class LocalTrainer:
         rows = [[row[name] for name in COLUMNS] for row in self._rows]
         replace_table(self.work / "log.csv", COLUMNS, rows)
         draw_curves(self._rows, self.work / "curves.png")
+
+
+def validate(model: keras.Model, taught: Taught, held_out: Chosen, motion: Motion) -> dict[str, float]:
+    """Return figures on views of the squares `held_out`, by name.
+
+    `val_cosine` to the teacher's descriptors, of what the bits say; `val_found`, the share of cells that are nearest
+    to themselves in the other view among all of four squares of a folder; `val_keypoints`, the cross-entropy.
+    """
+    count = min(Recipe.batch, len(held_out) // losses.TOGETHER * losses.TOGETHER)
+    batches = ViewBatches(taught, held_out, count, motion, VALIDATION_SEED, 0, VALIDATION_BATCHES)
+    figures: list[list[float]] = []
+    for number in range(len(batches)):
+        images, targets = batches[number]
+        said = model.predict_on_batch(images)
+        values = (
+            losses.cosine(targets["taught"], said["taught"]),
+            losses.found(targets["descriptors"], said["descriptors"]),
+            losses.keypoints_loss(targets["keypoints"], said["keypoints"]),
+        )
+        figures.append([float(keras.ops.convert_to_numpy(value)) for value in values])
+    return dict(zip(FIGURES, np.mean(figures, axis=0).tolist(), strict=True))
 
 
 class StopSignals:

@@ -15,7 +15,7 @@ from binvpr_ros.images import Image
 from binvpr_ros.lab.training.data import _relight
 from binvpr_ros.lab.training.local.losses import TOGETHER
 from binvpr_ros.lab.training.local.network import CELL
-from binvpr_ros.lab.training.local.targets import CELLS, SIDE, Taught
+from binvpr_ros.lab.training.local.targets import CELLS, SIDE, Chosen, Taught
 from binvpr_ros.local_features.learned import levels
 
 Floats = NDArray[np.float32]
@@ -49,7 +49,7 @@ class Motion:
 
 
 class ViewBatches(keras.utils.PyDataset):
-    """Batches of two views each of `photographs` photographs, first ones and then second ones.
+    """Batches of two views each of `count` of the squares `among`, first ones and then second ones.
 
     A batch depends on the seed and its number alone, so that a run that was stopped goes on with the same ones. Yields
     images [2N,128,128,1] of levels, float32, and the targets by output, as `losses` has them. Border cells, for which
@@ -57,13 +57,13 @@ class ViewBatches(keras.utils.PyDataset):
     """
 
     def __init__(
-        self, taught: Taught, photographs: int, motion: Motion, seed: int, first: int, last: int, **kwargs: Any
+        self, taught: Taught, among: Chosen, count: int, motion: Motion, seed: int, first: int, last: int, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        self.taught, self.photographs, self.motion, self.seed = taught, photographs, motion, seed
+        self.taught, self.count, self.motion, self.seed = taught, count, motion, seed
         self.first, self.last = first, last
-        self._order = np.argsort(taught.folders, kind="stable")
-        self._sorted = taught.folders[self._order]
+        self._order = among[np.argsort(taught.folders[among], kind="stable")]
+        self._folders = taught.folders[self._order]
 
     def __len__(self) -> int:
         """Return the number of batches."""
@@ -73,26 +73,24 @@ class ViewBatches(keras.utils.PyDataset):
         """Return one batch."""
         rng = np.random.default_rng((self.seed, self.first + index))
         chosen = self._chosen(rng)
-        moves = np.stack([self.motion.homography(rng) for _ in range(2 * self.photographs)])
+        moves = np.stack([self.motion.homography(rng) for _ in range(2 * self.count)])
         images = self.taught.images[chosen]
-        views = [
-            _relight(see(images[i % self.photographs], move).astype(np.float32), rng) for i, move in enumerate(moves)
-        ]
+        views = [_relight(see(images[i % self.count], move).astype(np.float32), rng) for i, move in enumerate(moves)]
         shown = np.stack([levels(cv2.cvtColor(view, cv2.COLOR_RGB2GRAY)) for view in views])
         return shown[..., None].astype(np.float32), targets(self.taught, chosen, moves)
 
-    def _chosen(self, rng: np.random.Generator) -> NDArray[np.int64]:
+    def _chosen(self, rng: np.random.Generator) -> Chosen:
         """Return the squares of a batch, TOGETHER of one folder after the other: alike, and so hard to tell apart.
 
         Where a folder has too few, others follow.
         """
-        folders, groups = self.taught.folders, []
-        for _ in range(self.photographs // TOGETHER):
-            first = rng.integers(len(folders))
-            start, stop = np.searchsorted(self._sorted, [folders[first], folders[first] + 1])
+        groups = []
+        for _ in range(self.count // TOGETHER):
+            folder = rng.choice(self._folders)
+            start, stop = np.searchsorted(self._folders, [folder, folder + 1])
             alike = self._order[start + rng.permutation(stop - start)[:TOGETHER]]
-            others = np.setdiff1d(rng.choice(len(folders), min(2 * TOGETHER, len(folders)), replace=False), alike)
-            groups.append(np.concatenate([alike, rng.permutation(others)])[:TOGETHER])
+            some = rng.choice(self._order, min(2 * TOGETHER, len(self._order)), replace=False)
+            groups.append(np.concatenate([alike, rng.permutation(np.setdiff1d(some, alike))])[:TOGETHER])
         return np.concatenate(groups)
 
 
@@ -105,8 +103,8 @@ def see(image: Image, move: NDArray[np.float64]) -> Image:
     return view
 
 
-def targets(taught: Taught, chosen: NDArray[np.int64], moves: NDArray[np.float64]) -> dict[str, Floats]:
-    """Return the targets of two views each of the photographs `chosen` [N], for views moved by `moves` [2N,3,3]."""
+def targets(taught: Taught, chosen: Chosen, moves: NDArray[np.float64]) -> dict[str, Floats]:
+    """Return the targets of two views each of the squares `chosen` [N], for views moved by `moves` [2N,3,3]."""
     count = len(chosen)
     twice = np.tile(chosen, 2)
     sources = _move(moves, _centres()[None])  # [2N,P,2], x and y, in the photographs' pixels

@@ -17,16 +17,18 @@ import keras
 from binvpr_ros.lab.training.data import rendered_buildings
 from binvpr_ros.lab.training.local import trainer
 from binvpr_ros.lab.training.local.network import build
-from binvpr_ros.lab.training.local.targets import SIDE, Taught, stand_in
+from binvpr_ros.lab.training.local.targets import SIDE, Chosen, Taught, stand_in
 from binvpr_ros.lab.training.local.trainer import Budget, LocalTrainer, Recipe, load_weights, save_weights
 from binvpr_ros.lab.training.state import StateError
 
 RECIPE = Recipe(batch=4, warm_up=2)
+Photographs = tuple[Taught, Chosen, Chosen]
 
 
 @pytest.fixture(scope="module")
-def photographs() -> tuple[Taught, Taught]:
-    return stand_in(rendered_buildings(SIDE, buildings=2, images=8).images).split(4)
+def photographs() -> Photographs:
+    taught = stand_in(rendered_buildings(SIDE, buildings=2, images=8).images)
+    return taught, *taught.split(4)
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +39,7 @@ def _small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def done(photographs: tuple[Taught, Taught], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def done(photographs: Photographs, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a run of two steps."""
     work = tmp_path_factory.mktemp("done")
     with pytest.MonkeyPatch.context() as patch:
@@ -46,7 +48,7 @@ def done(photographs: tuple[Taught, Taught], tmp_path_factory: pytest.TempPathFa
     return work
 
 
-def run(photographs: tuple[Taught, Taught], work: Path, budget: Budget, **more: Any) -> keras.Model:
+def run(photographs: Photographs, work: Path, budget: Budget, **more: Any) -> keras.Model:
     work.mkdir(exist_ok=True)
     return LocalTrainer(*photographs, RECIPE, budget, work, **more).run()
 
@@ -57,7 +59,7 @@ def stop(_trainer: LocalTrainer) -> dict[str, float]:
 
 
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(
-    photographs: tuple[Taught, Taught], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photographs: Photographs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = run(photographs, tmp_path / "whole", Budget(steps=4)).get_weights()
     with monkeypatch.context() as patch:
@@ -79,7 +81,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(
     assert LocalTrainer(*photographs, RECIPE, Budget(steps=4), tmp_path / "work").state.step == 2
 
 
-def test_a_run_whose_minutes_are_over_is_not_trained(photographs: tuple[Taught, Taught], done: Path) -> None:
+def test_a_run_whose_minutes_are_over_is_not_trained(photographs: Photographs, done: Path) -> None:
     before = (done / "state.npz").read_bytes()
     ended = LocalTrainer(*photographs, RECIPE, Budget(minutes=0.01), done)
     model = ended.run()
@@ -93,14 +95,12 @@ def test_budgets_are_spent() -> None:
     assert Budget(minutes=0).share(0, 1) == Budget(steps=0).share(0, 0) == 1
 
 
-def test_a_state_of_other_settings_is_refused(photographs: tuple[Taught, Taught], done: Path) -> None:
+def test_a_state_of_other_settings_is_refused(photographs: Photographs, done: Path) -> None:
     with pytest.raises(StateError, match=r"other settings \(seed\)"):
         LocalTrainer(*photographs, RECIPE, Budget(steps=2), done, seed=1)
 
 
-def test_a_run_may_start_from_the_weights_of_another(
-    photographs: tuple[Taught, Taught], done: Path, tmp_path: Path
-) -> None:
+def test_a_run_may_start_from_the_weights_of_another(photographs: Photographs, done: Path, tmp_path: Path) -> None:
     model = LocalTrainer(*photographs, RECIPE, Budget(steps=2), done).run()
     save_weights(model, tmp_path / "weights.npz")
     again = build(SIDE, SIDE, taught=64)

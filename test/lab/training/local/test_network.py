@@ -8,14 +8,14 @@ pytest.importorskip("keras", reason="the extra `training` is not installed")
 
 import keras
 
-from binvpr_ros.lab.training.local.network import DESCRIPTOR_BITS, TrunkConv2D, build
+from binvpr_ros.lab.training.local.network import SHAPE, Shape, TrunkConv2D, build
 from binvpr_ros.lab.training.local.train import for_export
 
 
-def trained(size: int = 64) -> keras.Model:
+def trained(size: int = 64, shape: Shape = SHAPE) -> keras.Model:
     """Return a network whose batch norms have seen images, as if it had been trained."""
     keras.utils.set_random_seed(0)
-    model = build(size, size, taught=64)
+    model = build(size, size, taught=64, shape=shape)
     rng = np.random.default_rng(0)
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -35,9 +35,21 @@ def test_outputs_are_of_cells() -> None:
     model = build(64, 96, taught=64)
     shapes = {name: output.shape for name, output in model.output.items()}
     assert shapes == {
-        "descriptors": (None, 8, 12, DESCRIPTOR_BITS), "keypoints": (None, 8, 12, 65), "reliability": (None, 8, 12, 1),
+        "descriptors": (None, 8, 12, 256), "keypoints": (None, 8, 12, 65), "reliability": (None, 8, 12, 1),
         "taught": (None, 8, 12, 64),
     }  # fmt: skip
+
+
+def test_a_shape_is_built() -> None:
+    model = build(64, 64, shape=Shape(bits=512, width=96, sixteenth=2))
+    assert model.output["descriptors"].shape[-1] == 512
+    assert [layer.filters for layer in model.layers if isinstance(layer, TrunkConv2D)] == [48, 48] + [96] * 6
+
+
+def test_a_random_projection_is_not_trained() -> None:
+    model = build(64, 64, taught=64, shape=Shape(projected=64))
+    assert not [weight.path for weight in model.trainable_weights if "descriptors" in weight.path]
+    assert model.output["taught"].shape[-1] == 64
 
 
 @pytest.mark.parametrize("size", [(64, 100), (0, 64), (8, 8)])
@@ -46,9 +58,10 @@ def test_other_sizes_are_refused(size: tuple[int, int]) -> None:
         build(*size)
 
 
-def test_what_is_exported_is_what_was_trained() -> None:
-    model = trained()
-    exported = for_export(model, (64, 64))
+@pytest.mark.parametrize("shape", [SHAPE, Shape(bits=512, width=96, sixteenth=2), Shape(trunk_bits=8, projected=64)])
+def test_what_is_exported_is_what_was_trained(shape: Shape) -> None:
+    model = trained(shape=shape)
+    exported = for_export(model, (64, 64), shape)
     images = levels(64, 64, 2).astype(np.float32)
     said, again = model.predict(images, verbose=0), exported.predict((images - 128) / 32, verbose=0)
     assert set(again) == {"descriptors", "keypoints", "reliability"}

@@ -13,7 +13,7 @@ pytest.importorskip("keras", reason="the extra `training` is not installed")
 from binvpr_ros.images import Image
 from binvpr_ros.lab.evaluation.datasets.dataset import Dataset, Images
 from binvpr_ros.lab.evaluation.datasets.truth import PairTruth
-from binvpr_ros.lab.training.local.report import Method, chosen_pairs, inliers, main, measure, rolled
+from binvpr_ros.lab.training.local.report import Method, chosen_pairs, draw, inliers, main, measure, rolled
 from binvpr_ros.local_features import orb
 
 
@@ -69,6 +69,19 @@ def test_places_are_told_apart(dataset: Dataset) -> None:
     assert figures["median"] > figures["most_apart"]
     turned = rolled(dataset, Method("orb", orb, 1000))
     assert turned[0] > turned[45] > 20
+
+
+def test_curves_are_drawn_of_each_data_set(dataset: Dataset, tmp_path: Path) -> None:
+    methods = [Method(f"orb {most}", orb, most) for most in (50, 500)]
+    of = {method: measure(dataset, method) for method in methods}
+    widths = []
+    for names in (("one",), ("one", "other")):
+        draw(dict.fromkeys(names, of), tmp_path / "curves.png")
+        picture = cv2.imread(str(tmp_path / "curves.png"))
+        assert picture is not None
+        assert np.ptp(picture) > 100
+        widths.append(picture.shape[1])
+    assert widths[1] == 2 * widths[0]
 
 
 def test_what_is_no_model_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

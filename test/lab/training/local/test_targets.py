@@ -133,8 +133,24 @@ def test_the_real_teacher_says_something(folder: Path, tmp_path: Path) -> None:
     assert taught.reliability.max() > 10
 
 
-def test_photographs_are_split() -> None:
+def test_squares_of_one_photograph_are_held_out_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    for number in range(6):  # of 6 squares each
+        cv2.imwrite(str(folder / f"{number}.png"), np.full((270, 480, 3), 40 * number, np.uint8))
+    (tmp_path / "teacher.onnx").write_bytes(b"a teacher")
+    found = squares(folder, 0, seed=0)
+    monkeypatch.setattr(targets, "_session", Asked())
+    taught = ask(found, tmp_path / "teacher.onnx", tmp_path / "targets")
+    train, held_out = taught.split(2)
+    assert sorted([*train, *held_out]) == list(range(len(found)))
+    assert {len(found) - 1, len(found) - 2} < set(held_out.tolist())
+    trained, held = ({found[number].path for number in part} for part in (train, held_out))
+    assert 1 <= len(held) <= 2
+    assert not trained & held
+
+
+def test_small_photographs_are_one_square_each() -> None:
     taught = stand_in(np.random.default_rng(0).integers(0, 256, (10, 128, 128, 3), np.uint8))
     train, held_out = taught.split(3)
-    assert (len(train.images), len(held_out.descriptors)) == (7, 3)
-    np.testing.assert_array_equal(held_out.keypoints, taught.keypoints[7:])
+    assert (train.tolist(), held_out.tolist()) == ([0, 1, 2, 3, 4, 5, 6], [7, 8, 9])

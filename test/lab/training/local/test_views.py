@@ -25,8 +25,9 @@ def taught() -> Taught:
 
 
 def test_a_batch_depends_on_its_number_alone(taught: Taught) -> None:
-    batches = ViewBatches(taught, 4, MOVED, seed=1, first=0, last=3)
-    later = ViewBatches(taught, 4, MOVED, seed=1, first=2, last=3)
+    among = np.arange(8)
+    batches = ViewBatches(taught, among, 4, MOVED, seed=1, first=0, last=3)
+    later = ViewBatches(taught, among, 4, MOVED, seed=1, first=2, last=3)
     assert (len(batches), len(later)) == (3, 1)
     (images, made), (again, remade) = batches[2], later[0]
     assert images.shape == (8, SIDE, SIDE, 1)
@@ -34,7 +35,7 @@ def test_a_batch_depends_on_its_number_alone(taught: Taught) -> None:
     for name, target in made.items():
         assert target.shape[:3] == (8, CELLS, CELLS)
         np.testing.assert_array_equal(target, remade[name])
-    assert not np.array_equal(images, ViewBatches(taught, 4, MOVED, seed=2, first=2, last=3)[0][0])
+    assert not np.array_equal(images, ViewBatches(taught, among, 4, MOVED, seed=2, first=2, last=3)[0][0])
 
 
 def test_views_that_are_not_moved_have_what_the_teacher_said(taught: Taught) -> None:
@@ -99,10 +100,18 @@ def test_a_batch_has_squares_of_one_folder_together(taught: Taught) -> None:
     """They are alike, and so hard to tell apart; a folder with too few is made up by others."""
     folders = np.repeat(np.arange(9, dtype=np.int32), [60, 60, 60, 60, 60, 60, 60, 60, 2])
     many = dataclasses.replace(taught, images=np.zeros((len(folders), 1, 1, 3), np.uint8), folders=folders)
-    batches = ViewBatches(many, 16, STILL, seed=0, first=0, last=1)
+    batches = ViewBatches(many, np.arange(len(folders)), 16, STILL, seed=0, first=0, last=1)
     groups = batches._chosen(np.random.default_rng(0)).reshape(4, TOGETHER)
     for group in groups:
         assert len(set(group.tolist())) == TOGETHER
         assert len(set(folders[group].tolist())) == 1
     few = dataclasses.replace(many, folders=np.arange(len(folders), dtype=np.int32))
-    assert len(set(ViewBatches(few, 4, STILL, seed=0, first=0, last=1)._chosen(np.random.default_rng(0)))) == TOGETHER
+    batches = ViewBatches(few, np.arange(len(folders)), 4, STILL, seed=0, first=0, last=1)
+    assert len(set(batches._chosen(np.random.default_rng(0)))) == TOGETHER
+
+
+def test_a_batch_has_no_squares_but_those_it_is_given(taught: Taught) -> None:
+    folders = np.array([0, 0, 0, 0, 0, 0, 1, 1], np.int32)
+    batches = ViewBatches(dataclasses.replace(taught, folders=folders), np.array([1, 2, 4, 5, 7]), 4, STILL, 0, 0, 1)
+    drawn = np.concatenate([batches._chosen(np.random.default_rng(seed)) for seed in range(20)])
+    assert set(drawn.tolist()) == {1, 2, 4, 5, 7}
