@@ -122,6 +122,8 @@ class KeyframeDatabase:
 
     def repeated(self) -> str:
         """Return a sentence about keyframes that are there twice, as with a merged map beside a part; "" for none."""
+        if self.maps == 1:  # which may have seen a recording again
+            return ""
         stamps, counts = np.unique(self._store.stamps, return_counts=True)
         seen: set[tuple[int, bytes]] = set()
         twins = []

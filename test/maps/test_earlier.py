@@ -64,6 +64,14 @@ def test_keyframes_that_two_maps_hold_are_told(tmp_path: Path, path: Path) -> No
         database.close()
 
 
+def test_a_map_alone_may_have_seen_a_recording_again(path: Path) -> None:
+    for _ in range(2):
+        database = KeyframeDatabase(path, MODEL, WORDS)
+        database.add(database.next_keyframe(1000, descriptor(0)))
+        assert not database.repeated()
+        database.close()
+
+
 def test_earlier_maps_are_matched_as_if_they_were_one_with_this(tmp_path: Path, path: Path) -> None:
     for name, numbers in (("monday", (0, 1, 2)), ("tuesday", (3, 4))):
         earlier = KeyframeDatabase(tmp_path / f"{name}.db", MODEL, WORDS)
