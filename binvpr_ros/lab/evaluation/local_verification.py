@@ -7,6 +7,7 @@ import sys
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from binvpr_ros.lab.evaluation.datasets.dataset import Dataset
@@ -21,9 +22,9 @@ MOST_TRUE = 10
 """True references of a query that are verified: those that are most similar by the descriptor."""
 RERANKED = 20
 """References of a query that are put in a new order: those that are most similar by the descriptor."""
-ALIKE = 80 / 256
+ALIKE = np.float32(80 / 256)
 """Share of the bits beyond which features are not alike."""
-DISPLACEMENT = 800 / 256
+DISPLACEMENT = np.float32(800 / 256)
 """Share of the bits that differs more for a feature that moved by a side of the image; it goes by the square."""
 SEED = 0
 
@@ -75,11 +76,20 @@ def likeness(query: Features, match: Features) -> float:
     ours, theirs = query.descriptors, match.descriptors
     if not len(ours) or not len(theirs) or ours.shape[1] != theirs.shape[1]:
         return 0.0
-    signs, others = (2 * np.unpackbits(some, axis=1).astype(np.float32) - 1 for some in (ours, theirs))
-    here, there = (some.positions.astype(np.float32) / POSITION_STEPS for some in (query, match))
-    moved = sum(np.square(np.subtract.outer(here[:, axis], there[:, axis])) for axis in (0, 1))
-    differing = (1 - signs @ others.T / signs.shape[1]) / 2 + np.float32(DISPLACEMENT) * moved
-    return float(np.maximum(1 - differing.min(axis=1) / ALIKE, 0).mean())
+    # One product of matrices has both sums: the bits that differ, and the squared distances.
+    (signs, here, near), (others, there, far) = (_signs_and_positions(some) for some in (query, match))
+    one = np.ones_like
+    left = np.hstack([signs / (-2 * signs.shape[1]), -2 * DISPLACEMENT * here, DISPLACEMENT * near, one(near)])
+    right = np.hstack([others, there, one(far), DISPLACEMENT * far])
+    differing = (left @ right.T).min(axis=1) + 0.5
+    return float(np.clip(1 - differing / ALIKE, 0, 1).mean())
+
+
+def _signs_and_positions(features: Features) -> tuple[NDArray[np.float32], ...]:
+    """Return, float32, signs [N,bits] of features, positions [N,2] in sides of the image, and their squares [N,1]."""
+    positions = features.positions.astype(np.float32) / np.float32(POSITION_STEPS)
+    signs = 2 * np.unpackbits(features.descriptors, axis=1).astype(np.float32) - 1
+    return signs, positions, np.square(positions).sum(axis=1, keepdims=True, dtype=np.float32)
 
 
 def _reranked(dataset: Dataset, similarities: Similarities, evidence: _Evidence) -> tuple[float, float]:
