@@ -7,7 +7,6 @@ import sys
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from binvpr_ros.lab.evaluation.datasets.dataset import Dataset
@@ -17,14 +16,15 @@ from binvpr_ros.lab.evaluation.similarities import Similarities
 from binvpr_ros.local_features.features import POSITION_STEPS, Features
 from binvpr_ros.local_features.geometry import verify
 from binvpr_ros.local_features.kinds import LocalFeatures
+from binvpr_ros.local_features.matching import nearest_two
 
 MOST_TRUE = 10
 """True references of a query that are verified: those that are most similar by the descriptor."""
 RERANKED = 20
 """References of a query that are put in a new order: those that are most similar by the descriptor."""
-ALIKE = np.float32(80 / 256)
+ALIKE = 80 / 256
 """Share of the bits beyond which features are not alike."""
-DISPLACEMENT = np.float32(800 / 256)
+DISPLACEMENT = 400 / 256
 """Share of the bits that differs more for a feature that moved by a side of the image; it goes by the square."""
 SEED = 0
 
@@ -70,26 +70,16 @@ class _Evidence:
 def likeness(query: Features, match: Features) -> float:
     """Return how alike two images are by their local features: 0 to 1, less where what is alike has moved.
 
-    It is the mean over the query's features of what the nearest of the match's gives, 1 where it is the same, 0 beyond
-    ALIKE. Unlike evidence it takes no geometry and no clear matches, so it also orders what does not verify.
+    It is the mean over the query's features of how near the nearest of the match's is: 1 for the same at the same
+    place, 0 beyond ALIKE. Unlike evidence it takes no geometry and no clear matches, so it also orders what does
+    not verify.
     """
-    ours, theirs = query.descriptors, match.descriptors
-    if not len(ours) or not len(theirs) or ours.shape[1] != theirs.shape[1]:
+    if not len(query.descriptors) or not len(match.descriptors) or query.tag != match.tag:
         return 0.0
-    # One product of matrices has both sums: the bits that differ, and the squared distances.
-    (signs, here, near), (others, there, far) = (_signs_and_positions(some) for some in (query, match))
-    one = np.ones_like
-    left = np.hstack([signs / (-2 * signs.shape[1]), -2 * DISPLACEMENT * here, DISPLACEMENT * near, one(near)])
-    right = np.hstack([others, there, one(far), DISPLACEMENT * far])
-    differing = (left @ right.T).min(axis=1) + 0.5
-    return float(np.clip(1 - differing / ALIKE, 0, 1).mean())
-
-
-def _signs_and_positions(features: Features) -> tuple[NDArray[np.float32], ...]:
-    """Return, float32, signs [N,bits] of features, positions [N,2] in sides of the image, and their squares [N,1]."""
-    positions = features.positions.astype(np.float32) / np.float32(POSITION_STEPS)
-    signs = 2 * np.unpackbits(features.descriptors, axis=1).astype(np.float32) - 1
-    return signs, positions, np.square(positions).sum(axis=1, keepdims=True, dtype=np.float32)
+    found = nearest_two(query.descriptors, match.descriptors)
+    moved = (query.positions - match.positions[found.nearest].astype(np.float64)) / POSITION_STEPS
+    differing = found.distance / (8 * query.descriptors.shape[1]) + DISPLACEMENT * np.square(moved).sum(axis=1)
+    return float(np.maximum(1 - differing / ALIKE, 0).mean())
 
 
 def _reranked(dataset: Dataset, similarities: Similarities, evidence: _Evidence) -> tuple[float, float]:

@@ -122,7 +122,6 @@ def test_a_drive_is_measured_with_and_without_shifts(
     assert "--shift-cells must be between 0 and 2, not 3" in capsys.readouterr().err
 
 
-@pytest.mark.timeout(900)  # a busy machine must not fail it
 def test_the_packaged_card_reports_what_evaluate_measures(
     model: Path, shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
