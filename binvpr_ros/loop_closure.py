@@ -44,6 +44,9 @@ NOT_VERIFIED = -1
 COUNTED_AT_ONCE = 1 << 15
 """Distances that NumPy counts at a time: it makes a copy of 64 bits each, which stays in the cache so."""
 
+LOOKED_AT_ONCE = 1 << 10
+"""Latest keyframes of which it is asked at a time whether they are the present."""
+
 
 class Refusal(str, enum.Enum):
     """Why a keyframe's match is no loop closure; the values are the keys in diagnostics."""
@@ -186,10 +189,16 @@ class _Search:
 
         Such a run reaches ISLAND_SCORE of `score` throughout.
         """
-        database, query = self.database, self.query
-        unlike = (self.scores < ISLAND_SCORE * min(score, 1.0)) | (database.sessions != query.session)
-        unlike_at = np.flatnonzero(unlike)
-        return int(unlike_at[-1]) + 1 if unlike_at.size else 0
+        # It is asked of every place that is tried, and the present is short: the map need not be looked through.
+        end = len(self.database)
+        while end:
+            start = max(0, end - LOOKED_AT_ONCE)
+            unlike = self.score_at[self.distances[start:end]] < ISLAND_SCORE * min(score, 1.0)
+            unlike |= self.database.sessions[start:end] != self.query.session
+            if unlike.any():
+                return start + int(np.flatnonzero(unlike)[-1]) + 1
+            end = start
+        return 0
 
     def left_views(self, place: _Place) -> _Place:
         """Return a place that was left without those of its views that belong to the present."""
