@@ -23,6 +23,13 @@ ORB: Tag = (0, 0)
 """That of features whose bytes have none: ORB, of maps that were written before there were others."""
 LEARNED = 1
 """The kind of those that a network finds; the first byte of its checksum tells it from others (0 to 255)."""
+
+
+def learned_tag(checksum: str) -> Tag:
+    """Return the tag of what the network in a file with this SHA-256, in hexadecimal, finds."""
+    return LEARNED, int(checksum[:2], 16)
+
+
 _UNTAGGED = struct.Struct("<HH")  # width and height in pixels
 _UNTAGGED_DESCRIPTOR_BYTES = 32
 MOST_DESCRIPTOR_BYTES = 64

@@ -17,7 +17,7 @@ from binvpr_ros.images import Image, resize
 from binvpr_ros.lce_delegate import CELL
 from binvpr_ros.local_features.colours import colours
 from binvpr_ros.local_features.decoding import POSITIONS, Maps, decode
-from binvpr_ros.local_features.features import LEARNED, POSITION_STEPS, Features, Pairs, Tag
+from binvpr_ros.local_features.features import POSITION_STEPS, Features, Pairs, Tag, learned_tag
 from binvpr_ros.local_features.matching import mutual_matches
 from binvpr_ros.network.backends import DelegateBackend, DescriptorError
 from binvpr_ros.network.model_card import ModelCard
@@ -56,7 +56,7 @@ class LearnedFeatures:
     @property
     def tag(self) -> Tag:
         """The tag of what it finds."""
-        return LEARNED, int(self.card.sha256[:2], 16)
+        return learned_tag(self.card.sha256)
 
     def extract(self, image: Image, visible: NDArray[np.uint8] | None = None) -> Features:
         """Return the local features of a uint8 image, [H,W,3] RGB or [H,W] grey, of any size, the best one first.

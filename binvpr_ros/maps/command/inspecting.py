@@ -12,7 +12,7 @@ from binvpr_ros.config import LOCAL_MODEL, ConfigError, share_directory
 from binvpr_ros.counted import counted
 from binvpr_ros.keyframes import NANOSECONDS
 from binvpr_ros.local_features.camera import Camera
-from binvpr_ros.local_features.features import LEARNED, Features, FeaturesError, Tag
+from binvpr_ros.local_features.features import LEARNED, Features, FeaturesError, Tag, learned_tag
 from binvpr_ros.maps.command.rows import checked_closures, checked_rows
 from binvpr_ros.maps.disk import log_of
 from binvpr_ros.maps.errors import DatabaseError
@@ -76,7 +76,7 @@ def _kind_of(tag: Tag | None) -> str:
     if kind != LEARNED:
         return "orb"
     with suppress(ConfigError, ModelCardError):
-        if model == int(ModelCard.read(share_directory() / "models" / LOCAL_MODEL).sha256[:2], 16):
+        if tag == learned_tag(ModelCard.read(share_directory() / "models" / LOCAL_MODEL).sha256):
             return "learned"
     return f"of another network, {model:02x}..."
 
