@@ -187,25 +187,27 @@ void BinaryConvolution::run(const std::vector<const void*>& inputs, const std::v
   const auto* input = static_cast<const std::int32_t*>(inputs[0]);
   const std::size_t row_words =
       static_cast<std::size_t>(columns().input) * static_cast<std::size_t>(geometry().pixel_words);
-  for_each_input_row([&](int image, int row, std::uint8_t* staged, int pixels) {
-    const auto line = static_cast<std::size_t>(image * rows().input + row);
-    kernel_.stage(input + line * row_words, pixels * geometry().pixel_words, staged);
-  });
   const auto* shortcut = adds_shortcut_ ? static_cast<const float*>(inputs[1]) : nullptr;
   auto* packed = static_cast<std::int32_t*>(packs_ ? outputs[1] : nullptr);
-  for_each_tile(pool, !blocks_share_words(), [&](const Block& block, int first_pixel) {
-    run_tile(block, first_pixel, shortcut, outputs[0], packed);
+  const auto stage = [&](int image, int row, std::uint8_t* staged, int pixels) {
+    const auto line = static_cast<std::size_t>(image * rows().input + row);
+    kernel_.stage(input + line * row_words, pixels * geometry().pixel_words, staged);
+  };
+  for_each_band(stage, [&](const Band& band) {
+    for_each_tile(band, pool, !blocks_share_words(), [&](const Block& block, const Tile& tile) {
+      run_tile(block, tile, shortcut, outputs[0], packed);
+    });
   });
 }
 
-void BinaryConvolution::run_tile(const Block& block, int first_pixel, const float* shortcut, void* output,
+void BinaryConvolution::run_tile(const Block& block, const Tile& tile, const float* shortcut, void* output,
                                  std::int32_t* packed) const {
-  const int count = pixels_of_tile(first_pixel);
+  const int count = tile.pixels;
   const bool counts_suffice = output_type_ == kInt32 && chunk_count() == 1 && !zero_padding_;
   alignas(64) std::uint16_t counts[kTilePixels * kTileChannels];
   alignas(64) std::int32_t sums[kTilePixels][kTileChannels];
   for (std::size_t chunk = 0; chunk < chunk_count(); ++chunk) {
-    count_tile(kernel_.count, chunk, block, first_pixel, counts);
+    count_tile(kernel_.count, chunk, block, tile, counts);
     if (counts_suffice) break;
     if (chunk == 0) std::memset(sums, 0, sizeof(sums));
     for (int i = 0; i < count; ++i) kernel_.add_doubled(counts + i * kTileChannels, sums[i]);
@@ -215,8 +217,8 @@ void BinaryConvolution::run_tile(const Block& block, int first_pixel, const floa
   const auto words_out = static_cast<std::size_t>(words_for(geometry().channels_out));
   const auto channel = static_cast<std::size_t>(block.first_channel);
   for (int i = 0; i < count; ++i) {
-    const auto pixel = static_cast<std::size_t>(first_pixel + i);
-    if (zero_padding_) correct_zero_padding(first_pixel + i, block, sums[i]);
+    const auto pixel = static_cast<std::size_t>(tile.first_pixel + i);
+    if (zero_padding_) correct_zero_padding(tile.first_pixel + i, block, sums[i]);
     if (output_type_ == kInt32) {
       std::uint64_t bits = 0;
       if (counts_suffice) {
@@ -239,13 +241,8 @@ void BinaryConvolution::run_tile(const Block& block, int first_pixel, const floa
     }
     float unread[kTileChannels];
     float* values = output != nullptr ? static_cast<float*>(output) + at : unread;
-    kernel_.to_float(sums[i], block.channels, transform, values);
-    if (shortcut != nullptr) {
-      for (int c = 0; c < block.channels; ++c) values[c] += shortcut[at + static_cast<std::size_t>(c)];
-    }
-    if (packed != nullptr) {
-      kernel_.pack_float(values, block.channels, packed + pixel * words_out + channel / kWordBits);
-    }
+    kernel_.to_float(sums[i], block.channels, transform, shortcut != nullptr ? shortcut + at : nullptr, values,
+                     packed != nullptr ? packed + pixel * words_out + channel / kWordBits : nullptr);
   }
 }
 

@@ -25,10 +25,11 @@ class BinaryConvolution : public TiledConvolution {
   void also_pack() { packs_ = true; }
 
   std::vector<Dims> prepare(const std::vector<Dims>& inputs) override;
+  bool may_replace_second_input() const override { return adds_shortcut_; }
   void run(const std::vector<const void*>& inputs, const std::vector<void*>& outputs, ThreadPool& pool) override;
 
  private:
-  void run_tile(const Block& block, int first_pixel, const float* shortcut, void* output, std::int32_t* packed) const;
+  void run_tile(const Block& block, const Tile& tile, const float* shortcut, void* output, std::int32_t* packed) const;
   bool blocks_share_words() const;
   void find_least_counts();
   void find_tap_corrections();

@@ -16,6 +16,7 @@
 #include "operator.h"
 #include "partition.h"
 #include "refusal.h"
+#include "surroundings.h"
 #include "tflite_abi.h"
 #include "thread_pool.h"
 
@@ -100,8 +101,7 @@ TensorFacts read_tensor(const Context* context, int index, const std::map<int, i
 }
 
 bool may_be_ours(const NodeFacts& node) {
-  return node.builtin == kConv2d || node.builtin == kAdd || node.builtin == kAveragePool2d || node.builtin == kPad ||
-         is_larq(node);
+  return node.builtin == kConv2d || place_of(node) != Place::kNowhere || is_larq(node);
 }
 
 Partition::Node read_node(Context* context, int index, const std::map<int, int>& levels) {
@@ -149,10 +149,9 @@ std::vector<int> choose_nodes(Context* context, const std::vector<int>& plan, St
   }
   const bool has_larq = std::any_of(nodes.begin(), nodes.end(), [](const auto& node) { return is_larq(node.second.facts); });
   if (!has_larq) return {};
-  // An addition is worth it behind one of our operators; pooling and padding only between two of them.
   std::set<int> candidates;
   for (const auto& [index, node] : nodes) {
-    if (is_shortcut_part(node.facts)) candidates.insert(index);
+    if (place_of(node.facts) != Place::kNowhere && make_surrounding(node.facts) != nullptr) candidates.insert(index);
   }
   ours.insert(candidates.begin(), candidates.end());
   for (bool changed = true; changed;) {
@@ -174,7 +173,8 @@ std::vector<int> choose_nodes(Context* context, const std::vector<int>& plan, St
       for (const int tensor : node.inputs) follows_ours = follows_ours || written.count(tensor) > 0;
       const auto reader = read_by_ours_alone.find(node.outputs[0]);
       const bool precedes_ours = reader != read_by_ours_alone.end() && reader->second;
-      if (!follows_ours || (node.facts.builtin != kAdd && !precedes_ours)) {
+      const Place place = place_of(node.facts);
+      if ((place != Place::kBefore && !follows_ours) || (place != Place::kBehind && !precedes_ours)) {
         ours.erase(index);
         changed = true;
       }

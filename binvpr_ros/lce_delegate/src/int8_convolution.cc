@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <limits>
+#include <numeric>
 
 namespace binvpr {
 namespace {
@@ -12,8 +13,9 @@ namespace {
 using tflite_abi::kInt32;
 using tflite_abi::kInt8;
 
-constexpr std::int32_t kMaxBias = 1 << 29;  // so that sums and their rounding fit an int32
+constexpr std::int32_t kMaxBias = 1 << 29;  // so that sums are within 2^30, as requantization needs them
 constexpr int kMaxWindow = 1 << 16;  // of channels and taps, so that 16 levels * 127 * window fit an int32
+constexpr int kMaxValues = 1 << 14;  // the same, so that 256 * 127 * window and a bias do
 
 struct ClampedRange {
   std::int32_t min, max;
@@ -128,11 +130,12 @@ Int8Output::Int8Output(const NodeFacts& node) {
     const float scale = filter.channel_scales[filter.channel_scales.size() == 1 ? 0 : channel];
     split(static_cast<double>(input.scale) * static_cast<double>(scale) / static_cast<double>(output.scale),
           multipliers_.emplace_back(), shifts_.emplace_back());
+    halves_.push_back(static_cast<std::int32_t>(std::uint32_t{1} << shifts_.back() >> 1));
   }
   bias_.resize(bias_.size() + kTileChannels);
   const auto& options = *static_cast<const tflite_abi::ConvParams*>(node.builtin_options);
   const ClampedRange range = clamped(options.activation, output);
-  to_ = {nullptr, nullptr, output.zero_point, range.min, range.max};
+  to_ = {nullptr, nullptr, nullptr, output.zero_point, range.min, range.max};
 }
 
 void Int8Output::write(const QuantizedKernel& kernel, const std::int32_t* sums, int first_channel, int channels,
@@ -140,6 +143,7 @@ void Int8Output::write(const QuantizedKernel& kernel, const std::int32_t* sums, 
   Requantization to = to_;
   to.multipliers = &multipliers_[static_cast<std::size_t>(first_channel)];
   to.shifts = &shifts_[static_cast<std::size_t>(first_channel)];
+  to.halves = &halves_[static_cast<std::size_t>(first_channel)];
   kernel.requantize(sums, channels, to, output);
 }
 
@@ -155,20 +159,10 @@ bool LevelConvolution::fits(const NodeFacts& node) {
 }
 
 LevelConvolution::LevelConvolution(const NodeFacts& node, const Kernel& kernel) : kernel_(kernel), output_(node) {
-  const auto& options = *static_cast<const tflite_abi::ConvParams*>(node.builtin_options);
   const TensorFacts& filter = node.inputs[1];
   input_zero_ = static_cast<std::int8_t>(node.inputs[0].zero_point);
 
-  Geometry geometry{};
-  geometry.stride_height = options.stride_height;
-  geometry.stride_width = options.stride_width;
-  geometry.dilation_height = options.dilation_height_factor;
-  geometry.dilation_width = options.dilation_width_factor;
-  geometry.same_padding = options.padding == tflite_abi::kPaddingSame;
-  geometry.channels_out = filter.dims[0];
-  geometry.filter_height = filter.dims[1];
-  geometry.filter_width = filter.dims[2];
-  geometry.groups = 1;
+  Geometry geometry = geometry_of(node);
   geometry.pixel_words = words_for(filter.dims[3]);
   geometry.staged_bytes = kernel.quantized.staged_bytes_per_word;
   geometry.chunk_words = kMaxCount / (kLevels - 1) / kWordBits;
@@ -191,8 +185,8 @@ std::vector<Dims> LevelConvolution::prepare(const std::vector<Dims>& inputs) {
           "the input of a convolution does not have the channels of its filter; check the input's shape");
   const Dims output = set_input_size(inputs[0]);
   if (!filters_are_packed()) pack_filters(kernel_.quantized.pack, signs_.data());
-  pixel_sums_.assign(element_count({batch(), rows().input, columns().input}), 0);
-  window_sums_.assign(static_cast<std::size_t>(pixels()), 0);
+  pixel_sums_.assign(element_count({inputs[0][0], rows().input, columns().input}), 0);
+  window_sums_.assign(element_count({inputs[0][0], rows().output, columns().output}), 0);
   return {output};
 }
 
@@ -200,155 +194,119 @@ void LevelConvolution::run(const std::vector<const void*>& inputs, const std::ve
                            ThreadPool& pool) {
   const auto* input = static_cast<const std::int8_t*>(inputs[0]);
   const int channels_in = geometry().pixel_words * kWordBits;
-  for_each_input_row([&](int image, int row, std::uint8_t* staged, int pixels) {
+  const auto stage = [&](int image, int row, std::uint8_t* staged, int pixels) {
     const auto first = static_cast<std::size_t>((image * rows().input + row) * columns().input);
     const std::int8_t* values = input + first * static_cast<std::size_t>(channels_in);
-    kernel_.quantized.stage(values, pixels * channels_in, input_zero_, staged);
-    for (int pixel = 0; pixel < pixels; ++pixel, values += channels_in) {
-      std::int32_t sum = 0;
-      for (int i = 0; i < channels_in; ++i) sum += values[i];
-      pixel_sums_[first + static_cast<std::size_t>(pixel)] = sum - channels_in * input_zero_;
+    const std::ptrdiff_t pixel_bytes = geometry().pixel_words * geometry().staged_bytes;
+    for (int pixel = 0; pixel < pixels; ++pixel, values += channels_in, staged += pixel_bytes) {
+      pixel_sums_[first + static_cast<std::size_t>(pixel)] =
+          kernel_.quantized.stage(values, channels_in, input_zero_, staged);
     }
-  });
-  for (int pixel = 0; pixel < pixels(); ++pixel) window_sums_[static_cast<std::size_t>(pixel)] = window_sum(pixel);
+  };
   auto* output = static_cast<std::int8_t*>(outputs[0]);
-  const auto channels_out = static_cast<std::size_t>(geometry().channels_out);
-  for_each_tile(pool, false, [&](const Block& block, int first_pixel) {
-    alignas(64) std::uint16_t counts[kTilePixels * kTileChannels];
-    alignas(64) std::int32_t doubled[kTilePixels][kTileChannels] = {};
-    alignas(64) std::int32_t sums[kTileChannels];
-    const int count = pixels_of_tile(first_pixel);
-    for (std::size_t chunk = 0; chunk < chunk_count(); ++chunk) {
-      count_tile(kernel_.quantized.count, chunk, block, first_pixel, counts);
-      for (int i = 0; i < count; ++i) kernel_.add_doubled(counts + i * kTileChannels, doubled[i]);
-    }
-    const std::int32_t* magnitudes = &magnitudes_[static_cast<std::size_t>(block.first_channel)];
-    for (int i = 0; i < count; ++i) {
-      kernel_.quantized.combine(doubled[i], block.channels, window_sums_[static_cast<std::size_t>(first_pixel + i)], magnitudes,
-                                output_.bias(block.first_channel), sums);
-      output_.write(kernel_.quantized, sums, block.first_channel, block.channels,
-                    output + static_cast<std::size_t>(first_pixel + i) * channels_out +
-                        static_cast<std::size_t>(block.first_channel));
-    }
+  for_each_band(stage, [&](const Band& band) {
+    add_up_windows(band);
+    for_each_tile(band, pool, true, [&](const Block& block, const Tile& tile) { run_tile(block, tile, output); });
   });
 }
 
-// The sum of all input channels over an output pixel's window; outside the image the input is zero.
-std::int32_t LevelConvolution::window_sum(int pixel) const {
-  const Axis &y = rows(), &x = columns();
-  const int image = pixel / x.output / y.output;
-  const int top = pixel / x.output % y.output * y.stride - y.padding;
-  const int left = pixel % x.output * x.stride - x.padding;
-  std::int32_t sum = 0;
-  for (int tap_y = 0; tap_y < y.filter; ++tap_y) {
-    const int row = top + tap_y * y.dilation;
-    if (row < 0 || row >= y.input) continue;
-    for (int tap_x = 0; tap_x < x.filter; ++tap_x) {
-      const int column = left + tap_x * x.dilation;
-      if (column < 0 || column >= x.input) continue;
-      sum += pixel_sums_[static_cast<std::size_t>((image * y.input + row) * x.input + column)];
-    }
+void LevelConvolution::run_tile(const Block& block, const Tile& tile, std::int8_t* output) const {
+  alignas(64) std::uint16_t counts[kTilePixels * kTileChannels];
+  alignas(64) std::int32_t doubled[kTilePixels][kTileChannels] = {};
+  alignas(64) std::int32_t sums[kTileChannels];
+  for (std::size_t chunk = 0; chunk < chunk_count(); ++chunk) {
+    count_tile(kernel_.quantized.count, chunk, block, tile, counts);
+    for (int i = 0; i < tile.pixels; ++i) kernel_.add_doubled(counts + i * kTileChannels, doubled[i]);
   }
-  return sum;
+  const auto channels_out = static_cast<std::size_t>(geometry().channels_out);
+  const auto channel = static_cast<std::size_t>(block.first_channel);
+  for (int i = 0; i < tile.pixels; ++i) {
+    const auto pixel = static_cast<std::size_t>(tile.first_pixel + i);
+    kernel_.quantized.combine(doubled[i], block.channels, window_sums_[pixel], &magnitudes_[channel],
+                              output_.bias(block.first_channel), sums);
+    output_.write(kernel_.quantized, sums, block.first_channel, block.channels, output + pixel * channels_out + channel);
+  }
 }
 
-bool PatchConvolution::fits(const NodeFacts& node) {
-  return has_known_form(node) && window_of(node.inputs[1]) <= kMaxPatch;
-}
-
-PatchConvolution::PatchConvolution(const NodeFacts& node, const Kernel& kernel)
-    : kernel_(kernel.quantized),
-      options_(*static_cast<const tflite_abi::ConvParams*>(node.builtin_options)),
-      filter_(node.inputs[1].dims),
-      patch_(static_cast<int>(window_of(node.inputs[1]) + 1) / 2 * 2),
-      input_zero_(node.inputs[0].zero_point),
-      output_(node) {
-  const int window = static_cast<int>(window_of(node.inputs[1]));
-  const auto* weights = node.inputs[1].data<std::int8_t>();
-  for (int first = 0; first < filter_[0]; first += kTileChannels) {
-    for (int pair = 0; pair < patch_; pair += 2) {
-      for (int channel = first; channel < first + kTileChannels; ++channel) {
-        for (int i = pair; i < pair + 2; ++i) {
-          weights_.push_back(channel < filter_[0] && i < window ? weights[channel * window + i] : std::int16_t{0});
+// The sums of all input channels over the windows of a band; outside the image the input is zero.
+void LevelConvolution::add_up_windows(const Band& band) {
+  const Axis &y = rows(), &x = columns();
+  const auto at = [](int index) { return static_cast<std::size_t>(index); };
+  std::fill_n(window_sums_.begin() + band.first_pixel, band.pixels, 0);
+  for (int row = 0; row < band.pixels / x.output; ++row) {
+    std::int32_t* sums = &window_sums_[at(band.first_pixel + row * x.output)];
+    for (int tap_y = 0; tap_y < y.filter; ++tap_y) {
+      const int input_row = (band.first_row + row) * y.stride - y.padding + tap_y * y.dilation;
+      if (input_row < 0 || input_row >= y.input) continue;
+      const std::int32_t* line = &pixel_sums_[at((band.image * y.input + input_row) * x.input)];
+      for (int tap_x = 0; tap_x < x.filter; ++tap_x) {
+        const int shift = tap_x * x.dilation - x.padding;
+        const int first = shift < 0 ? (-shift + x.stride - 1) / x.stride : 0;
+        for (int column = first; column < x.output && column * x.stride + shift < x.input; ++column) {
+          sums[column] += line[column * x.stride + shift];
         }
       }
     }
   }
 }
 
-std::vector<Dims> PatchConvolution::prepare(const std::vector<Dims>& inputs) {
-  require(inputs[0].size() == 4 && inputs[0][3] == filter_[3],
+bool Int8Convolution::fits(const NodeFacts& node) {
+  return has_known_form(node) && window_of(node.inputs[1]) <= kMaxValues;
+}
+
+Int8Convolution::Int8Convolution(const NodeFacts& node, const Kernel& kernel)
+    : kernel_(kernel.quantized), input_zero_(static_cast<std::int8_t>(node.inputs[0].zero_point)), output_(node) {
+  const TensorFacts& filter = node.inputs[1];
+  Geometry geometry = geometry_of(node);
+  geometry.pixel_words = filter.dims[3];
+  geometry.staged_bytes = kernel_.bytes_per_value;
+  geometry.chunk_words = kMaxValues;
+  set_geometry(geometry);
+  const auto* weights = filter.data<std::int8_t>();
+  weights_.assign(weights, weights + element_count(filter.dims));
+  for (int channel = 0; channel < filter.dims[0]; ++channel) {
+    const auto first = weights_.begin() + channel * static_cast<std::ptrdiff_t>(window_of(filter));
+    const std::int32_t sum = std::accumulate(first, first + static_cast<std::ptrdiff_t>(window_of(filter)), 0);
+    bias_.push_back(*output_.bias(channel) - (input_zero_ + kernel_.value_offset) * sum);
+  }
+  bias_.resize(bias_.size() + kTileChannels);
+}
+
+std::vector<Dims> Int8Convolution::prepare(const std::vector<Dims>& inputs) {
+  require(inputs[0].size() == 4 && inputs[0][3] == geometry().pixel_words,
           "the input of a convolution does not have the channels of its filter; check the input's shape");
-  element_count(inputs[0]);
-  input_ = inputs[0];
-  const bool same = options_.padding == tflite_abi::kPaddingSame;
-  axes_.clear();
-  axes_.emplace_back(input_[1], filter_[1], options_.stride_height, options_.dilation_height_factor, same);
-  axes_.emplace_back(input_[2], filter_[2], options_.stride_width, options_.dilation_width_factor, same);
-  const Dims output = {input_[0], axes_[0].output, axes_[1].output, filter_[0]};
-  element_count(output);
-  staged_.assign(element_count({input_[0], axes_[0].covered(), axes_[1].covered(), input_[3]}), 0);
+  std::uint8_t padding[sizeof(std::int16_t)];
+  kernel_.stage_values(&input_zero_, 1, padding);
+  const Dims output = set_input_size(inputs[0], padding);
+  if (!filters_are_packed()) pack_filters(kernel_.pack_values, weights_.data());
   return {output};
 }
 
-void PatchConvolution::run(const std::vector<const void*>& inputs, const std::vector<void*>& outputs,
-                           ThreadPool& pool) {
-  constexpr int kTilesPerPiece = 32;
-  stage_input(static_cast<const std::int8_t*>(inputs[0]));
+void Int8Convolution::run(const std::vector<const void*>& inputs, const std::vector<void*>& outputs,
+                          ThreadPool& pool) {
+  const auto* input = static_cast<const std::int8_t*>(inputs[0]);
+  const std::size_t row_values =
+      static_cast<std::size_t>(columns().input) * static_cast<std::size_t>(geometry().pixel_words);
+  const auto stage = [&](int image, int row, std::uint8_t* staged, int pixels) {
+    const auto line = static_cast<std::size_t>(image * rows().input + row);
+    kernel_.stage_values(input + line * row_values, pixels * geometry().pixel_words, staged);
+  };
   auto* output = static_cast<std::int8_t*>(outputs[0]);
-  const int pixels = input_[0] * axes_[0].output * axes_[1].output;
-  const int tiles = (pixels + kTilePixels - 1) / kTilePixels;
-  const int channels = filter_[0];
-  pool.run((tiles + kTilesPerPiece - 1) / kTilesPerPiece, [&](int piece) {
-    alignas(64) std::int16_t patches[kTilePixels * kMaxPatch];
-    alignas(64) std::int32_t sums[kTilePixels][kTileChannels];
-    for (int tile = piece * kTilesPerPiece; tile < std::min(tiles, (piece + 1) * kTilesPerPiece); ++tile) {
-      const int first_pixel = tile * kTilePixels;
-      const int count = std::min(kTilePixels, pixels - first_pixel);
-      for (int i = 0; i < kTilePixels; ++i) {
-        copy_patch(first_pixel + std::min(i, count - 1), patches + i * patch_);
-      }
-      for (int first = 0; first < channels; first += kTileChannels) {
-        kernel_.multiply(patches, patch_, &weights_[static_cast<std::size_t>(first * patch_)], output_.bias(first),
-                         sums[0]);
-        for (int i = 0; i < count; ++i) {
-          output_.write(kernel_, sums[i], first, std::min(kTileChannels, channels - first),
-                        output + static_cast<std::size_t>(first_pixel + i) * static_cast<std::size_t>(channels) +
-                            static_cast<std::size_t>(first));
-        }
-      }
-    }
+  for_each_band(stage, [&](const Band& band) {
+    for_each_tile(band, pool, true, [&](const Block& block, const Tile& tile) { run_tile(block, tile, output); });
   });
 }
 
-void PatchConvolution::stage_input(const std::int8_t* input) {
-  const Axis &y = axes_[0], &x = axes_[1];
-  const int rows = std::min(y.input, y.covered() - y.padding);
-  const auto values = static_cast<std::size_t>(std::min(x.input, x.covered() - x.padding) * filter_[3]);
-  for (int image = 0; image < input_[0]; ++image) {
-    for (int row = 0; row < rows; ++row) {
-      const std::int8_t* from = input + static_cast<std::size_t>((image * y.input + row) * x.input * filter_[3]);
-      std::int16_t* to = &staged_[static_cast<std::size_t>(
-          ((image * y.covered() + row + y.padding) * x.covered() + x.padding) * filter_[3])];
-      for (std::size_t i = 0; i < values; ++i) to[i] = static_cast<std::int16_t>(from[i] - input_zero_);
-    }
-  }
-}
-
-void PatchConvolution::copy_patch(int pixel, std::int16_t* patch) const {
-  const Axis &y = axes_[0], &x = axes_[1];
-  const int image = pixel / x.output / y.output;
-  const int top = pixel / x.output % y.output * y.stride;
-  const int left = pixel % x.output * x.stride;
-  const bool whole_rows = x.dilation == 1;  // the taps of a filter row lie side by side
-  const int run = (whole_rows ? x.filter : 1) * filter_[3];
-  patch[patch_ - 1] = 0;  // where the window has an odd number of values, the last is to fill up
-  for (int tap_y = 0; tap_y < y.filter; ++tap_y) {
-    const std::int16_t* values =
-        &staged_[static_cast<std::size_t>(((image * y.covered() + top + tap_y * y.dilation) * x.covered() + left) * filter_[3])];
-    for (int tap_x = 0; tap_x < (whole_rows ? 1 : x.filter); ++tap_x, values += x.dilation * filter_[3]) {
-      patch = std::copy_n(values, run, patch);
-    }
+void Int8Convolution::run_tile(const Block& block, const Tile& tile, std::int8_t* output) const {
+  const auto channels_out = static_cast<std::size_t>(geometry().channels_out);
+  const auto channel = static_cast<std::size_t>(block.first_channel);
+  alignas(64) std::int32_t sums[kTilePixels][kTileChannels];
+  with_tile(0, block, tile, [&](const auto* pixels, const Run* runs, int run_count, const auto* filters) {
+    kernel_.multiply(pixels, runs, run_count, filters, block.channels, &bias_[channel], sums[0]);
+  });
+  for (int i = 0; i < tile.pixels; ++i) {
+    const auto pixel = static_cast<std::size_t>(tile.first_pixel + i);
+    output_.write(kernel_, sums[i], block.first_channel, block.channels, output + pixel * channels_out + channel);
   }
 }
 

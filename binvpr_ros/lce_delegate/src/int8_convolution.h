@@ -21,7 +21,7 @@ class Int8Output {
   const std::int32_t* bias(int first_channel) const { return &bias_[static_cast<std::size_t>(first_channel)]; }
 
  private:
-  std::vector<std::int32_t> bias_, multipliers_, shifts_;
+  std::vector<std::int32_t> bias_, multipliers_, shifts_, halves_;
   Requantization to_{};
 };
 
@@ -40,7 +40,8 @@ class LevelConvolution : public TiledConvolution {
   void run(const std::vector<const void*>& inputs, const std::vector<void*>& outputs, ThreadPool& pool) override;
 
  private:
-  std::int32_t window_sum(int pixel) const;
+  void add_up_windows(const Band& band);
+  void run_tile(const Block& block, const Tile& tile, std::int8_t* output) const;
 
   const Kernel& kernel_;
   std::int8_t input_zero_;
@@ -51,31 +52,25 @@ class LevelConvolution : public TiledConvolution {
   std::vector<std::int32_t> window_sums_;  // [N][H][W] of the output
 };
 
-// The first layer: a window of few values, as 3x3 of three colours, against any int8 weights.
-class PatchConvolution : public Operator {
+// Any other layer: input of eight bits against weights of eight.
+//
+// With the input's zero point z the sum is sum((x - z) w) = sum(x w) - z sum(w), of which the latter is part of the bias.
+class Int8Convolution : public TiledConvolution {
  public:
   static bool fits(const NodeFacts& node);
-  PatchConvolution(const NodeFacts& node, const Kernel& kernel);
+  Int8Convolution(const NodeFacts& node, const Kernel& kernel);
 
   std::vector<Dims> prepare(const std::vector<Dims>& inputs) override;
   void run(const std::vector<const void*>& inputs, const std::vector<void*>& outputs, ThreadPool& pool) override;
 
  private:
-  static constexpr int kMaxPatch = 64;
-
-  void stage_input(const std::int8_t* input);
-  void copy_patch(int pixel, std::int16_t* patch) const;
+  void run_tile(const Block& block, const Tile& tile, std::int8_t* output) const;
 
   const QuantizedKernel& kernel_;
-  tflite_abi::ConvParams options_;
-  Dims filter_;
-  int patch_;  // values of a window, filled up to an even number
-  std::int32_t input_zero_;
-  std::vector<std::int16_t> weights_;  // [block][patch / 2][kTileChannels][2]
+  std::int8_t input_zero_;
+  std::vector<std::int32_t> weights_;  // [channels_out][filter_height][filter_width][channels_in]
+  std::vector<std::int32_t> bias_;     // [channels_out] and zeros up to a whole tile, for staged input
   Int8Output output_;
-  Dims input_;
-  std::vector<Axis> axes_;            // height, width
-  std::vector<std::int16_t> staged_;  // [N][height][width][channels] with the padding, from the zero point
 };
 
 // The number of values, from its zero point on, that a node's int8 output can take because of its fused activation; 0

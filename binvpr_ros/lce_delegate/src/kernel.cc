@@ -11,6 +11,7 @@ constexpr const Kernel* kKernels[] = {  // best first
     &kAvx512Kernel,
     &kAvx2Kernel,
 #elif defined(__aarch64__)
+    &kNeonDotKernel,
     &kNeonKernel,
 #endif
     &kPortableKernel,

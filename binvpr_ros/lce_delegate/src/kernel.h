@@ -46,8 +46,8 @@ struct QuantizedKernel {
   // `stage` writes so many bytes for 32 channels; zeros stand for an input of zero.
   int staged_bytes_per_word;
 
-  // Stages values of zero ... zero + 15; `count` is a multiple of 32.
-  void (*stage)(const std::int8_t* values, int count, std::int8_t zero, std::uint8_t* staged);
+  // Stages values of zero ... zero + 15 and returns their sum above zero; `count` is a multiple of 32.
+  std::int32_t (*stage)(const std::int8_t* values, int count, std::int8_t zero, std::uint8_t* staged);
 
   // As those of Kernel.
   void (*pack)(const std::int32_t* const* filters, const std::vector<Run>& runs, std::vector<std::uint8_t>& packed);
@@ -58,12 +58,20 @@ struct QuantizedKernel {
   void (*combine)(const std::int32_t* doubled, int channels, std::int32_t total, const std::int32_t* magnitudes,
                   const std::int32_t* bias, std::int32_t* sums);
 
-  // sums[pixel * kTileChannels + channel] = bias[channel] + the product of patches[pixel][length] and
-  // weights[length / 2][channel][2], for kTilePixels and kTileChannels; `length` is even.
-  void (*multiply)(const std::int16_t* patches, int length, const std::int16_t* weights, const std::int32_t* bias,
-                   std::int32_t* sums);
+  // Input and filters of eight bits. A word of a run, and of a filter, is one value here, of which `stage_values` writes
+  // so many bytes; what it writes is the value plus `value_offset`. Values behind a run may be read.
+  int bytes_per_value;
+  std::int32_t value_offset;
+  void (*stage_values)(const std::int8_t* values, int count, std::uint8_t* staged);
+  void (*pack_values)(const std::int32_t* const* filters, const std::vector<Run>& runs, std::vector<std::uint8_t>& packed);
+
+  // sums[pixel * kTileChannels + channel] = bias[channel] + the product of the pixel's staged values and the filter, for
+  // at least the first `channels` channels.
+  void (*multiply)(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
+                   int channels, const std::int32_t* bias, std::int32_t* sums);
 
   // output[i] = clamp(zero point + sums[i] * multipliers[i] * 2^(-31 - shifts[i])), rounded as TFLite's convolutions do.
+  // Sums are within 2^30.
   void (*requantize)(const std::int32_t* sums, int channels, const Requantization&, std::int8_t* output);
 };
 
@@ -71,6 +79,7 @@ struct QuantizedKernel {
 struct Requantization {
   const std::int32_t* multipliers;  // [channels]
   const std::int32_t* shifts;       // [channels], 0 to 31
+  const std::int32_t* halves;       // [channels], of what is shifted out
   std::int32_t zero_point;
   std::int32_t min;
   std::int32_t max;
@@ -153,7 +162,10 @@ struct Kernel {
   // sums[i] += 2 * counts[i], for kTileChannels of them.
   void (*add_doubled)(const std::uint16_t* counts, std::int32_t* sums);
 
-  void (*to_float)(const std::int32_t* doubled, int channels, const RealTransform&, float* output);
+  // Adds `shortcut`, where there is one, and packs the signs too, where there are words for them. Values and shortcut may
+  // be in the same place.
+  void (*to_float)(const std::int32_t* doubled, int channels, const RealTransform&, const float* shortcut, float* values,
+                   std::int32_t* packed);
   void (*to_int8)(const std::int32_t* doubled, int channels, const RealTransform&, std::int8_t* output);
 
   // Packs signs: bit i is set where values[i] <= kNegative (or < zero_point). words_for(count) words, filled up with zeros.
@@ -177,15 +189,13 @@ struct Kernel {
 };
 
 extern const Kernel kPortableKernel;
-extern const QuantizedKernel kPortableQuantized;
 #if defined(__x86_64__)
-extern const QuantizedKernel kAvx2Quantized;
 extern const DecodingKernel kAvx2Decoding;
 extern const Kernel kAvx2Kernel;
 extern const Kernel kAvx512Kernel;
 #elif defined(__aarch64__)
-extern const QuantizedKernel kNeonQuantized;
 extern const Kernel kNeonKernel;
+extern const Kernel kNeonDotKernel;
 #endif
 
 // The kernels that this processor can run, best first.

@@ -140,7 +140,7 @@ constexpr int kLevelTable = kLevels;
 constexpr int kLookUpsBeforeFlush = 4;  // a look-up adds 4 * 15 at most to a byte
 static_assert(kLookUpsBeforeFlush * 4 * (kLevels - 1) <= 255);
 
-void stage_levels(const std::int8_t* values, int count, std::int8_t zero, std::uint8_t* staged) {
+std::int32_t stage_levels(const std::int8_t* values, int count, std::int8_t zero, std::uint8_t* staged) {
   // Where bit i of the place in the table is set, the i-th of the four channels takes part.
   const __m256i none = _mm256_set1_epi8(static_cast<char>(0x80));
   const __m256i place = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
@@ -154,8 +154,10 @@ void stage_levels(const std::int8_t* values, int count, std::int8_t zero, std::u
     }
   }
   const __m128i least = _mm_set1_epi8(zero);
+  __m128i total = _mm_setzero_si128();
   for (int i = 0; i < count; i += 16, staged += 4 * kLevelTable) {
     const __m128i levels = _mm_sub_epi8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(values + i)), least);
+    total = _mm_add_epi32(total, _mm_sad_epu8(levels, _mm_setzero_si128()));
     const __m256i both = _mm256_broadcastsi128_si256(levels);
     for (int pair = 0; pair < 2; ++pair) {
       const __m256i ab = _mm256_add_epi8(_mm256_shuffle_epi8(both, chosen[pair][0]),
@@ -165,24 +167,27 @@ void stage_levels(const std::int8_t* values, int count, std::int8_t zero, std::u
       _mm256_storeu_si256(reinterpret_cast<__m256i*>(staged) + pair, _mm256_add_epi8(ab, cd));
     }
   }
+  return _mm_cvtsi128_si32(total) + _mm_extract_epi32(total, 2);
 }
 
 inline __m256i staged_table(const std::uint8_t* staged) {
   return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(staged)));
 }
 
-// Four look-ups of a pixel, widened: even channels and odd ones grow apart.
-inline void add_level_look_ups(__m256i& even, __m256i& odd, const std::uint8_t* tables, __m256i a_low, __m256i a_high,
+// Four look-ups of a pixel, widened: odd channels grow apart, and those of `both` are to be taken off even ones' upper
+// halves in the end.
+inline void add_level_look_ups(__m256i& both, __m256i& odd, const std::uint8_t* tables, __m256i a_low, __m256i a_high,
                                __m256i b_low, __m256i b_high) {
   __m256i sum = _mm256_shuffle_epi8(staged_table(tables), a_low);
   add_look_up(sum, staged_table(tables + kLevelTable), a_high);
   add_look_up(sum, staged_table(tables + 2 * kLevelTable), b_low);
   add_look_up(sum, staged_table(tables + 3 * kLevelTable), b_high);
-  even = _mm256_add_epi16(even, _mm256_and_si256(sum, _mm256_set1_epi16(0xff)));
+  both = _mm256_add_epi16(both, sum);
   odd = _mm256_add_epi16(odd, _mm256_srli_epi16(sum, 8));
 }
 
-inline void store_interleaved(std::uint16_t* counts, __m256i even, __m256i odd) {
+inline void store_interleaved(std::uint16_t* counts, __m256i both, __m256i odd) {
+  const __m256i even = _mm256_sub_epi16(both, _mm256_slli_epi16(odd, 8));
   const __m256i low = _mm256_unpacklo_epi16(even, odd), high = _mm256_unpackhi_epi16(even, odd);
   auto* to = reinterpret_cast<__m256i*>(counts);
   _mm256_store_si256(to, _mm256_permute2x128_si256(low, high, 0x20));
@@ -195,7 +200,7 @@ void count_levels(const std::uint8_t* const* pixels, const Run* runs, int run_co
   const __m256i zero = _mm256_setzero_si256();
   for (int first = 0; first < channels; first += kLane) {
     const std::uint8_t* filters = packed + first;
-    __m256i even0 = zero, even1 = zero, even2 = zero, even3 = zero, odd0 = zero, odd1 = zero, odd2 = zero, odd3 = zero;
+    __m256i both0 = zero, both1 = zero, both2 = zero, both3 = zero, odd0 = zero, odd1 = zero, odd2 = zero, odd3 = zero;
     for (int r = 0; r < run_count; ++r) {
       const std::uint8_t* p0 = pixels[0] + runs[r].offset;
       const std::uint8_t* p1 = pixels[1] + runs[r].offset;
@@ -208,24 +213,24 @@ void count_levels(const std::uint8_t* const* pixels, const Run* runs, int run_co
         const __m256i a_low = _mm256_and_si256(a, low_nibble), b_low = _mm256_and_si256(b, low_nibble);
         const __m256i a_high = _mm256_and_si256(_mm256_srli_epi16(a, 4), low_nibble);
         const __m256i b_high = _mm256_and_si256(_mm256_srli_epi16(b, 4), low_nibble);
-        add_level_look_ups(even0, odd0, p0, a_low, a_high, b_low, b_high);
-        add_level_look_ups(even1, odd1, p1, a_low, a_high, b_low, b_high);
-        add_level_look_ups(even2, odd2, p2, a_low, a_high, b_low, b_high);
-        add_level_look_ups(even3, odd3, p3, a_low, a_high, b_low, b_high);
+        add_level_look_ups(both0, odd0, p0, a_low, a_high, b_low, b_high);
+        add_level_look_ups(both1, odd1, p1, a_low, a_high, b_low, b_high);
+        add_level_look_ups(both2, odd2, p2, a_low, a_high, b_low, b_high);
+        add_level_look_ups(both3, odd3, p3, a_low, a_high, b_low, b_high);
         const int step = kLookUpsBeforeFlush * kLevelTable;
         p0 += step, p1 += step, p2 += step, p3 += step;
       }
     }
-    store_interleaved(counts + first, even0, odd0);
-    store_interleaved(counts + kTileChannels + first, even1, odd1);
-    store_interleaved(counts + 2 * kTileChannels + first, even2, odd2);
-    store_interleaved(counts + 3 * kTileChannels + first, even3, odd3);
+    store_interleaved(counts + first, both0, odd0);
+    store_interleaved(counts + kTileChannels + first, both1, odd1);
+    store_interleaved(counts + 2 * kTileChannels + first, both2, odd2);
+    store_interleaved(counts + 3 * kTileChannels + first, both3, odd3);
   }
 }
 
-inline __m256i pair_at(const std::int16_t* values) {
+inline __m256i pair_at(const std::uint8_t* staged) {
   std::int32_t pair;
-  std::memcpy(&pair, values, sizeof(pair));
+  std::memcpy(&pair, staged, sizeof(pair));
   return _mm256_set1_epi32(pair);
 }
 
@@ -233,21 +238,29 @@ inline __m256i add_products(__m256i sum, __m256i values, __m256i weights) {
   return _mm256_add_epi32(sum, _mm256_madd_epi16(values, weights));
 }
 
-void multiply(const std::int16_t* patches, int length, const std::int16_t* weights, const std::int32_t* bias,
-              std::int32_t* sums) {
-  for (int first = 0; first < kTileChannels; first += 16) {
-    const auto* weight = reinterpret_cast<const __m256i*>(weights + 2 * first);
+void multiply(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
+              int channels, const std::int32_t* bias, std::int32_t* sums) {
+  constexpr int kPairBytes = 4;
+  for (int first = 0; first < channels; first += 16) {
+    const std::uint8_t* weight = packed + kPairBytes * first;
     const __m256i low = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(bias + first));
     const __m256i high = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(bias + first + 8));
     __m256i a0 = low, a1 = low, a2 = low, a3 = low, b0 = high, b1 = high, b2 = high, b3 = high;
-    for (int i = 0; i < length; i += 2, weight += 2 * kTileChannels / 16) {
-      const __m256i a = _mm256_loadu_si256(weight), b = _mm256_loadu_si256(weight + 1);
-      const __m256i p0 = pair_at(patches + i), p1 = pair_at(patches + length + i);
-      const __m256i p2 = pair_at(patches + 2 * length + i), p3 = pair_at(patches + 3 * length + i);
-      a0 = add_products(a0, p0, a), b0 = add_products(b0, p0, b);
-      a1 = add_products(a1, p1, a), b1 = add_products(b1, p1, b);
-      a2 = add_products(a2, p2, a), b2 = add_products(b2, p2, b);
-      a3 = add_products(a3, p3, a), b3 = add_products(b3, p3, b);
+    for (int r = 0; r < run_count; ++r) {
+      const std::uint8_t* p0 = pixels[0] + runs[r].offset;
+      const std::uint8_t* p1 = pixels[1] + runs[r].offset;
+      const std::uint8_t* p2 = pixels[2] + runs[r].offset;
+      const std::uint8_t* p3 = pixels[3] + runs[r].offset;
+      for (int left = runs[r].words; left > 0; left -= 2, weight += kPairBytes * kTileChannels) {
+        const __m256i a = _mm256_load_si256(reinterpret_cast<const __m256i*>(weight));
+        const __m256i b = _mm256_load_si256(reinterpret_cast<const __m256i*>(weight) + 1);
+        const __m256i w0 = pair_at(p0), w1 = pair_at(p1), w2 = pair_at(p2), w3 = pair_at(p3);
+        a0 = add_products(a0, w0, a), b0 = add_products(b0, w0, b);
+        a1 = add_products(a1, w1, a), b1 = add_products(b1, w1, b);
+        a2 = add_products(a2, w2, a), b2 = add_products(b2, w2, b);
+        a3 = add_products(a3, w3, a), b3 = add_products(b3, w3, b);
+        p0 += kPairBytes, p1 += kPairBytes, p2 += kPairBytes, p3 += kPairBytes;
+      }
     }
     const auto store = [&](int pixel, __m256i a, __m256i b) {
       auto* row = reinterpret_cast<__m256i*>(sums + pixel * kTileChannels + first);
@@ -258,21 +271,25 @@ void multiply(const std::int16_t* patches, int length, const std::int16_t* weigh
   }
 }
 
+// Of each 64 bits, in the place of the lower ones.
+inline __m256i upper_halves(__m256i values) { return _mm256_shuffle_epi32(values, 0xf5); }
+
 // As loop_requantize, eight channels at a time.
 void requantize(const std::int32_t* sums, int channels, const Requantization& to, std::int8_t* output) {
-  const __m256i nudge = _mm256_set1_epi64x(std::int64_t{1} << 30), one = _mm256_set1_epi32(1);
+  const __m256i nudge = _mm256_set1_epi64x(std::int64_t{1} << 31);
   const __m256i zero_point = _mm256_set1_epi32(to.zero_point);
   const __m256i min = _mm256_set1_epi32(to.min), max = _mm256_set1_epi32(to.max);
   int i = 0;
   for (; i + 8 <= channels; i += 8) {
+    // Of twice the sums, so that what is wanted of a product is its upper half.
     const __m256i sum = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(sums + i));
+    const __m256i doubled = _mm256_add_epi32(sum, sum);
     const __m256i factor = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(to.multipliers + i));
+    const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(to.halves + i));
     const __m256i shift = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(to.shifts + i));
-    const __m256i even = _mm256_add_epi64(_mm256_mul_epi32(sum, factor), nudge);
-    const __m256i odd =
-        _mm256_add_epi64(_mm256_mul_epi32(_mm256_srli_epi64(sum, 32), _mm256_srli_epi64(factor, 32)), nudge);
-    const __m256i high = _mm256_blend_epi32(_mm256_srli_epi64(even, 31), _mm256_slli_epi64(odd, 1), 0xaa);
-    const __m256i half = _mm256_srli_epi32(_mm256_sllv_epi32(one, shift), 1);
+    const __m256i even = _mm256_add_epi64(_mm256_mul_epi32(doubled, factor), nudge);
+    const __m256i odd = _mm256_add_epi64(_mm256_mul_epi32(upper_halves(doubled), upper_halves(factor)), nudge);
+    const __m256i high = _mm256_blend_epi32(upper_halves(even), odd, 0xaa);
     const __m256i rounded = _mm256_srav_epi32(_mm256_add_epi32(high, half), shift);
     const __m256i value = _mm256_max_epi32(min, _mm256_min_epi32(max, _mm256_add_epi32(rounded, zero_point)));
     const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(value), _mm256_extracti128_si256(value, 1));
@@ -281,6 +298,7 @@ void requantize(const std::int32_t* sums, int channels, const Requantization& to
   Requantization rest = to;
   rest.multipliers += i;
   rest.shifts += i;
+  rest.halves += i;
   loop_requantize(sums + i, channels - i, rest, output + i);
 }
 
@@ -322,6 +340,33 @@ void pack_int8(const std::int8_t* values, int count, std::int8_t zero_point, std
   loop_pack_int8(values, count, zero_point, words);
 }
 
+void to_float(const std::int32_t* doubled, int channels, const RealTransform& transform, const float* shortcut,
+              float* values, std::int32_t* packed) {
+  const __m256i clamp_max = _mm256_set1_epi32(transform.clamp_max), clamp_min = _mm256_set1_epi32(transform.clamp_min);
+  const __m256 least = _mm256_set1_ps(kNegative);
+  std::uint64_t bits = 0;
+  int i = 0;
+  for (; i + 8 <= channels; i += 8) {
+    const __m256i sum = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(doubled + i));
+    const __m256 clamped = _mm256_cvtepi32_ps(_mm256_max_epi32(_mm256_min_epi32(sum, clamp_max), clamp_min));
+    __m256 value = _mm256_add_ps(_mm256_mul_ps(clamped, _mm256_loadu_ps(transform.multiplier + i)),
+                                 _mm256_loadu_ps(transform.bias + i));
+    if (shortcut != nullptr) value = _mm256_add_ps(value, _mm256_loadu_ps(shortcut + i));
+    _mm256_storeu_ps(values + i, value);
+    const auto negative = static_cast<unsigned>(_mm256_movemask_ps(_mm256_cmp_ps(value, least, _CMP_LE_OQ)));
+    bits |= static_cast<std::uint64_t>(negative) << i;
+  }
+  if (i == channels) {
+    for (int word = 0; packed != nullptr && word < words_for(channels); ++word, bits >>= kWordBits) {
+      packed[word] = static_cast<std::int32_t>(static_cast<std::uint32_t>(bits));
+    }
+    return;
+  }
+  const RealTransform rest{transform.clamp_min, transform.clamp_max, transform.multiplier + i, transform.bias + i};
+  loop_to_float(doubled + i, channels - i, rest, shortcut == nullptr ? nullptr : shortcut + i, values + i, nullptr, pack_float);
+  if (packed != nullptr) pack_float(values, channels, packed);
+}
+
 void nearest(const std::uint8_t* const* rows, const PackedColumns& columns, int first, std::uint16_t* keys,
              Nearest* found) {
   loop_nearest(rows, columns, first, keys, found, count);
@@ -343,15 +388,16 @@ double peak(long rounds) {
 
 }  // namespace
 
-const QuantizedKernel kAvx2Quantized = {
-    kNibbles * kLevelTable, stage_levels, loop_pack_bytes, count_levels, loop_combine, multiply, requantize,
+const QuantizedKernel kQuantized = {
+    kNibbles * kLevelTable, stage_levels, loop_pack_bytes, count_levels, loop_combine,
+    2, 0, loop_stage_pairs, loop_pack_pairs, multiply, requantize,
 };
 
 const DecodingKernel kAvx2Decoding = kDecodingLoops;
 
 const Kernel kAvx2Kernel = {
-    "avx2", kAvx2Quantized, [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }, kNibbles, stage, loop_pack_bytes, count,
-    reach, loop_add_doubled, loop_to_float, loop_to_int8, pack_float, pack_int8, loop_hamming, nearest, kAvx2Decoding, peak,
+    "avx2", kQuantized, [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }, kNibbles, stage, loop_pack_bytes, count,
+    reach, loop_add_doubled, to_float, loop_to_int8, pack_float, pack_int8, loop_hamming, nearest, kAvx2Decoding, peak,
 };
 
 }  // namespace binvpr

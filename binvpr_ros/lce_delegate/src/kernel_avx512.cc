@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// x86-64 with AVX-512 and its population count (VPOPCNTDQ: Ice Lake, Zen 4 and later).
+// x86-64 with AVX-512, its population count, dot products and shuffles of bytes (VPOPCNTDQ, VNNI, VBMI: Ice Lake, Zen 4
+// and later).
 //
 // A vector holds a word of each of 16 filters, so that the sums of 16 channels grow side by side and never need adding
 // up across a vector: exclusive or with the pixel's word, count, add; 512 multiply-accumulates in three instructions.
@@ -11,7 +12,7 @@
 #endif
 
 #include "target.h"
-BINVPR_TARGET_BEGIN("avx512f,avx512bw,avx512vl,avx512vpopcntdq,avx2,fma,popcnt")
+BINVPR_TARGET_BEGIN("avx512f,avx512bw,avx512vl,avx512vpopcntdq,avx512vnni,avx512vbmi,avx2,fma,popcnt")
 
 #include <immintrin.h>
 
@@ -107,6 +108,160 @@ void count(const std::uint8_t* const* pixels, const Run* runs, int run_count, co
   vectors(pixels, runs, run_count, packed, counts);
 }
 
+// Input of four bits: of each four channels the sixteen sums that there can be, one for each choice of them. A vector has
+// those of sixteen channels, and a byte of a filter says which of them it takes: the four sums of a filter lie side by
+// side, so that a dot product adds them up.
+constexpr int kLevelTable = kLevels;
+constexpr int kChannelsOfTables = 16;
+
+std::int32_t stage_levels(const std::int8_t* values, int count, std::int8_t zero, std::uint8_t* staged) {
+  // Where bit i of the place in its table is set, the i-th of the four channels takes part.
+  constexpr __mmask64 kChosen[4] = {0xaaaaaaaaaaaaaaaa, 0xcccccccccccccccc, 0xf0f0f0f0f0f0f0f0, 0xff00ff00ff00ff00};
+  const __m512i first = _mm512_set_epi32(0x0c0c0c0c, 0x0c0c0c0c, 0x0c0c0c0c, 0x0c0c0c0c, 0x08080808, 0x08080808,
+                                         0x08080808, 0x08080808, 0x04040404, 0x04040404, 0x04040404, 0x04040404, 0, 0, 0, 0);
+  const __m128i least = _mm_set1_epi8(zero);
+  __m128i total = _mm_setzero_si128();
+  for (int i = 0; i < count; i += kChannelsOfTables, staged += 64) {
+    const __m128i levels = _mm_sub_epi8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(values + i)), least);
+    total = _mm_add_epi32(total, _mm_sad_epu8(levels, _mm_setzero_si128()));
+    const __m512i all = _mm512_broadcast_i32x4(levels);
+    __m512i sums = _mm512_maskz_shuffle_epi8(kChosen[0], all, first);
+    for (int channel = 1; channel < 4; ++channel) {
+      const __m512i source = _mm512_add_epi8(first, _mm512_set1_epi8(static_cast<char>(channel)));
+      sums = _mm512_add_epi8(sums, _mm512_maskz_shuffle_epi8(kChosen[channel], all, source));
+    }
+    _mm512_storeu_si512(staged, sums);
+  }
+  return _mm_cvtsi128_si32(total) + _mm_extract_epi32(total, 2);
+}
+
+// [word][half][channel][4]: which of 64 sums.
+void pack_levels(const std::int32_t* const* filters, const std::vector<Run>& runs, std::vector<std::uint8_t>& packed) {
+  int words = 0;
+  for (const Run& run : runs) words += run.words;
+  for (int half_word = 0; half_word < 2 * words; ++half_word) {
+    for (int channel = 0; channel < kTileChannels; ++channel) {
+      const auto bits = filters[channel] ? static_cast<std::uint32_t>(filters[channel][half_word / 2]) : 0U;
+      for (int table = 0; table < 4; ++table) {
+        const std::uint32_t signs = bits >> (16 * (half_word % 2) + 4 * table) & 0xf;
+        packed.push_back(static_cast<std::uint8_t>(static_cast<std::uint32_t>(table) * kLevelTable + signs));
+      }
+    }
+  }
+}
+
+template <int Vectors>
+void count_levels_of(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
+                     std::uint16_t* counts) {
+  const __m512i ones = _mm512_set1_epi8(1);
+  __m512i sums[kTilePixels][4] = {};
+  for (int r = 0; r < run_count; ++r) {
+    for (int step = 0; step < 2 * runs[r].words; ++step, packed += 4 * kTileChannels) {
+      __m512i tables[kTilePixels];
+      for (int i = 0; i < kTilePixels; ++i) tables[i] = _mm512_loadu_si512(pixels[i] + runs[r].offset + 64 * step);
+      for (int v = 0; v < Vectors; ++v) {
+        const __m512i chosen = _mm512_load_si512(packed + 64 * v);
+        for (int i = 0; i < kTilePixels; ++i) {
+          sums[i][v] = _mm512_dpbusd_epi32(sums[i][v], _mm512_permutexvar_epi8(chosen, tables[i]), ones);
+        }
+      }
+    }
+  }
+  for (int i = 0; i < kTilePixels; ++i) {
+    store_row(counts + i * kTileChannels, sums[i][0], sums[i][1], sums[i][2], sums[i][3]);
+  }
+}
+
+void count_levels(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
+                  int channels, std::uint16_t* counts) {
+  const auto vectors =
+      channels > 2 * kLane ? count_levels_of<4> : channels > kLane ? count_levels_of<2> : count_levels_of<1>;
+  vectors(pixels, runs, run_count, packed, counts);
+}
+
+// Dot products are of unsigned values with signed ones.
+constexpr std::int32_t kValueOffset = 128;
+
+void stage_values(const std::int8_t* values, int count, std::uint8_t* staged) {
+  for (int i = 0; i < count; ++i) staged[i] = static_cast<std::uint8_t>(values[i] + kValueOffset);
+}
+
+template <int Vectors>
+void multiply_by(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
+                 const std::int32_t* bias, std::int32_t* sums) {
+  __m512i of[kTilePixels][Vectors];
+  for (int i = 0; i < kTilePixels; ++i) {
+    for (int v = 0; v < Vectors; ++v) of[i][v] = _mm512_loadu_si512(bias + kLane * v);
+  }
+  for (int r = 0; r < run_count; ++r) {
+    for (int value = 0; value < runs[r].words; value += 4, packed += 4 * kTileChannels) {
+      __m512i values[kTilePixels];
+      for (int i = 0; i < kTilePixels; ++i) values[i] = word_at(pixels[i] + runs[r].offset + value);
+      for (int v = 0; v < Vectors; ++v) {
+        const __m512i filters = _mm512_load_si512(packed + 64 * v);
+        for (int i = 0; i < kTilePixels; ++i) of[i][v] = _mm512_dpbusd_epi32(of[i][v], values[i], filters);
+      }
+    }
+  }
+  for (int i = 0; i < kTilePixels; ++i) {
+    for (int v = 0; v < Vectors; ++v) _mm512_storeu_si512(sums + i * kTileChannels + kLane * v, of[i][v]);
+  }
+}
+
+void multiply(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
+              int channels, const std::int32_t* bias, std::int32_t* sums) {
+  const auto vectors = channels > 2 * kLane ? multiply_by<4> : channels > kLane ? multiply_by<2> : multiply_by<1>;
+  vectors(pixels, runs, run_count, packed, bias, sums);
+}
+
+// Of the values from `first` on, up to kLane.
+inline __mmask16 those_left(int first, int count) {
+  return static_cast<__mmask16>(count - first >= kLane ? 0xffff : (1U << (count - first)) - 1);
+}
+
+// Of each 64 bits, in the place of the lower ones.
+inline __m512i upper_halves(__m512i values) { return _mm512_shuffle_epi32(values, _MM_PERM_DDBB); }
+
+// As loop_requantize, sixteen channels at a time.
+void requantize(const std::int32_t* sums, int channels, const Requantization& to, std::int8_t* output) {
+  const __m512i nudge = _mm512_set1_epi64(std::int64_t{1} << 31), zero_point = _mm512_set1_epi32(to.zero_point);
+  const __m128i min = _mm_set1_epi8(static_cast<char>(to.min)), max = _mm_set1_epi8(static_cast<char>(to.max));
+  for (int i = 0; i < channels; i += kLane) {
+    const __mmask16 left = those_left(i, channels);
+    // Of twice the sums, so that what is wanted of a product is its upper half.
+    const __m512i sum = _mm512_maskz_loadu_epi32(left, sums + i), doubled = _mm512_add_epi32(sum, sum);
+    const __m512i factor = _mm512_maskz_loadu_epi32(left, to.multipliers + i);
+    const __m512i even = _mm512_add_epi64(_mm512_mul_epi32(doubled, factor), nudge);
+    const __m512i odd = _mm512_add_epi64(_mm512_mul_epi32(upper_halves(doubled), upper_halves(factor)), nudge);
+    const __m512i high = _mm512_mask_shuffle_epi32(odd, 0x5555, even, _MM_PERM_DDBB);
+    const __m512i half = _mm512_maskz_loadu_epi32(left, to.halves + i);
+    const __m512i rounded =
+        _mm512_srav_epi32(_mm512_add_epi32(high, half), _mm512_maskz_loadu_epi32(left, to.shifts + i));
+    const __m128i value = _mm512_cvtsepi32_epi8(_mm512_add_epi32(rounded, zero_point));
+    _mm_mask_storeu_epi8(output + i, left, _mm_max_epi8(min, _mm_min_epi8(max, value)));
+  }
+}
+
+void to_float(const std::int32_t* doubled, int channels, const RealTransform& transform, const float* shortcut,
+              float* values, std::int32_t* packed) {
+  const __m512i clamp_max = _mm512_set1_epi32(transform.clamp_max), clamp_min = _mm512_set1_epi32(transform.clamp_min);
+  const __m512 least = _mm512_set1_ps(kNegative);
+  std::uint64_t bits = 0;
+  for (int i = 0; i < channels; i += kLane) {
+    const __mmask16 left = those_left(i, channels);
+    const __m512i sum = _mm512_maskz_loadu_epi32(left, doubled + i);
+    const __m512 clamped = _mm512_cvtepi32_ps(_mm512_max_epi32(_mm512_min_epi32(sum, clamp_max), clamp_min));
+    __m512 value = _mm512_add_ps(_mm512_mul_ps(clamped, _mm512_maskz_loadu_ps(left, transform.multiplier + i)),
+                                 _mm512_maskz_loadu_ps(left, transform.bias + i));
+    if (shortcut != nullptr) value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(left, shortcut + i));
+    _mm512_mask_storeu_ps(values + i, left, value);
+    bits |= static_cast<std::uint64_t>(_mm512_mask_cmp_ps_mask(left, value, least, _CMP_LE_OQ)) << i;
+  }
+  for (int word = 0; packed != nullptr && word < words_for(channels); ++word, bits >>= kWordBits) {
+    packed[word] = static_cast<std::int32_t>(static_cast<std::uint32_t>(bits));
+  }
+}
+
 std::uint64_t reach(const std::uint16_t* counts, const std::uint16_t* thresholds) {
   std::uint64_t bits = 0;
   for (int half = 0; half < 2; ++half) {
@@ -180,14 +335,20 @@ double peak(long rounds) {
 
 bool runs_here() {
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vpopcntdq");
+         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vpopcntdq") &&
+         __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi");
 }
 
 }  // namespace
 
+const QuantizedKernel kQuantized = {
+    kWordBits / 4 * kLevelTable, stage_levels, pack_levels, count_levels, loop_combine,
+    1, kValueOffset, stage_values, loop_pack_quads, multiply, requantize,
+};
+
 // GCC takes longer to look up 16 values one by one, for a vector, than eight: decoding is that of AVX2.
 const Kernel kAvx512Kernel = {
-    "avx512", kAvx2Quantized, runs_here, sizeof(std::int32_t), loop_stage, pack, count, reach, loop_add_doubled, loop_to_float, loop_to_int8, pack_float,
+    "avx512", kQuantized, runs_here, sizeof(std::int32_t), loop_stage, pack, count, reach, loop_add_doubled, to_float, loop_to_int8, pack_float,
     pack_int8, hamming, nearest, kAvx2Decoding, peak,
 };
 

@@ -22,11 +22,16 @@ inline void loop_add_doubled(const std::uint16_t* counts, std::int32_t* sums) {
   for (int i = 0; i < kTileChannels; ++i) sums[i] += 2 * counts[i];
 }
 
-inline void loop_to_float(const std::int32_t* doubled, int channels, const RealTransform& transform, float* output) {
+// `pack_float` is that of the kernel.
+template <typename PackFloat>
+inline void loop_to_float(const std::int32_t* doubled, int channels, const RealTransform& transform,
+                          const float* shortcut, float* values, std::int32_t* packed, PackFloat pack_float) {
   for (int i = 0; i < channels; ++i) {
     const std::int32_t clamped = std::max(std::min(doubled[i], transform.clamp_max), transform.clamp_min);
-    output[i] = static_cast<float>(clamped) * transform.multiplier[i] + transform.bias[i];
+    const float value = static_cast<float>(clamped) * transform.multiplier[i] + transform.bias[i];
+    values[i] = shortcut != nullptr ? value + shortcut[i] : value;
   }
+  if (packed != nullptr) pack_float(values, channels, packed);
 }
 
 inline void loop_to_int8(const std::int32_t* doubled, int channels, const RealTransform& transform,
@@ -77,6 +82,54 @@ inline void loop_pack_bytes(const std::int32_t* const* filters, const std::vecto
   }
 }
 
+// Filters of eight bits for products of two values: [run][pair][channel][2], runs filled up with zeros.
+inline void loop_pack_pairs(const std::int32_t* const* filters, const std::vector<Run>& runs,
+                            std::vector<std::uint8_t>& packed) {
+  int first = 0;
+  for (const Run& run : runs) {
+    for (int pair = 0; pair < run.words; pair += 2) {
+      for (int channel = 0; channel < kTileChannels; ++channel) {
+        for (int i = pair; i < pair + 2; ++i) {
+          const bool there = filters[channel] != nullptr && i < run.words;
+          const auto weight = static_cast<std::int16_t>(there ? filters[channel][first + i] : 0);
+          packed.push_back(static_cast<std::uint8_t>(weight));
+          packed.push_back(static_cast<std::uint8_t>(weight >> 8));
+        }
+      }
+    }
+    first += run.words;
+  }
+}
+
+// The same for products of four: [run][quad][channel][4], a byte each.
+inline void loop_pack_quads(const std::int32_t* const* filters, const std::vector<Run>& runs,
+                            std::vector<std::uint8_t>& packed) {
+  int first = 0;
+  for (const Run& run : runs) {
+    for (int quad = 0; quad < run.words; quad += 4) {
+      for (int channel = 0; channel < kTileChannels; ++channel) {
+        for (int i = quad; i < quad + 4; ++i) {
+          const bool there = filters[channel] != nullptr && i < run.words;
+          packed.push_back(static_cast<std::uint8_t>(there ? filters[channel][first + i] : 0));
+        }
+      }
+    }
+    first += run.words;
+  }
+}
+
+inline void loop_stage_bytes(const std::int8_t* values, int count, std::uint8_t* staged) {
+  std::memcpy(staged, values, static_cast<std::size_t>(count));
+}
+
+// Two bytes each, the lower first.
+inline void loop_stage_pairs(const std::int8_t* values, int count, std::uint8_t* staged) {
+  for (int i = 0; i < count; ++i) {
+    const std::int16_t value = values[i];
+    std::memcpy(staged + 2 * i, &value, sizeof(value));
+  }
+}
+
 inline void loop_combine(const std::int32_t* doubled, int channels, std::int32_t total, const std::int32_t* magnitudes,
                          const std::int32_t* bias, std::int32_t* sums) {
   for (int i = 0; i < channels; ++i) sums[i] = bias[i] + magnitudes[i] * (total - doubled[i]);
@@ -87,8 +140,7 @@ inline void loop_requantize(const std::int32_t* sums, int channels, const Requan
     // The product's upper half, then a division by a power of two, each rounded to nearest, halves upwards.
     const std::int64_t product = std::int64_t{sums[i]} * to.multipliers[i] + (std::int64_t{1} << 30);
     const auto high = static_cast<std::int32_t>(static_cast<std::uint64_t>(product) >> 31);
-    const auto half = static_cast<std::int32_t>(std::uint32_t{1} << to.shifts[i] >> 1);
-    const std::int32_t rounded = (high + half) >> to.shifts[i];
+    const std::int32_t rounded = (high + to.halves[i]) >> to.shifts[i];
     output[i] = static_cast<std::int8_t>(std::max(to.min, std::min(to.max, rounded + to.zero_point)));
   }
 }

@@ -8,6 +8,7 @@
 #if defined(__aarch64__)
 
 #include <arm_neon.h>
+#include <sys/auxv.h>
 
 #include <cstring>
 
@@ -153,10 +154,12 @@ constexpr int kLevelTable = kLevels;
 constexpr int kLookUpLanes = 16;
 static_assert(4 * 4 * (kLevels - 1) <= 255, "four look-ups fit a byte");
 
-void stage_levels(const std::int8_t* values, int count, std::int8_t zero, std::uint8_t* staged) {
+std::int32_t stage_levels(const std::int8_t* values, int count, std::int8_t zero, std::uint8_t* staged) {
+  uint32x4_t total = vdupq_n_u32(0);
   const uint8x16_t place = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
   for (int i = 0; i < count; i += 16) {
     const uint8x16_t levels = vreinterpretq_u8_s8(vsubq_s8(vld1q_s8(values + i), vdupq_n_s8(zero)));
+    total = vpadalq_u16(total, vpaddlq_u8(levels));
     for (int table = 0; table < 4; ++table, staged += kLevelTable) {
       uint8x16_t sums = vdupq_n_u8(0);
       for (int channel = 0; channel < 4; ++channel) {
@@ -168,6 +171,7 @@ void stage_levels(const std::int8_t* values, int count, std::int8_t zero, std::u
       vst1q_u8(staged, sums);
     }
   }
+  return static_cast<std::int32_t>(vaddvq_u32(total));
 }
 
 inline void add_level_look_ups(uint16x8_t& low, uint16x8_t& high, const std::uint8_t* tables, uint8x16_t a_low,
@@ -214,30 +218,68 @@ void count_levels(const std::uint8_t* const* pixels, const Run* runs, int run_co
 }
 
 // Two values to multiply by, lane by lane: loaded straight into a vector.
-inline int16x4_t pair_at(const std::int16_t* values) {
+inline int16x4_t pair_at(const std::uint8_t* staged) {
   std::uint32_t pair;
-  std::memcpy(&pair, values, sizeof(pair));
+  std::memcpy(&pair, staged, sizeof(pair));
   return vcreate_s16(pair);
 }
 
-void multiply(const std::int16_t* patches, int length, const std::int16_t* weights, const std::int32_t* bias,
-              std::int32_t* sums) {
-  for (int first = 0; first < kTileChannels; first += 8) {
+void multiply(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
+              int channels, const std::int32_t* bias, std::int32_t* sums) {
+  constexpr int kPairBytes = 4;
+  for (int first = 0; first < channels; first += 8) {
+    const std::uint8_t* weights = packed + kPairBytes * first;
     const int32x4_t a = vld1q_s32(bias + first), b = vld1q_s32(bias + first + 4);
     int32x4_t low[kTilePixels] = {a, a, a, a}, high[kTilePixels] = {b, b, b, b};
-    for (int i = 0; i < length; i += 2) {
-      const int16x8x2_t weight = vld2q_s16(weights + i * kTileChannels + 2 * first);
-      for (int pixel = 0; pixel < kTilePixels; ++pixel) {
-        const int16x4_t values = pair_at(patches + pixel * length + i);
-        low[pixel] = vmlal_lane_s16(low[pixel], vget_low_s16(weight.val[0]), values, 0);
-        high[pixel] = vmlal_high_lane_s16(high[pixel], weight.val[0], values, 0);
-        low[pixel] = vmlal_lane_s16(low[pixel], vget_low_s16(weight.val[1]), values, 1);
-        high[pixel] = vmlal_high_lane_s16(high[pixel], weight.val[1], values, 1);
+    for (int r = 0; r < run_count; ++r) {
+      std::ptrdiff_t at = runs[r].offset;
+      for (int left = runs[r].words; left > 0; left -= 2, at += kPairBytes, weights += kPairBytes * kTileChannels) {
+        const int16x8x2_t weight = vld2q_s16(reinterpret_cast<const std::int16_t*>(weights));
+        for (int pixel = 0; pixel < kTilePixels; ++pixel) {
+          const int16x4_t values = pair_at(pixels[pixel] + at);
+          low[pixel] = vmlal_lane_s16(low[pixel], vget_low_s16(weight.val[0]), values, 0);
+          high[pixel] = vmlal_high_lane_s16(high[pixel], weight.val[0], values, 0);
+          low[pixel] = vmlal_lane_s16(low[pixel], vget_low_s16(weight.val[1]), values, 1);
+          high[pixel] = vmlal_high_lane_s16(high[pixel], weight.val[1], values, 1);
+        }
       }
     }
     for (int pixel = 0; pixel < kTilePixels; ++pixel) {
       vst1q_s32(sums + pixel * kTileChannels + first, low[pixel]);
       vst1q_s32(sums + pixel * kTileChannels + first + 4, high[pixel]);
+    }
+  }
+}
+
+// Where there are dot products (most cores since the Cortex-A55 and A75): four values of a pixel with those of four
+// channels in an instruction.
+__attribute__((target("arch=armv8.2-a+dotprod"))) void multiply_quads(
+    const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed, int channels,
+    const std::int32_t* bias, std::int32_t* sums) {
+  constexpr int kLanes = 4, kVectors = 4;  // of channels
+  for (int first = 0; first < channels; first += kLanes * kVectors) {
+    const std::uint8_t* weights = packed + 4 * first;
+    int32x4_t of[kTilePixels][kVectors];
+    for (int v = 0; v < kVectors; ++v) {
+      for (auto& pixel : of) pixel[v] = vld1q_s32(bias + first + kLanes * v);
+    }
+    for (int r = 0; r < run_count; ++r) {
+      std::ptrdiff_t at = runs[r].offset;
+      for (int left = runs[r].words; left > 0; left -= 4, at += 4, weights += 4 * kTileChannels) {
+        int8x16_t filters[kVectors];
+        for (int v = 0; v < kVectors; ++v) filters[v] = vreinterpretq_s8_u8(vld1q_u8(weights + 16 * v));
+        for (int pixel = 0; pixel < kTilePixels; ++pixel) {
+          std::uint32_t quad;
+          std::memcpy(&quad, pixels[pixel] + at, sizeof(quad));
+          const int8x16_t values = vreinterpretq_s8_u32(vdupq_n_u32(quad));
+          for (int v = 0; v < kVectors; ++v) of[pixel][v] = vdotq_s32(of[pixel][v], filters[v], values);
+        }
+      }
+    }
+    for (int pixel = 0; pixel < kTilePixels; ++pixel) {
+      for (int v = 0; v < kVectors; ++v) {
+        vst1q_s32(sums + pixel * kTileChannels + first + kLanes * v, of[pixel][v]);
+      }
     }
   }
 }
@@ -255,6 +297,7 @@ void requantize(const std::int32_t* sums, int channels, const Requantization& to
   Requantization rest = to;
   rest.multipliers += i;
   rest.shifts += i;
+  rest.halves += i;
   loop_requantize(sums + i, channels - i, rest, output + i);
 }
 
@@ -289,6 +332,11 @@ void pack_float(const float* values, int count, std::int32_t* words) {
     *words++ = static_cast<std::int32_t>(word);
   }
   loop_pack_float(values, count, words);
+}
+
+void to_float(const std::int32_t* doubled, int channels, const RealTransform& transform, const float* shortcut,
+              float* values, std::int32_t* packed) {
+  loop_to_float(doubled, channels, transform, shortcut, values, packed, pack_float);
 }
 
 void pack_int8(const std::int8_t* values, int count, std::int8_t zero_point, std::int32_t* words) {
@@ -340,14 +388,27 @@ double peak(long rounds) {
   return 2.0 * kBlock * 128 * static_cast<double>(rounds);
 }
 
+bool has_dot_products() { return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0; }
+
 }  // namespace
 
-const QuantizedKernel kNeonQuantized = {
-    kWordBits / 4 * kLevelTable, stage_levels, loop_pack_bytes, count_levels, loop_combine, multiply, requantize,
+const QuantizedKernel kQuantized = {
+    kWordBits / 4 * kLevelTable, stage_levels, loop_pack_bytes, count_levels, loop_combine,
+    2, 0, loop_stage_pairs, loop_pack_pairs, multiply, requantize,
+};
+
+const QuantizedKernel kDotQuantized = {
+    kWordBits / 4 * kLevelTable, stage_levels, loop_pack_bytes, count_levels, loop_combine,
+    1, 0, loop_stage_bytes, loop_pack_quads, multiply_quads, requantize,
+};
+
+const Kernel kNeonDotKernel = {
+    "neon-dot", kDotQuantized, has_dot_products, sizeof(std::int32_t), loop_stage, pack, count, reach, loop_add_doubled, to_float, loop_to_int8,
+    pack_float, pack_int8, hamming, nearest, kDecodingLoops, peak,
 };
 
 const Kernel kNeonKernel = {
-    "neon", kNeonQuantized, [] { return true; }, sizeof(std::int32_t), loop_stage, pack, count, reach, loop_add_doubled, loop_to_float, loop_to_int8,
+    "neon", kQuantized, [] { return true; }, sizeof(std::int32_t), loop_stage, pack, count, reach, loop_add_doubled, to_float, loop_to_int8,
     pack_float, pack_int8, hamming, nearest, kDecodingLoops, peak,
 };
 

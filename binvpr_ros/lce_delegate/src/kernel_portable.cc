@@ -62,8 +62,10 @@ std::uint64_t reach(const std::uint16_t* counts, const std::uint16_t* thresholds
 }
 
 // A byte a channel.
-void stage_levels(const std::int8_t* values, int count, std::int8_t zero, std::uint8_t* staged) {
-  for (int i = 0; i < count; ++i) staged[i] = static_cast<std::uint8_t>(values[i] - zero);
+std::int32_t stage_levels(const std::int8_t* values, int count, std::int8_t zero, std::uint8_t* staged) {
+  std::int32_t sum = 0;
+  for (int i = 0; i < count; ++i) sum += staged[i] = static_cast<std::uint8_t>(values[i] - zero);
+  return sum;
 }
 
 void count_levels(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
@@ -84,15 +86,27 @@ void count_levels(const std::uint8_t* const* pixels, const Run* runs, int run_co
   }
 }
 
-void multiply(const std::int16_t* patches, int length, const std::int16_t* weights, const std::int32_t* bias,
-              std::int32_t* sums) {
-  for (int pixel = 0; pixel < kTilePixels; ++pixel, patches += length, sums += kTileChannels) {
-    std::copy_n(bias, kTileChannels, sums);
-    for (int i = 0; i < length; ++i) {
-      const std::int16_t* weight = weights + i / 2 * 2 * kTileChannels + i % 2;
-      for (int channel = 0; channel < kTileChannels; ++channel) sums[channel] += patches[i] * weight[2 * channel];
+void multiply(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
+              int channels, const std::int32_t* bias, std::int32_t* sums) {
+  const auto at = [](const std::uint8_t* byte) { return static_cast<std::int8_t>(*byte); };
+  for (int pixel = 0; pixel < kTilePixels; ++pixel) std::copy_n(bias, kTileChannels, sums + pixel * kTileChannels);
+  for (int r = 0; r < run_count; ++r) {
+    for (int quad = 0; quad < runs[r].words; quad += 4, packed += 4 * kTileChannels) {
+      const int length = std::min(4, runs[r].words - quad);
+      for (int pixel = 0; pixel < kTilePixels; ++pixel) {
+        const std::uint8_t* values = pixels[pixel] + runs[r].offset + quad;
+        for (int channel = 0; channel < channels; ++channel) {
+          std::int32_t& sum = sums[pixel * kTileChannels + channel];
+          for (int i = 0; i < length; ++i) sum += at(values + i) * at(packed + 4 * channel + i);
+        }
+      }
     }
   }
+}
+
+void to_float(const std::int32_t* doubled, int channels, const RealTransform& transform, const float* shortcut,
+              float* values, std::int32_t* packed) {
+  loop_to_float(doubled, channels, transform, shortcut, values, packed, loop_pack_float);
 }
 
 void nearest(const std::uint8_t* const* rows, const PackedColumns& columns, int first, std::uint16_t* keys,
@@ -115,12 +129,13 @@ double peak(long rounds) {
 
 }  // namespace
 
-const QuantizedKernel kPortableQuantized = {
-    kWordBits, stage_levels, loop_pack_bytes, count_levels, loop_combine, multiply, loop_requantize,
+const QuantizedKernel kQuantized = {
+    kWordBits, stage_levels, loop_pack_bytes, count_levels, loop_combine,
+    1, 0, loop_stage_bytes, loop_pack_quads, multiply, loop_requantize,
 };
 
 const Kernel kPortableKernel = {
-    "portable", kPortableQuantized, [] { return true; }, sizeof(std::int32_t), loop_stage, pack, count, reach, loop_add_doubled, loop_to_float, loop_to_int8,
+    "portable", kQuantized, [] { return true; }, sizeof(std::int32_t), loop_stage, pack, count, reach, loop_add_doubled, to_float, loop_to_int8,
     loop_pack_float, loop_pack_int8, loop_hamming, nearest, kDecodingLoops, peak,
 };
 

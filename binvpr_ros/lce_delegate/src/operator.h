@@ -35,6 +35,9 @@ class Operator {
 
   // Buffers in the order of prepare(); an output that nobody reads is null.
   virtual void run(const std::vector<const void*>& inputs, const std::vector<void*>& outputs, ThreadPool& pool) = 0;
+
+  // Whether the first output may have the buffer of the second input.
+  virtual bool may_replace_second_input() const { return false; }
 };
 
 // Reads a node that `is_ours`, checking all that can be checked before the input's size is known. Throws Refusal.
@@ -42,10 +45,6 @@ std::unique_ptr<Operator> make_operator(const NodeFacts& node, const Kernel& ker
 
 // Whether the node is one of Larq's, which nobody else can run.
 bool is_larq(const NodeFacts& node);
-
-// Whether the node is one that we can run, and should where it stands between Larq's operators: the addition of a
-// shortcut, and the average pooling and padding that fit a shortcut to a wider layer.
-bool is_shortcut_part(const NodeFacts& node);
 
 // Whether the node is an int8 convolution that we run faster than the runtime does.
 bool is_int8_layer(const NodeFacts& node);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The operators beside the convolution: packing and unpacking of bits, max pooling, and what shortcuts are made of.
+// Larq's operators beside the convolution: packing and unpacking of bits, and max pooling.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -8,6 +8,8 @@
 #include "int8_convolution.h"
 #include "operator.h"
 #include "options.h"
+#include "pool.h"
+#include "surroundings.h"
 
 namespace binvpr {
 namespace {
@@ -157,59 +159,6 @@ class Dequantize : public Operator {
   std::size_t rows_ = 0;
 };
 
-// A window over an image [N,H,W,C]; places outside the image do not count.
-class Pool : public Operator {
- public:
-  Pool(int filter_height, int filter_width, int stride_height, int stride_width, bool same)
-      : height_{filter_height, stride_height}, width_{filter_width, stride_width}, same_(same) {
-    Axis(1, filter_height, stride_height, 1, true), Axis(1, filter_width, stride_width, 1, true);  // checked at load
-  }
-
-  std::vector<Dims> prepare(const std::vector<Dims>& inputs) override {
-    require(inputs[0].size() == 4, "a pooling beside Larq operators must have 4 dimensions; check the input's shape");
-    element_count(inputs[0]);
-    input_ = inputs[0];
-    axes_.clear();
-    axes_.emplace_back(input_[1], height_.filter, height_.stride, 1, same_);
-    axes_.emplace_back(input_[2], width_.filter, width_.stride, 1, same_);
-    return {{input_[0], axes_[0].output, axes_[1].output, input_[3]}};
-  }
-
- protected:
-  // Calls visit(window's first pixel's data, rows, columns) for each output pixel in order; data in elements.
-  template <typename T, typename Visit>
-  void for_each_window(const T* data, Visit visit) const {
-    const Axis &y = axes_[0], &x = axes_[1];
-    for (int image = 0; image < input_[0]; ++image) {
-      for (int row = 0; row < y.output; ++row) {
-        const int top = row * y.stride - y.padding;
-        const int rows = std::min(top + y.filter, y.input) - std::max(top, 0);
-        for (int column = 0; column < x.output; ++column) {
-          const int left = column * x.stride - x.padding;
-          const int columns = std::min(left + x.filter, x.input) - std::max(left, 0);
-          const std::size_t pixel = (static_cast<std::size_t>(image) * static_cast<std::size_t>(y.input) +
-                                     static_cast<std::size_t>(std::max(top, 0))) *
-                                        static_cast<std::size_t>(x.input) +
-                                    static_cast<std::size_t>(std::max(left, 0));
-          visit(data + pixel * channels(), rows, columns);
-        }
-      }
-    }
-  }
-
-  std::size_t channels() const { return static_cast<std::size_t>(input_[3]); }
-  std::size_t row_size() const { return static_cast<std::size_t>(input_[2]) * channels(); }
-
- private:
-  struct Side {
-    int filter, stride;
-  };
-  Side height_, width_;
-  bool same_;
-  Dims input_;
-  std::vector<Axis> axes_;
-};
-
 // LceBMaxPool2d: -1 (bit 1) only where the whole window is -1.
 class MaxPool : public Pool {
  public:
@@ -242,128 +191,20 @@ class MaxPool : public Pool {
   }
 };
 
-class AveragePool : public Pool {
- public:
-  using Pool::Pool;
-
-  void run(const std::vector<const void*>& inputs, const std::vector<void*>& outputs, ThreadPool& /*pool*/) override {
-    auto* output = static_cast<float*>(outputs[0]);
-    for_each_window(static_cast<const float*>(inputs[0]), [&](const float* data, int rows, int columns) {
-      std::fill(output, output + channels(), 0.0F);
-      for (int row = 0; row < rows; ++row, data += row_size()) {
-        const float* value = data;
-        for (int column = 0; column < columns; ++column) {
-          for (std::size_t c = 0; c < channels(); ++c) output[c] += *value++;
-        }
-      }
-      const auto count = static_cast<float>(rows * columns);
-      for (std::size_t c = 0; c < channels(); ++c) output[c] /= count;
-      output += channels();
-    });
-  }
-};
-
-// ADD of two equal shapes.
-class Add : public Operator {
- public:
-  std::vector<Dims> prepare(const std::vector<Dims>& inputs) override {
-    require(inputs[0] == inputs[1], "the two sides of a shortcut's addition have different shapes; check the input's shape");
-    count_ = element_count(inputs[0]);
-    return {inputs[0]};
-  }
-
-  void run(const std::vector<const void*>& inputs, const std::vector<void*>& outputs, ThreadPool& /*pool*/) override {
-    const auto *a = static_cast<const float*>(inputs[0]), *b = static_cast<const float*>(inputs[1]);
-    auto* sum = static_cast<float*>(outputs[0]);
-    for (std::size_t i = 0; i < count_; ++i) sum[i] = a[i] + b[i];
-  }
-
- private:
-  std::size_t count_ = 0;
-};
-
-// PAD with zeros, of the last dimension alone: the shortcut into a wider layer.
-class PadChannels : public Operator {
- public:
-  explicit PadChannels(const std::int32_t* last) : before_(last[0]), after_(last[1]) {}
-
-  std::vector<Dims> prepare(const std::vector<Dims>& inputs) override {
-    Dims padded = inputs[0];
-    require(padded.size() == 4, "a padding beside Larq operators must have 4 dimensions; check the input's shape");
-    channels_ = padded.back();
-    rows_ = element_count(padded) / static_cast<std::size_t>(channels_);
-    padded.back() += before_ + after_;
-    element_count(padded);
-    return {padded};
-  }
-
-  void run(const std::vector<const void*>& inputs, const std::vector<void*>& outputs, ThreadPool& /*pool*/) override {
-    const auto* input = static_cast<const float*>(inputs[0]);
-    auto* output = static_cast<float*>(outputs[0]);
-    for (std::size_t row = 0; row < rows_; ++row, input += channels_) {
-      output = std::fill_n(output, before_, 0.0F);
-      output = std::copy_n(input, channels_, output);
-      output = std::fill_n(output, after_, 0.0F);
-    }
-  }
-
- private:
-  int before_, after_;
-  int channels_ = 0;
-  std::size_t rows_ = 0;
-};
-
-bool is_float_image(const TensorFacts& tensor) {
-  return tensor.present && tensor.type == kFloat32 && tensor.constant == nullptr && tensor.dims.size() == 4;
-}
-
-const std::int32_t* channel_padding(const NodeFacts& node) {
-  if (node.inputs.size() != 2 || !is_float_image(node.inputs[0])) return nullptr;
-  const TensorFacts& paddings = node.inputs[1];
-  if (!paddings.present || paddings.type != kInt32 || paddings.dims != Dims{4, 2}) return nullptr;
-  const auto* values = paddings.data<std::int32_t>();
-  if (values == nullptr || std::any_of(values, values + 6, [](std::int32_t size) { return size != 0; })) return nullptr;
-  const auto fits = [](std::int32_t size) { return size >= 0 && size < 1 << 20; };
-  return fits(values[6]) && fits(values[7]) ? values + 6 : nullptr;
-}
-
 }  // namespace
 
 bool is_larq(const NodeFacts& node) {
   return node.builtin == tflite_abi::kCustom && node.name.compare(0, 3, "Lce") == 0;
 }
 
-bool is_shortcut_part(const NodeFacts& node) {
-  if (node.outputs.size() != 1 || node.outputs[0].type != kFloat32) return false;
-  if (node.builtin == tflite_abi::kAdd) {
-    const auto* options = static_cast<const tflite_abi::AddParams*>(node.builtin_options);
-    return node.inputs.size() == 2 && is_float_image(node.inputs[0]) && is_float_image(node.inputs[1]) &&
-           node.inputs[0].dims == node.inputs[1].dims && options != nullptr &&
-           options->activation == tflite_abi::kActNone;
-  }
-  if (node.builtin == tflite_abi::kAveragePool2d) {
-    const auto* options = static_cast<const tflite_abi::PoolParams*>(node.builtin_options);
-    return node.inputs.size() == 1 && is_float_image(node.inputs[0]) && options != nullptr &&
-           options->activation == tflite_abi::kActNone &&
-           (options->padding == tflite_abi::kPaddingSame || options->padding == tflite_abi::kPaddingValid);
-  }
-  return node.builtin == tflite_abi::kPad && channel_padding(node) != nullptr;
-}
-
-bool is_int8_layer(const NodeFacts& node) { return LevelConvolution::fits(node) || PatchConvolution::fits(node); }
+bool is_int8_layer(const NodeFacts& node) { return LevelConvolution::fits(node) || Int8Convolution::fits(node); }
 
 std::unique_ptr<Operator> make_operator(const NodeFacts& node, const Kernel& kernel) {
   if (node.builtin == tflite_abi::kConv2d) {
     if (LevelConvolution::fits(node)) return std::make_unique<LevelConvolution>(node, kernel);
-    return std::make_unique<PatchConvolution>(node, kernel);
+    return std::make_unique<Int8Convolution>(node, kernel);
   }
-  if (node.builtin == tflite_abi::kAdd) return std::make_unique<Add>();
-  if (node.builtin == tflite_abi::kPad) return std::make_unique<PadChannels>(channel_padding(node));
-  if (node.builtin == tflite_abi::kAveragePool2d) {
-    const auto* options = static_cast<const tflite_abi::PoolParams*>(node.builtin_options);
-    return std::make_unique<AveragePool>(options->filter_height, options->filter_width, options->stride_height,
-                                         options->stride_width, options->padding == tflite_abi::kPaddingSame);
-  }
+  if (node.builtin != tflite_abi::kCustom) return make_surrounding(node);
   if (node.name == "LceBconv2d") return std::make_unique<BinaryConvolution>(node, kernel);
   if (node.name == "LceQuantize") return std::make_unique<Quantize>(node, kernel);
   if (node.name == "LceDequantize") return std::make_unique<Dequantize>(node);

@@ -105,15 +105,38 @@ std::vector<Dims> Partition::prepare(const std::map<int, Dims>& inputs) {
   return results;
 }
 
+bool Partition::is_read_after(std::size_t step, int tensor) const {
+  return std::any_of(steps_.begin() + static_cast<std::ptrdiff_t>(step) + 1, steps_.end(), [tensor](const Step& later) {
+    return std::find(later.inputs.begin(), later.inputs.end(), tensor) != later.inputs.end();
+  });
+}
+
+// The side of a step's addition whose place its first result may take; kUnread where there is none.
+int Partition::replaced_side(std::size_t step) const {
+  const std::vector<int>& inputs = steps_[step].inputs;
+  const int result = steps_[step].outputs[0];
+  if (!steps_[step].work->may_replace_second_input() || inputs.size() != 2 || result == kUnread || is_result(result)) return kUnread;
+  const int side = inputs[1];
+  return slot_of_.count(side) > 0 && side != inputs[0] && !is_read_after(step, side) ? side : kUnread;
+}
+
 // Gives each inner tensor a buffer, which the next tensor takes over once nobody reads it: what was just written is read
 // from a near cache.
+//
+// An addition's result takes the place of the side that is added, where that is read for the last time: a cache then has
+// to hold one image instead of two.
 void Partition::assign_slots(const std::map<int, Dims>& dims) {
   slot_of_.clear();
   std::vector<std::size_t> sizes;
   std::vector<std::size_t> free;
   for (std::size_t i = 0; i < steps_.size(); ++i) {
+    const int replaced = replaced_side(i);
     for (const int tensor : steps_[i].outputs) {
       if (tensor == kUnread || is_result(tensor)) continue;
+      if (replaced != kUnread && tensor == steps_[i].outputs[0]) {
+        slot_of_[tensor] = slot_of_.at(replaced);
+        continue;
+      }
       if (free.empty()) {
         free.push_back(sizes.size());
         sizes.push_back(0);
@@ -124,12 +147,10 @@ void Partition::assign_slots(const std::map<int, Dims>& dims) {
       size = std::max(size, element_count(dims.at(tensor)) * kElementBytes);
     }
     for (const auto& [tensor, slot] : slot_of_) {
-      const auto reads = [tensor = tensor](const Step& step) {
-        return std::find(step.inputs.begin(), step.inputs.end(), tensor) != step.inputs.end();
-      };
-      const auto here = steps_.begin() + static_cast<std::ptrdiff_t>(i);
-      const bool written_here = std::find(here->outputs.begin(), here->outputs.end(), tensor) != here->outputs.end();
-      if ((reads(*here) || written_here) && std::none_of(here + 1, steps_.end(), reads)) free.push_back(slot);
+      const std::vector<int>&inputs = steps_[i].inputs, &outputs = steps_[i].outputs;
+      const bool is_here = std::find(inputs.begin(), inputs.end(), tensor) != inputs.end() ||
+                           std::find(outputs.begin(), outputs.end(), tensor) != outputs.end();
+      if (is_here && tensor != replaced && !is_read_after(i, tensor)) free.push_back(slot);
     }
   }
   slots_.clear();

@@ -58,6 +58,8 @@ class Partition {
   bool is_result(int tensor) const;
   int readers(int tensor) const;
   int writer(int tensor) const;
+  bool is_read_after(std::size_t step, int tensor) const;
+  int replaced_side(std::size_t step) const;
   void fuse_additions();
   void fuse_quantizations();
   void assign_slots(const std::map<int, Dims>& dims);

@@ -87,8 +87,9 @@ struct Axis {
     padding = total > 0 ? total / 2 : 0;
   }
 
-  // Elements of the padded input that windows cover.
-  int covered() const { return (output - 1) * stride + (filter - 1) * dilation + 1; }
+  // Elements of the padded input that windows cover: all of them, or the first `windows`.
+  int covered() const { return covered_by(output); }
+  int covered_by(int windows) const { return (windows - 1) * stride + (filter - 1) * dilation + 1; }
 };
 
 }  // namespace binvpr

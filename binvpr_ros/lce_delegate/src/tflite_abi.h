@@ -14,12 +14,23 @@ static_assert(sizeof(void*) == 8,
 namespace tflite_abi {
 
 enum Status : int { kOk = 0, kError = 1 };
-enum Type : int { kFloat32 = 1, kInt32 = 2, kBool = 6, kInt8 = 9 };
+enum Type : int { kFloat32 = 1, kInt32 = 2, kUInt8 = 3, kBool = 6, kInt8 = 9 };
 enum Allocation : int { kMmapRo = 1 };
 enum QuantizationType : int { kAffineQuantization = 1 };
 enum Padding : int { kPaddingSame = 1, kPaddingValid = 2 };
 enum Activation : int { kActNone = 0, kActRelu = 1, kActReluN1To1 = 2, kActRelu6 = 3 };
-enum BuiltinOperator : int { kAdd = 0, kAveragePool2d = 1, kConv2d = 3, kCustom = 32, kPad = 34 };
+enum BuiltinOperator : int {
+  kAdd = 0,
+  kAveragePool2d = 1,
+  kConcatenation = 2,
+  kConv2d = 3,
+  kDepthToSpace = 5,
+  kDequantize = 6,
+  kSpaceToDepth = 26,
+  kCustom = 32,
+  kPad = 34,
+  kQuantize = 114,
+};
 enum DelegateFlags : std::int64_t { kAllowDynamicTensors = 1 };
 
 struct IntArray {
@@ -143,6 +154,15 @@ struct ConvParams {
   Activation activation;
   int dilation_width_factor;
   int dilation_height_factor;
+};
+
+struct ConcatenationParams {
+  int axis;
+  Activation activation;
+};
+
+struct BlockParams {  // of DEPTH_TO_SPACE and SPACE_TO_DEPTH
+  std::int32_t block_size;
 };
 
 struct PoolParams {

@@ -5,7 +5,23 @@
 
 namespace binvpr {
 
-Dims TiledConvolution::set_input_size(const Dims& input) {
+TiledConvolution::Geometry TiledConvolution::geometry_of(const NodeFacts& node) {
+  const auto& options = *static_cast<const tflite_abi::ConvParams*>(node.builtin_options);
+  const Dims& filter = node.inputs[1].dims;
+  Geometry geometry{};
+  geometry.stride_height = options.stride_height;
+  geometry.stride_width = options.stride_width;
+  geometry.dilation_height = options.dilation_height_factor;
+  geometry.dilation_width = options.dilation_width_factor;
+  geometry.same_padding = options.padding == tflite_abi::kPaddingSame;
+  geometry.channels_out = filter[0];
+  geometry.filter_height = filter[1];
+  geometry.filter_width = filter[2];
+  geometry.groups = 1;
+  return geometry;
+}
+
+Dims TiledConvolution::set_input_size(const Dims& input, const std::uint8_t* padding) {
   element_count(input);
   const Geometry& g = geometry_;
   axes_.clear();
@@ -15,21 +31,25 @@ Dims TiledConvolution::set_input_size(const Dims& input) {
   batch_ = input[0];
   const Dims output = {batch_, y.output, x.output, g.channels_out};
   element_count(output);
-  pixels_ = batch_ * y.output * x.output;
 
-  const std::size_t pixel_bytes = static_cast<std::size_t>(g.pixel_words) * static_cast<std::size_t>(g.staged_bytes);
+  const std::size_t word_bytes = static_cast<std::size_t>(g.staged_bytes);
+  const std::size_t pixel_bytes = static_cast<std::size_t>(g.pixel_words) * word_bytes;
   const std::size_t row_bytes = static_cast<std::size_t>(x.covered()) * pixel_bytes;
-  const std::size_t image_bytes = static_cast<std::size_t>(y.covered()) * row_bytes;
-  element_count({batch_, y.covered(), x.covered(), static_cast<int>(pixel_bytes)});
-  staged_ = AlignedBuffer(image_bytes * static_cast<std::size_t>(batch_));
+  element_count({y.covered(), x.covered(), static_cast<int>(pixel_bytes)});
+  padding_row_.assign(row_bytes, 0);
+  for (std::size_t i = 0; padding != nullptr && i < row_bytes; ++i) padding_row_[i] = padding[i % word_bytes];
+  const int most_rows = static_cast<int>(std::min<std::size_t>(kBandBytes / row_bytes, INT16_MAX));
+  band_rows_ = std::clamp((most_rows - y.covered_by(1)) / y.stride + 1, 1, y.output);
+  const int staged_rows = y.covered_by(band_rows_);
+  staged_ = AlignedBuffer(row_bytes * static_cast<std::size_t>(staged_rows) + kReadBehind);
+  for (int row = 0; row < staged_rows; ++row) {
+    std::memcpy(staged_.data() + static_cast<std::size_t>(row) * row_bytes, padding_row_.data(), row_bytes);
+  }
   pixel_offsets_.clear();
-  for (int image = 0; image < batch_; ++image) {
-    for (int row = 0; row < y.output; ++row) {
-      for (int column = 0; column < x.output; ++column) {
-        pixel_offsets_.push_back(static_cast<std::ptrdiff_t>(
-            static_cast<std::size_t>(image) * image_bytes + static_cast<std::size_t>(row * y.stride) * row_bytes +
-            static_cast<std::size_t>(column * x.stride) * pixel_bytes));
-      }
+  for (int row = 0; row < band_rows_; ++row) {
+    for (int column = 0; column < x.output; ++column) {
+      pixel_offsets_.push_back(static_cast<std::ptrdiff_t>(static_cast<std::size_t>(row * y.stride) * row_bytes +
+                                                           static_cast<std::size_t>(column * x.stride) * pixel_bytes));
     }
   }
   lay_out_runs();
@@ -91,18 +111,6 @@ void TiledConvolution::pack_filters(Pack pack, const std::int32_t* filters) {
   }
   packed_filters_ = AlignedBuffer(packed.size());
   std::memcpy(packed_filters_.data(), packed.data(), packed.size());
-}
-
-void TiledConvolution::count_tile(Count count, std::size_t chunk, const Block& block, int first_pixel,
-                                  std::uint16_t* counts) const {
-  const int last = pixels_of_tile(first_pixel) - 1;
-  const std::ptrdiff_t group_offset = std::ptrdiff_t{block.group} * group_words() * geometry_.staged_bytes;
-  const std::uint8_t* pixels[kTilePixels];
-  for (int i = 0; i < kTilePixels; ++i) {
-    pixels[i] = staged_.data() + pixel_offsets_[static_cast<std::size_t>(first_pixel + std::min(i, last))] + group_offset;
-  }
-  count(pixels, &runs_[static_cast<std::size_t>(chunks_[chunk].first_run)], chunks_[chunk].run_count,
-        packed_filters_.data() + block.filters[chunk], block.channels, counts);
 }
 
 }  // namespace binvpr
