@@ -122,6 +122,8 @@ def _functions() -> ctypes.CDLL:
     functions.binvpr_lce_decode_features.argtypes = [
         ctypes.c_char_p, size, size, size, address, address, address, size, size, size, address, address, address,
     ]  # fmt: skip
+    functions.binvpr_lce_epipolar_inliers.restype = ctypes.c_int64
+    functions.binvpr_lce_epipolar_inliers.argtypes = [address, address, size, ctypes.c_float, address]
     functions.binvpr_lce_peak.restype = ctypes.c_double
     functions.binvpr_lce_peak.argtypes = [ctypes.c_char_p, ctypes.c_long]
     return functions
@@ -233,6 +235,25 @@ def decode_features(
             raise _no_kernel(kernel)
         raise MemoryError(f"{rows} x {columns} cells cannot be decoded in memory; use a smaller image")
     return DecodedFeatures(found.points[:count], found.scores[:count], found.descriptors[:count])
+
+
+def epipolar_inliers(here: NDArray[np.float32], there: NDArray[np.float32], tolerance: float) -> NDArray[np.bool_]:
+    """Tell which matches [N] obey the one epipolar geometry that most obey: none where there are fewer than eight.
+
+    They are at `here` [N,2] in one image and `there` [N,2] in the other, finite; their Sampson distance is at most
+    `tolerance`, in the same unit (src/epipolar.h names the methods). The same on every processor. Raises DelegateError
+    where the library cannot be used here.
+    """
+    if here.shape != there.shape or here.ndim != 2 or here.shape[1] != 2:
+        raise ValueError(f"positions of the shapes {here.shape} and {there.shape} are no matches; give [N,2] twice")
+    ours, theirs = (np.ascontiguousarray(some, np.float32) for some in (here, there))
+    inliers = np.empty(len(ours), np.bool_)
+    found: int = _functions().binvpr_lce_epipolar_inliers(
+        ours.ctypes.data, theirs.ctypes.data, len(ours), tolerance, inliers.ctypes.data
+    )
+    if found < 0:
+        raise MemoryError(f"{len(ours)} matches cannot be verified in memory; give fewer")
+    return inliers
 
 
 def peak(kernel: str, seconds: float = 0.2) -> float:

@@ -9,7 +9,7 @@ what is on the robot itself, on a poster or on the horizon covers a part.
 Learned features must obey both. They match what is built alike, so that corridors of one layout obey a homography,
 loosely (measured: docs/local_features.md).
 
-Both come from USAC with MAGSAC++ (Barath et al., CVPR 2020).
+The homography comes from USAC with MAGSAC++ (Barath et al., CVPR 2020), the epipolar geometry from our own library.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from binvpr_ros.lce_delegate import epipolar_inliers
 from binvpr_ros.local_features.camera import Camera, Points
 from binvpr_ros.local_features.colours import agree as colours_agree
 from binvpr_ros.local_features.colours import centres
@@ -126,18 +127,19 @@ def verify(
     ours, theirs = ours[inliers], theirs[inliers]
     size = query.size if camera is None else camera.size
     there_seen = moved(there, np.linalg.inv(found))
-    coverage, spread = _coverage(here, there_seen, here[ours], size)
+    common = _common_view(here, there_seen, size)
+    coverage, spread = common.covered_by(here[ours])
     if query.tag[0] == LEARNED:
-        # It takes longer than all else, and only takes inliers away.
+        # It only takes inliers away.
         rigid = np.zeros(len(ours), bool)
         if len(ours) * coverage >= least:
             # Nothing moved obeys any epipolar geometry, so that none may be found; what obeys the homography does too.
             off = np.linalg.norm(moved(here[ours], found) - there[theirs], axis=1)
-            rigid = _rigid(here[ours], there[theirs]) | (off <= EPIPOLAR_TOLERANCE)
+            rigid = epipolar_inliers(here[ours], there[theirs], EPIPOLAR_TOLERANCE) | (off <= EPIPOLAR_TOLERANCE)
         ours, theirs = ours[rigid], theirs[rigid]
         if len(ours) < FEWEST_MATCHES:
             return Verification()
-        coverage, spread = _coverage(here, there_seen, here[ours], size)
+        coverage, spread = common.covered_by(here[ours])
     at_rest = bool(np.median(np.linalg.norm(here[ours] - there[theirs], axis=1)) < STILL)
     return Verification((ours, theirs), found, coverage, spread, at_rest)
 
@@ -160,25 +162,12 @@ def same_colours(
     return colours_agree(query.colours, match.colours, here, there)
 
 
-def _rigid(here: Points, there: Points) -> NDArray[np.bool_]:
-    """Tell which matches [N] obey one epipolar geometry."""
-    if len(here) < FEWEST_MATCHES:
-        return np.zeros(len(here), bool)
-    try:
-        _, obeying = cv2.findFundamentalMat(
-            here, there, cv2.USAC_MAGSAC, EPIPOLAR_TOLERANCE, CONFIDENCE, MOST_ITERATIONS
-        )
-    except cv2.error:  # how USAC reports points that admit none
-        obeying = None
-    return np.zeros(len(here), bool) if obeying is None else np.asarray(obeying).reshape(-1) > 0
-
-
 def moved(points: Points, homography: Homography) -> Points:
     """Return points [N,2] where a homography brings them; NaN where that is behind the camera."""
-    x, y, depth = homography @ np.column_stack([points, np.ones(len(points))]).T
-    with np.errstate(divide="ignore", invalid="ignore"):
-        there = np.column_stack([x, y]) / np.where(depth > 0, depth, np.nan)[:, np.newaxis]
-    result: Points = there.astype(np.float32)
+    there = points @ homography[:, :2].T + homography[:, 2]
+    depth = there[:, 2:]
+    with np.errstate(invalid="ignore"):
+        result: Points = (there[:, :2] / np.where(depth > 0, depth, np.nan)).astype(np.float32)
     return result
 
 
@@ -201,24 +190,33 @@ def _points(features: Features, camera: Camera | None) -> Points:
     return pixels * np.float32(WIDTH / camera.size[0])
 
 
-def _coverage(query: Points, match: Points, inliers: Points, size: tuple[int, int]) -> tuple[float, float]:
-    """Return the share of the cells in which both images have features where there are `inliers` [M,2], and the spread.
+class _CommonView(NamedTuple):
+    """The cells of the query's image in which both images have features."""
 
-    All are pixels of the query's image; features of the match are where they should be there.
-    """
-    cells = np.array([GRID / WIDTH, GRID / (WIDTH * size[1] / size[0])], np.float32)
+    cells_per_pixel: NDArray[np.float32]  # [2], in x and in y
+    features: NDArray[np.intp]  # [GRID*GRID], of the image that has fewer there
+    common: NDArray[np.bool_]  # [GRID*GRID]
 
-    def counted(points: Points) -> NDArray[np.intp]:
-        within = points * cells
-        inside = ((within >= 0) & (within < GRID)).all(axis=1)  # also leaves out NaN
-        column, row = within[inside].astype(int).T
-        return np.bincount(row * GRID + column, minlength=GRID * GRID)
+    def covered_by(self, inliers: Points) -> tuple[float, float]:
+        """Return the share of the cells in which there are `inliers` [M,2], pixels of the query's image; the spread."""
+        if not self.common.any():
+            return 0.0, 0.0
+        found = _counted(inliers * self.cells_per_pixel)[self.common]
+        covered = int(np.count_nonzero(found))
+        features = self.features[self.common]
+        by_chance = np.sum(1 - (1 - features / features.sum()) ** found.sum())
+        return covered / max(len(found), FEWEST_CELLS), covered / max(float(by_chance), 1.0)
 
-    fewer, found = np.minimum(counted(query), counted(match)), counted(inliers)
-    common = fewer >= FEWEST_IN_CELL
-    if not common.any():
-        return 0.0, 0.0
-    covered = int(np.count_nonzero(found[common]))
-    chances = fewer[common] / fewer[common].sum()
-    by_chance = np.sum(1 - (1 - chances) ** found[common].sum())
-    return covered / max(int(np.count_nonzero(common)), FEWEST_CELLS), covered / max(float(by_chance), 1.0)
+
+def _common_view(query: Points, match: Points, size: tuple[int, int]) -> _CommonView:
+    """Return what two images have in common: `match` are its features where they should be in the query's image."""
+    cells_per_pixel = np.array([GRID / WIDTH, GRID / (WIDTH * size[1] / size[0])], np.float32)
+    features = np.minimum(_counted(query * cells_per_pixel), _counted(match * cells_per_pixel))
+    return _CommonView(cells_per_pixel, features, features >= FEWEST_IN_CELL)
+
+
+def _counted(cells: Points) -> NDArray[np.intp]:
+    """Return how many of the positions [N,2], in cells, are in each of them: [GRID*GRID]."""
+    inside = ((cells >= 0) & (cells < GRID)).all(axis=1)  # also leaves out NaN
+    column, row = cells[inside].astype(int).T
+    return np.bincount(row * GRID + column, minlength=GRID * GRID)

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "decoding.h"
+#include "epipolar.h"
 #include "kernel.h"
 #include "int8_convolution.h"
 #include "matching.h"
@@ -391,6 +392,17 @@ BINVPR_EXPORT std::int64_t binvpr_lce_decode_features(
     const binvpr::FeatureMaps maps{rows, columns, bits, descriptors, keypoints, reliability};
     return static_cast<std::int64_t>(binvpr::decode_features(binvpr::find_kernel(kernel), maps, width, height, most,
                                                              {points, scores, found_descriptors}));
+  } catch (const std::exception&) {
+    return -1;
+  }
+}
+
+// As binvpr::epipolar_inliers; returns -1 where there are too many matches or not enough memory.
+BINVPR_EXPORT std::int64_t binvpr_lce_epipolar_inliers(const float* here, const float* there, std::size_t count,
+                                                       float tolerance, std::uint8_t* inliers) {
+  if (count > binvpr::kMostEpipolarMatches) return -1;
+  try {
+    return static_cast<std::int64_t>(binvpr::epipolar_inliers(here, there, count, tolerance, inliers));
   } catch (const std::exception&) {
     return -1;
   }

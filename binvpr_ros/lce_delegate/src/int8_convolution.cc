@@ -138,13 +138,13 @@ Int8Output::Int8Output(const NodeFacts& node) {
   to_ = {nullptr, nullptr, nullptr, output.zero_point, range.min, range.max};
 }
 
-void Int8Output::write(const QuantizedKernel& kernel, const std::int32_t* sums, int first_channel, int channels,
-                       std::int8_t* output) const {
+void Int8Output::write(const QuantizedKernel& kernel, const std::int32_t* sums, int pixels, int first_channel,
+                       int channels, std::int8_t* output, std::size_t stride) const {
   Requantization to = to_;
   to.multipliers = &multipliers_[static_cast<std::size_t>(first_channel)];
   to.shifts = &shifts_[static_cast<std::size_t>(first_channel)];
   to.halves = &halves_[static_cast<std::size_t>(first_channel)];
-  kernel.requantize(sums, channels, to, output);
+  kernel.requantize(sums, pixels, channels, to, output, stride);
 }
 
 bool LevelConvolution::fits(const NodeFacts& node) {
@@ -213,7 +213,7 @@ void LevelConvolution::run(const std::vector<const void*>& inputs, const std::ve
 void LevelConvolution::run_tile(const Block& block, const Tile& tile, std::int8_t* output) const {
   alignas(64) std::uint16_t counts[kTilePixels * kTileChannels];
   alignas(64) std::int32_t doubled[kTilePixels][kTileChannels] = {};
-  alignas(64) std::int32_t sums[kTileChannels];
+  alignas(64) std::int32_t sums[kTilePixels][kTileChannels];
   for (std::size_t chunk = 0; chunk < chunk_count(); ++chunk) {
     count_tile(kernel_.quantized.count, chunk, block, tile, counts);
     for (int i = 0; i < tile.pixels; ++i) kernel_.add_doubled(counts + i * kTileChannels, doubled[i]);
@@ -221,11 +221,11 @@ void LevelConvolution::run_tile(const Block& block, const Tile& tile, std::int8_
   const auto channels_out = static_cast<std::size_t>(geometry().channels_out);
   const auto channel = static_cast<std::size_t>(block.first_channel);
   for (int i = 0; i < tile.pixels; ++i) {
-    const auto pixel = static_cast<std::size_t>(tile.first_pixel + i);
-    kernel_.quantized.combine(doubled[i], block.channels, window_sums_[pixel], &magnitudes_[channel],
-                              output_.bias(block.first_channel), sums);
-    output_.write(kernel_.quantized, sums, block.first_channel, block.channels, output + pixel * channels_out + channel);
+    kernel_.quantized.combine(doubled[i], block.channels, window_sums_[static_cast<std::size_t>(tile.first_pixel + i)],
+                              &magnitudes_[channel], output_.bias(block.first_channel), sums[i]);
   }
+  output_.write(kernel_.quantized, sums[0], tile.pixels, block.first_channel, block.channels,
+                output + static_cast<std::size_t>(tile.first_pixel) * channels_out + channel, channels_out);
 }
 
 // The sums of all input channels over the windows of a band; outside the image the input is zero.
@@ -304,10 +304,8 @@ void Int8Convolution::run_tile(const Block& block, const Tile& tile, std::int8_t
   with_tile(0, block, tile, [&](const auto* pixels, const Run* runs, int run_count, const auto* filters) {
     kernel_.multiply(pixels, runs, run_count, filters, block.channels, &bias_[channel], sums[0]);
   });
-  for (int i = 0; i < tile.pixels; ++i) {
-    const auto pixel = static_cast<std::size_t>(tile.first_pixel + i);
-    output_.write(kernel_, sums[i], block.first_channel, block.channels, output + pixel * channels_out + channel);
-  }
+  output_.write(kernel_, sums[0], tile.pixels, block.first_channel, block.channels,
+                output + static_cast<std::size_t>(tile.first_pixel) * channels_out + channel, channels_out);
 }
 
 }  // namespace binvpr

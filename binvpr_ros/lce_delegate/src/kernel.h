@@ -70,9 +70,10 @@ struct QuantizedKernel {
   void (*multiply)(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
                    int channels, const std::int32_t* bias, std::int32_t* sums);
 
-  // output[i] = clamp(zero point + sums[i] * multipliers[i] * 2^(-31 - shifts[i])), rounded as TFLite's convolutions do.
-  // Sums are within 2^30.
-  void (*requantize)(const std::int32_t* sums, int channels, const Requantization&, std::int8_t* output);
+  // Of sums[pixel * kTileChannels + channel] writes output[pixel * stride + channel] = clamp(zero point +
+  // sum * multipliers[channel] * 2^(-31 - shifts[channel])), rounded as TFLite's convolutions do. Sums are within 2^30.
+  void (*requantize)(const std::int32_t* sums, int pixels, int channels, const Requantization&, std::int8_t* output,
+                     std::size_t stride);
 };
 
 // To the int8 output of a convolution.

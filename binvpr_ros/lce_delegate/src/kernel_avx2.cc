@@ -274,8 +274,8 @@ void multiply(const std::uint8_t* const* pixels, const Run* runs, int run_count,
 // Of each 64 bits, in the place of the lower ones.
 inline __m256i upper_halves(__m256i values) { return _mm256_shuffle_epi32(values, 0xf5); }
 
-// As loop_requantize, eight channels at a time.
-void requantize(const std::int32_t* sums, int channels, const Requantization& to, std::int8_t* output) {
+// As loop_requantize_from 0, eight channels at a time.
+void requantize_pixel(const std::int32_t* sums, int channels, const Requantization& to, std::int8_t* output) {
   const __m256i nudge = _mm256_set1_epi64x(std::int64_t{1} << 31);
   const __m256i zero_point = _mm256_set1_epi32(to.zero_point);
   const __m256i min = _mm256_set1_epi32(to.min), max = _mm256_set1_epi32(to.max);
@@ -295,11 +295,12 @@ void requantize(const std::int32_t* sums, int channels, const Requantization& to
     const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(value), _mm256_extracti128_si256(value, 1));
     _mm_storel_epi64(reinterpret_cast<__m128i*>(output + i), _mm_packs_epi16(words, words));
   }
-  Requantization rest = to;
-  rest.multipliers += i;
-  rest.shifts += i;
-  rest.halves += i;
-  loop_requantize(sums + i, channels - i, rest, output + i);
+  loop_requantize_from(i, sums, channels, to, output);
+}
+
+void requantize(const std::int32_t* sums, int pixels, int channels, const Requantization& to, std::int8_t* output,
+                std::size_t stride) {
+  for (; pixels > 0; --pixels, sums += kTileChannels, output += stride) requantize_pixel(sums, channels, to, output);
 }
 
 std::uint64_t reach(const std::uint16_t* counts, const std::uint16_t* thresholds) {

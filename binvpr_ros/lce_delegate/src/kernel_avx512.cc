@@ -108,6 +108,14 @@ void count(const std::uint8_t* const* pixels, const Run* runs, int run_count, co
   vectors(pixels, runs, run_count, packed, counts);
 }
 
+// Whole vectors, as what reads the sums does: a load that needs two stores waits for both.
+void add_doubled(const std::uint16_t* counts, std::int32_t* sums) {
+  for (int i = 0; i < kTileChannels; i += kLane) {
+    const __m512i count = _mm512_cvtepu16_epi32(_mm256_load_si256(reinterpret_cast<const __m256i*>(counts + i)));
+    _mm512_store_si512(sums + i, _mm512_add_epi32(_mm512_load_si512(sums + i), _mm512_slli_epi32(count, 1)));
+  }
+}
+
 // Input of four bits: of each four channels the sixteen sums that there can be, one for each choice of them. A vector has
 // those of sixteen channels, and a byte of a filter says which of them it takes: the four sums of a filter lie side by
 // side, so that a dot product adds them up.
@@ -186,6 +194,22 @@ void stage_values(const std::int8_t* values, int count, std::uint8_t* staged) {
   for (int i = 0; i < count; ++i) staged[i] = static_cast<std::uint8_t>(values[i] + kValueOffset);
 }
 
+// Of the values from `first` on, up to kLane.
+inline __mmask16 those_left(int first, int count) {
+  return static_cast<__mmask16>(count - first >= kLane ? 0xffff : (1U << (count - first)) - 1);
+}
+
+void combine(const std::int32_t* doubled, int channels, std::int32_t total, const std::int32_t* magnitudes,
+             const std::int32_t* bias, std::int32_t* sums) {
+  const __m512i all = _mm512_set1_epi32(total);
+  for (int i = 0; i < channels; i += kLane) {
+    const __mmask16 left = those_left(i, channels);
+    const __m512i sum = _mm512_sub_epi32(all, _mm512_load_si512(doubled + i));
+    const __m512i product = _mm512_mullo_epi32(_mm512_maskz_loadu_epi32(left, magnitudes + i), sum);
+    _mm512_store_si512(sums + i, _mm512_add_epi32(_mm512_maskz_loadu_epi32(left, bias + i), product));
+  }
+}
+
 template <int Vectors>
 void multiply_by(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
                  const std::int32_t* bias, std::int32_t* sums) {
@@ -214,31 +238,30 @@ void multiply(const std::uint8_t* const* pixels, const Run* runs, int run_count,
   vectors(pixels, runs, run_count, packed, bias, sums);
 }
 
-// Of the values from `first` on, up to kLane.
-inline __mmask16 those_left(int first, int count) {
-  return static_cast<__mmask16>(count - first >= kLane ? 0xffff : (1U << (count - first)) - 1);
-}
-
 // Of each 64 bits, in the place of the lower ones.
 inline __m512i upper_halves(__m512i values) { return _mm512_shuffle_epi32(values, _MM_PERM_DDBB); }
 
 // As loop_requantize, sixteen channels at a time.
-void requantize(const std::int32_t* sums, int channels, const Requantization& to, std::int8_t* output) {
+void requantize(const std::int32_t* sums, int pixels, int channels, const Requantization& to, std::int8_t* output,
+                std::size_t stride) {
   const __m512i nudge = _mm512_set1_epi64(std::int64_t{1} << 31), zero_point = _mm512_set1_epi32(to.zero_point);
   const __m128i min = _mm_set1_epi8(static_cast<char>(to.min)), max = _mm_set1_epi8(static_cast<char>(to.max));
   for (int i = 0; i < channels; i += kLane) {
     const __mmask16 left = those_left(i, channels);
-    // Of twice the sums, so that what is wanted of a product is its upper half.
-    const __m512i sum = _mm512_maskz_loadu_epi32(left, sums + i), doubled = _mm512_add_epi32(sum, sum);
-    const __m512i factor = _mm512_maskz_loadu_epi32(left, to.multipliers + i);
-    const __m512i even = _mm512_add_epi64(_mm512_mul_epi32(doubled, factor), nudge);
-    const __m512i odd = _mm512_add_epi64(_mm512_mul_epi32(upper_halves(doubled), upper_halves(factor)), nudge);
-    const __m512i high = _mm512_mask_shuffle_epi32(odd, 0x5555, even, _MM_PERM_DDBB);
+    const __m512i even_factor = _mm512_maskz_loadu_epi32(left, to.multipliers + i), odd_factor = upper_halves(even_factor);
     const __m512i half = _mm512_maskz_loadu_epi32(left, to.halves + i);
-    const __m512i rounded =
-        _mm512_srav_epi32(_mm512_add_epi32(high, half), _mm512_maskz_loadu_epi32(left, to.shifts + i));
-    const __m128i value = _mm512_cvtsepi32_epi8(_mm512_add_epi32(rounded, zero_point));
-    _mm_mask_storeu_epi8(output + i, left, _mm_max_epi8(min, _mm_min_epi8(max, value)));
+    const __m512i shift = _mm512_maskz_loadu_epi32(left, to.shifts + i);
+    for (int pixel = 0; pixel < pixels; ++pixel) {
+      // Of twice the sums, so that what is wanted of a product is its upper half.
+      const __m512i sum = _mm512_load_si512(sums + pixel * kTileChannels + i), doubled = _mm512_add_epi32(sum, sum);
+      const __m512i even = _mm512_add_epi64(_mm512_mul_epi32(doubled, even_factor), nudge);
+      const __m512i odd = _mm512_add_epi64(_mm512_mul_epi32(upper_halves(doubled), odd_factor), nudge);
+      const __m512i high = _mm512_mask_shuffle_epi32(odd, 0x5555, even, _MM_PERM_DDBB);
+      const __m512i rounded = _mm512_srav_epi32(_mm512_add_epi32(high, half), shift);
+      const __m128i value = _mm512_cvtsepi32_epi8(_mm512_add_epi32(rounded, zero_point));
+      std::int8_t* to_channels = output + static_cast<std::size_t>(pixel) * stride + i;
+      _mm_mask_storeu_epi8(to_channels, left, _mm_max_epi8(min, _mm_min_epi8(max, value)));
+    }
   }
 }
 
@@ -291,8 +314,71 @@ void pack_int8(const std::int8_t* values, int count, std::int8_t zero_point, std
   loop_pack_int8(values, count, zero_point, words);
 }
 
+// The bits in which two descriptors of whole vectors differ: sums of 64 bits, of each eighth word.
+template <std::size_t Vectors>
+inline __m512i differing_words(const __m512i* descriptor, const std::uint8_t* query) {
+  __m512i sum = _mm512_setzero_si512();
+  for (std::size_t i = 0; i < Vectors; ++i) {
+    const __m512i differing = _mm512_xor_si512(descriptor[i], _mm512_loadu_si512(query + 64 * i));
+    sum = _mm512_add_epi64(sum, _mm512_popcnt_epi64(differing));
+  }
+  return sum;
+}
+
+// Two sums of 64 bits, small ones, side by side; and what is added up of two pairs of such, or of four.
+inline __m512i beside(__m512i a, __m512i b) { return _mm512_add_epi64(a, _mm512_slli_epi64(b, 32)); }
+inline __m512i added_up(__m512i a, __m512i b) {
+  return _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+}
+
+// Eight views at a time, whose sums are added up across vectors together: one by one that takes longer than counting.
+template <std::size_t Vectors>
+void hamming_of(const std::uint8_t* descriptors, std::size_t count, const std::uint8_t* queries, std::size_t views,
+                std::uint32_t* distances) {
+  constexpr std::size_t kAhead = 4096, kBytes = 64 * Vectors, kViews = 8;
+  for (std::size_t n = 0; n < count; ++n, descriptors += kBytes) {
+    __m512i descriptor[Vectors];
+    for (std::size_t i = 0; i < Vectors; ++i) {
+      __builtin_prefetch(descriptors + kAhead + 64 * i);  // as loop_hamming
+      descriptor[i] = _mm512_loadu_si512(descriptors + 64 * i);
+    }
+    const std::uint8_t* query = queries;
+    std::uint32_t least = UINT32_MAX;
+    std::size_t left = views;
+    for (; left >= kViews; left -= kViews, query += kViews * kBytes) {
+      __m512i pairs[kViews / 2];
+      for (std::size_t i = 0; i < kViews / 2; ++i) {
+        pairs[i] = beside(differing_words<Vectors>(descriptor, query + 2 * i * kBytes),
+                          differing_words<Vectors>(descriptor, query + (2 * i + 1) * kBytes));
+      }
+      const __m512i first = added_up(pairs[0], pairs[1]), last = added_up(pairs[2], pairs[3]);
+      const __m512i halves = _mm512_add_epi32(_mm512_shuffle_i64x2(first, last, 0x88), _mm512_shuffle_i64x2(first, last, 0xdd));
+      const __m512i sums = _mm512_add_epi32(halves, _mm512_shuffle_i64x2(halves, halves, 0xb1));
+      const __m128i four = _mm_min_epu32(_mm512_castsi512_si128(sums), _mm512_extracti32x4_epi32(sums, 2));
+      const __m128i two = _mm_min_epu32(four, _mm_shuffle_epi32(four, 0x4e));
+      const __m128i one = _mm_min_epu32(two, _mm_shuffle_epi32(two, 0xb1));
+      least = std::min(least, static_cast<std::uint32_t>(_mm_cvtsi128_si32(one)));
+    }
+    for (; left > 0; --left, query += kBytes) {
+      const auto sum = _mm512_reduce_add_epi64(differing_words<Vectors>(descriptor, query));
+      least = std::min(least, static_cast<std::uint32_t>(sum));
+    }
+    distances[n] = least;
+  }
+}
+
 void hamming(const std::uint8_t* descriptors, std::size_t count, std::size_t words, const std::uint8_t* queries,
              std::size_t views, std::uint32_t* distances) {
+  switch (words) {
+    case 8:
+      return hamming_of<1>(descriptors, count, queries, views, distances);
+    case 16:
+      return hamming_of<2>(descriptors, count, queries, views, distances);
+    case 32:
+      return hamming_of<4>(descriptors, count, queries, views, distances);
+    default:
+      break;
+  }
   const auto differing_bits = [](const std::uint8_t* a, const std::uint8_t* b, std::size_t left) {
     __m512i sum = _mm512_setzero_si512();
     for (; left >= 8; left -= 8, a += 64, b += 64) {
@@ -342,13 +428,13 @@ bool runs_here() {
 }  // namespace
 
 const QuantizedKernel kQuantized = {
-    kWordBits / 4 * kLevelTable, stage_levels, pack_levels, count_levels, loop_combine,
+    kWordBits / 4 * kLevelTable, stage_levels, pack_levels, count_levels, combine,
     1, kValueOffset, stage_values, loop_pack_quads, multiply, requantize,
 };
 
 // GCC takes longer to look up 16 values one by one, for a vector, than eight: decoding is that of AVX2.
 const Kernel kAvx512Kernel = {
-    "avx512", kQuantized, runs_here, sizeof(std::int32_t), loop_stage, pack, count, reach, loop_add_doubled, to_float, loop_to_int8, pack_float,
+    "avx512", kQuantized, runs_here, sizeof(std::int32_t), loop_stage, pack, count, reach, add_doubled, to_float, loop_to_int8, pack_float,
     pack_int8, hamming, nearest, kAvx2Decoding, peak,
 };
 

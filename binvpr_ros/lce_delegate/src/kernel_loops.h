@@ -135,14 +135,21 @@ inline void loop_combine(const std::int32_t* doubled, int channels, std::int32_t
   for (int i = 0; i < channels; ++i) sums[i] = bias[i] + magnitudes[i] * (total - doubled[i]);
 }
 
-inline void loop_requantize(const std::int32_t* sums, int channels, const Requantization& to, std::int8_t* output) {
-  for (int i = 0; i < channels; ++i) {
+// The channels from `first` on, of one pixel.
+inline void loop_requantize_from(int first, const std::int32_t* sums, int channels, const Requantization& to,
+                                 std::int8_t* output) {
+  for (int i = first; i < channels; ++i) {
     // The product's upper half, then a division by a power of two, each rounded to nearest, halves upwards.
     const std::int64_t product = std::int64_t{sums[i]} * to.multipliers[i] + (std::int64_t{1} << 30);
     const auto high = static_cast<std::int32_t>(static_cast<std::uint64_t>(product) >> 31);
     const std::int32_t rounded = (high + to.halves[i]) >> to.shifts[i];
     output[i] = static_cast<std::int8_t>(std::max(to.min, std::min(to.max, rounded + to.zero_point)));
   }
+}
+
+inline void loop_requantize(const std::int32_t* sums, int pixels, int channels, const Requantization& to,
+                            std::int8_t* output, std::size_t stride) {
+  for (; pixels > 0; --pixels, sums += kTileChannels, output += stride) loop_requantize_from(0, sums, channels, to, output);
 }
 
 // The bits in which two descriptors differ. Four sums, since one would wait for itself.

@@ -284,8 +284,8 @@ __attribute__((target("arch=armv8.2-a+dotprod"))) void multiply_quads(
   }
 }
 
-// As loop_requantize, four channels at a time.
-void requantize(const std::int32_t* sums, int channels, const Requantization& to, std::int8_t* output) {
+// As loop_requantize_from 0, four channels at a time.
+void requantize_pixel(const std::int32_t* sums, int channels, const Requantization& to, std::int8_t* output) {
   int i = 0;
   for (; i + 4 <= channels; i += 4) {
     const int32x4_t high = vqrdmulhq_s32(vld1q_s32(sums + i), vld1q_s32(to.multipliers + i));
@@ -294,11 +294,12 @@ void requantize(const std::int32_t* sums, int channels, const Requantization& to
     const int32x4_t bounded = vmaxq_s32(vdupq_n_s32(to.min), vminq_s32(vdupq_n_s32(to.max), value));
     for (int lane = 0; lane < 4; ++lane) output[i + lane] = static_cast<std::int8_t>(bounded[lane]);
   }
-  Requantization rest = to;
-  rest.multipliers += i;
-  rest.shifts += i;
-  rest.halves += i;
-  loop_requantize(sums + i, channels - i, rest, output + i);
+  loop_requantize_from(i, sums, channels, to, output);
+}
+
+void requantize(const std::int32_t* sums, int pixels, int channels, const Requantization& to, std::int8_t* output,
+                std::size_t stride) {
+  for (; pixels > 0; --pixels, sums += kTileChannels, output += stride) requantize_pixel(sums, channels, to, output);
 }
 
 // A bit of each lane: lane i keeps bit i.

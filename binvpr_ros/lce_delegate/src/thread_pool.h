@@ -38,6 +38,8 @@ class ThreadPool {
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
+  int threads() const { return static_cast<int>(helpers_.size()) + 1; }
+
   // Calls work(0) ... work(pieces - 1), in any order and from any of the threads. `work` must not throw. One caller at
   // a time.
   void run(int pieces, const std::function<void(int)>& work) {

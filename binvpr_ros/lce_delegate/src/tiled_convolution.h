@@ -72,10 +72,10 @@ class TiledConvolution : public Operator {
   template <typename Stage, typename Run>
   void for_each_band(Stage stage, Run run) const;
 
-  // Calls work(block, tile) for all tiles of a band and all blocks, from several threads.
-  // Without `blocks_apart` a thread takes all blocks of its tiles, in order.
+  // Calls work(block, tile) for all tiles of a band and all blocks, from several threads. A thread takes all blocks of its
+  // tiles, in order; only where `blocks_may_part` and there are fewer tiles than threads could share, blocks are shared too.
   template <typename Work>
-  void for_each_tile(const Band& band, ThreadPool& pool, bool blocks_apart, Work work) const;
+  void for_each_tile(const Band& band, ThreadPool& pool, bool blocks_may_part, Work work) const;
 
   // Calls kernel(pixels, runs, run count, packed filters) with one chunk of a tile.
   template <typename TileKernel>
@@ -153,10 +153,11 @@ void TiledConvolution::for_each_band(Stage stage, Run run) const {
 }
 
 template <typename Work>
-void TiledConvolution::for_each_tile(const Band& band, ThreadPool& pool, bool blocks_apart, Work work) const {
+void TiledConvolution::for_each_tile(const Band& band, ThreadPool& pool, bool blocks_may_part, Work work) const {
   const int tiles = (band.pixels + kTilePixels - 1) / kTilePixels;
   const int ranges = (tiles + kTilesPerPiece - 1) / kTilesPerPiece;
   const int block_count = static_cast<int>(blocks_.size());
+  const bool blocks_apart = blocks_may_part && pool.threads() > 1 && ranges < 2 * pool.threads();
   pool.run(blocks_apart ? ranges * block_count : ranges, [&](int piece) {
     const int first_tile = piece % ranges * kTilesPerPiece;
     const int last_tile = std::min(first_tile + kTilesPerPiece, tiles);
