@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The matches that obey one epipolar geometry: those of a scene that is known, as many as OpenCV finds, the same again."""
+"""The matches that obey one epipolar geometry: those of a known scene, as many as OpenCV finds, the same again."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_the_matches_of_a_scene_are_told_from_others(outliers: float, flat: bool
         wrong += [inliers[other].mean()] if other.any() else []
     # 500 samples of seven, of which one in 128 is free of outliers where half are.
     assert np.mean(found) > (0.97 if outliers < 0.5 else 0.9)
-    # A line two pixels wide crosses a hundredth of an image; of a plane any line is one that goes through the right place.
+    # A line two pixels wide crosses a hundredth of an image; many geometries fit a plane.
     assert np.mean(wrong or [0.0]) < (0.1 if flat else 0.05)
 
 
@@ -69,7 +69,7 @@ def test_the_same_again_wherever_the_arrays_lie() -> None:
     here, there = two_views(rng, 203, 0.4)
     there[::3] = rng.uniform(0, 300, there[::3].shape)
     first = epipolar_inliers(here, there, 1.0)
-    wide_here, wide_there = np.repeat(here, 2, axis=0)[::2], np.repeat(there.astype(np.float64), 2, axis=0)[::2]
+    wide_here, wide_there = np.repeat(here, 2, axis=0)[::2], np.repeat(there, 2, axis=0)[::2]
     np.testing.assert_array_equal(epipolar_inliers(wide_here, wide_there, 1.0), first)
 
 
