@@ -19,6 +19,7 @@ from binvpr_ros import lce_delegate
 from binvpr_ros.config import BACKENDS, LOCAL_MODEL, Config, ConfigError, model_path, share_directory
 from binvpr_ros.lab.lce_process import MODES, LceError, LceProcess, random_input
 from binvpr_ros.lab.machine import cpu_name, heat, machine, versions
+from binvpr_ros.lab.profile import profile, table
 from binvpr_ros.lab.search import search_figures
 from binvpr_ros.lab.timing import Timer, figures_of, measure, timer
 from binvpr_ros.local_features import orb
@@ -31,6 +32,8 @@ from binvpr_ros.network.model_card import ModelCard, ModelCardError
 from binvpr_ros.recordings.world import World, drive
 
 FRAME = (480, 640, 3)
+LOCAL_SIZE = (368, 480)
+"""Of the input of the network for local features, for such a frame."""
 
 
 def image_timer(network: DescriptorNetwork) -> Timer:
@@ -157,6 +160,19 @@ def search(choices: argparse.Namespace) -> int:
     return 0
 
 
+def profiles(choices: argparse.Namespace) -> int:
+    """Measure the operators of the model that is named, or of both packaged ones; return the exit status."""
+    models: list[tuple[Path, tuple[int, int] | None]] = [(Path(choices.model), None)]
+    if not choices.model:
+        models = [(model_path(Config()), None), (share_directory() / "models" / LOCAL_MODEL, LOCAL_SIZE)]
+    found = {}
+    for model, size in models:
+        found[model.stem] = profile(model.read_bytes(), choices.kernel, choices.repeat, size)
+        print(table(model.stem, found[model.stem], bool(choices.model)), end="\n\n", flush=True)
+    _write({**found, "cpu": cpu_name()}, choices.json)
+    return 0
+
+
 def report_figures(config: Config, repeat: int) -> dict[str, Any]:
     """Measure both networks and all that a keyframe costs beside them, and tell on what machine."""
     network = DescriptorNetwork(model_path(config), config.backend, config.threads)
@@ -257,6 +273,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--binary", action="store_true", help="time the network's binary layers alone")
     parser.add_argument("--search", action="store_true", help="load and search maps of random keyframes instead")
     parser.add_argument("--node", action="store_true", help="measure the node and each of its parts instead")
+    parser.add_argument("--profile", action="store_true",
+                        help="time each operator of both networks, or of --model, with one thread")  # fmt: skip
     parser.add_argument("--report", action="store_true",
                         help="print this machine, and figures of networks and features, for an issue")  # fmt: skip
     parser.add_argument(
@@ -280,6 +298,8 @@ def main() -> int:
     try:
         if choices.search:
             return search(choices)
+        if choices.profile:
+            return profiles(choices)
         config = Config(
             model=choices.model, backend=choices.backend, threads=choices.threads,
             local_features=choices.local_features,

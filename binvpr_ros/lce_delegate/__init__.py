@@ -73,6 +73,21 @@ class DecodedFeatures(NamedTuple):
     """[N,B/8], the first bit in the highest place."""
 
 
+class OperatorTimes(NamedTuple):
+    """What an operator of a model took in `runs` runs, in milliseconds in all; of layers by part, else 0."""
+
+    name: str
+    """With those of the operators that are done in the same pass."""
+    work: int
+    """Multiply-accumulates of a run."""
+    runs: int
+    total: float
+    staging: float
+    """Of the input, into the form that a kernel counts in."""
+    counting: float
+    output: float
+
+
 def library() -> Path:
     """Return the path of the compiled library."""
     path = Path(__file__).with_name(LIBRARY)
@@ -107,6 +122,7 @@ def _functions() -> ctypes.CDLL:
     except OSError as error:
         raise DelegateError(f"the Larq delegate cannot be loaded ({error}); install this package again") from None
     functions.binvpr_lce_kernels.restype = ctypes.c_char_p
+    functions.binvpr_lce_profile.restype = ctypes.c_char_p
     functions.binvpr_lce_hamming.restype = ctypes.c_bool
     words = np.ctypeslib.ndpointer(np.uint64, flags="C_CONTIGUOUS")
     distances = np.ctypeslib.ndpointer(np.uint32, flags=("C_CONTIGUOUS", "WRITEABLE"))
@@ -133,6 +149,24 @@ def kernels() -> tuple[str, ...]:
     """Return the names of the kernels that this processor can run, best first."""
     names: bytes = _functions().binvpr_lce_kernels()
     return tuple(names.decode().split())
+
+
+def take_profile() -> list[OperatorTimes]:
+    """Return what each operator took since the last call, of all models whose delegates have the option `profile`.
+
+    They come in the order in which they run, those that are the delegate's; parts are known where one thread runs. No
+    model may run meanwhile.
+    """
+    lines: bytes = _functions().binvpr_lce_profile()
+    operators = []
+    for line in lines.decode().splitlines():
+        name, *values = line.split("\t")
+        work, runs, total, staging, counting, output = map(int, values)
+        # Counting and output were sampled: they share what staging leaves.
+        rest, sampled = total - staging, counting + output
+        parts = [rest * part / sampled if sampled else 0 for part in (counting, output)]
+        operators.append(OperatorTimes(name, work, runs, *(value * 1e-6 for value in (total, staging, *parts))))
+    return operators
 
 
 def hamming(

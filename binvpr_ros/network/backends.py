@@ -103,21 +103,27 @@ def _has_graph(model: bytes) -> bool:
 
 
 class DelegateBackend(LitertBackend):
-    """The same runtimes, with this package's delegate for the Larq operators; `kernel` is one of its `kernels()`."""
+    """The same runtimes, with this package's delegate for the Larq operators; `kernel` is one of its `kernels()`.
+
+    With `profile` it keeps the times of operators, for `lce_delegate.take_profile`.
+    """
 
     name = "delegate"
 
-    def __init__(self, model: bytes, threads: int, untried_runtime: bool = False, kernel: str = "auto") -> None:
+    def __init__(
+        self, model: bytes, threads: int, untried_runtime: bool = False, kernel: str = "auto", profile: bool = False
+    ) -> None:
         self.kernel = kernel
+        self._options = {"threads": str(threads), "kernel": kernel} | ({"profile": "1"} if profile else {})
         super().__init__(model, threads, untried_runtime)
 
-    def _delegates(self, runtime: Any, threads: int) -> list[Any]:
+    def _delegates(self, runtime: Any, _threads: int) -> list[Any]:
         try:
             package = runtime.__name__.partition(".")[0]
             version = importlib.import_module(package).__version__
             lce_delegate.check_runtime(package, version, at_own_risk=self._untried_runtime)
             path = str(lce_delegate.library())
-            return [runtime.load_delegate(path, {"threads": str(threads), "kernel": self.kernel})]
+            return [runtime.load_delegate(path, self._options)]
         except (lce_delegate.DelegateError, OSError, ValueError) as error:
             # Before the delegate's own sentence runtimes put a line with its path.
             raise DescriptorError(str(error).strip().rpartition("\n")[2]) from None

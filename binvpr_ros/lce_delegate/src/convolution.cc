@@ -97,6 +97,7 @@ BinaryConvolution::BinaryConvolution(const NodeFacts& node, const Kernel& kernel
   require(groups == 1 || (channels_in_ % groups == 0 && channels_in_ / groups % kWordBits == 0 &&
                           channels_out % groups == 0),
           "the groups of LceBconv2d do not divide its channels into words of 32; convert the model again");
+  geometry.channels_in = channels_in_ / groups;
   geometry.staged_bytes = kernel.staged_bytes_per_word;
   geometry.chunk_words = kMaxCount / kWordBits;
   // So that a filter, stride or dilation out of range is refused now and not at the first input.
@@ -202,6 +203,7 @@ void BinaryConvolution::run(const std::vector<const void*>& inputs, const std::v
 
 void BinaryConvolution::run_tile(const Block& block, const Tile& tile, const float* shortcut, void* output,
                                  std::int32_t* packed) const {
+  TileTimer timer(times, tile.in_band / kTilePixels);
   const int count = tile.pixels;
   const bool counts_suffice = output_type_ == kInt32 && chunk_count() == 1 && !zero_padding_;
   alignas(64) std::uint16_t counts[kTilePixels * kTileChannels];
@@ -212,6 +214,7 @@ void BinaryConvolution::run_tile(const Block& block, const Tile& tile, const flo
     if (chunk == 0) std::memset(sums, 0, sizeof(sums));
     for (int i = 0; i < count; ++i) kernel_.add_doubled(counts + i * kTileChannels, sums[i]);
   }
+  timer.counted();
 
   const auto channels_out = static_cast<std::size_t>(geometry().channels_out);
   const auto words_out = static_cast<std::size_t>(words_for(geometry().channels_out));

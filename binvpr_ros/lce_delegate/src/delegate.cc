@@ -29,11 +29,12 @@ using namespace tflite_abi;
 constexpr int kMaxThreads = 64;
 
 struct State {
-  State(const Kernel& best, int threads) : kernel(best), pool(threads) {}
+  State(const Kernel& best, int threads, bool profiled) : kernel(best), pool(threads), is_profiled(profiled) {}
 
   Delegate delegate{};
   const Kernel& kernel;
   ThreadPool pool;
+  const bool is_profiled;
   std::mutex running;         // interpreters that share a delegate take turns
   std::map<int, int> levels;  // of the tensors known to have few, while a graph is being read
 };
@@ -44,6 +45,18 @@ struct Instance {
   std::vector<int> inputs;
   std::vector<int> results;
 };
+
+// Partitions that are profiled, in the order in which they were made.
+struct Profiled {
+  std::mutex mutex;
+  std::vector<Partition*> partitions;
+  std::string text;
+};
+
+Profiled& profiled() {
+  static Profiled all;
+  return all;
+}
 
 void* const kInitFailed = reinterpret_cast<void*>(-1);
 
@@ -230,12 +243,24 @@ void* init(Context* context, const char* buffer, std::size_t /*length*/) {
     instance->inputs.assign(inputs.begin(), inputs.end());
     instance->results = values(params->output_tensors);
     instance->partition = std::make_unique<Partition>(nodes, instance->results, instance->state->kernel);
+    if (instance->state->is_profiled) {
+      instance->partition->profile(instance->state->pool.threads() == 1);
+      const std::lock_guard<std::mutex> lock(profiled().mutex);
+      profiled().partitions.push_back(instance->partition.get());
+    }
   });
   return done ? instance.release() : kInitFailed;
 }
 
 void free_instance(Context* /*context*/, void* instance) {
-  if (instance != kInitFailed) delete static_cast<Instance*>(instance);
+  if (instance == kInitFailed) return;
+  auto* const made = static_cast<Instance*>(instance);
+  {
+    const std::lock_guard<std::mutex> lock(profiled().mutex);
+    auto& partitions = profiled().partitions;
+    partitions.erase(std::remove(partitions.begin(), partitions.end(), made->partition.get()), partitions.end());
+  }
+  delete made;
 }
 
 Status prepare(Context* context, tflite_abi::Node* node) {
@@ -303,22 +328,23 @@ int thread_count(const std::string& value) {
 
 #define BINVPR_EXPORT extern "C" __attribute__((visibility("default")))
 
-// Options: `threads` (1 to 64, default 1) and `kernel` (the name of one, default auto).
+// Options: `threads` (1 to 64, default 1), `kernel` (the name of one, default auto), and `profile` (any value: times are
+// kept for binvpr_lce_profile).
 BINVPR_EXPORT binvpr::Delegate* tflite_plugin_create_delegate(const char* const* keys, const char* const* values,
                                                               std::size_t count, void (*report_error)(const char*)) {
   try {
     int threads = 1;
     std::string kernel = "auto";
+    bool is_profiled = false;
     for (std::size_t i = 0; i < count; ++i) {
       const std::string key = keys[i];
-      binvpr::require(key == "threads" || key == "kernel", "the Larq delegate has no option " + key + "; it has threads and kernel");
-      if (key == "threads") {
-        threads = binvpr::thread_count(values[i]);
-      } else {
-        kernel = values[i];
-      }
+      binvpr::require(key == "threads" || key == "kernel" || key == "profile",
+                      "the Larq delegate has no option " + key + "; it has threads, kernel and profile");
+      if (key == "threads") threads = binvpr::thread_count(values[i]);
+      if (key == "kernel") kernel = values[i];
+      is_profiled = is_profiled || key == "profile";
     }
-    auto state = std::make_unique<binvpr::State>(binvpr::find_kernel(kernel), threads);
+    auto state = std::make_unique<binvpr::State>(binvpr::find_kernel(kernel), threads, is_profiled);
     state->delegate.data = state.get();
     state->delegate.Prepare = binvpr::claim;
     // Without it the runtime asks the operators, which it does not know, for the sizes of their outputs.
@@ -345,6 +371,21 @@ BINVPR_EXPORT const char* binvpr_lce_kernels() {
     return text;
   }();
   return names.c_str();
+}
+
+// The profile since the last call of all models whose delegates have the option `profile`: a line for each operator of its
+// name, its multiply-accumulates a run, and, of all runs, their number and the nanoseconds in total, of staging, counting
+// and output, with tabs between. No model may run meanwhile. Valid until the next call.
+BINVPR_EXPORT const char* binvpr_lce_profile() {
+  try {
+    auto& all = binvpr::profiled();
+    const std::lock_guard<std::mutex> lock(all.mutex);
+    all.text.clear();
+    for (binvpr::Partition* partition : all.partitions) all.text += partition->take_profile();
+    return all.text.c_str();
+  } catch (const std::exception&) {  // there is not enough memory
+    return "";
+  }
 }
 
 // Writes the Hamming distances [count] of descriptors [count][words] to the nearest of queries [views][words], one at

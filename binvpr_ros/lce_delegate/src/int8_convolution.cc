@@ -211,6 +211,7 @@ void LevelConvolution::run(const std::vector<const void*>& inputs, const std::ve
 }
 
 void LevelConvolution::run_tile(const Block& block, const Tile& tile, std::int8_t* output) const {
+  TileTimer timer(times, tile.in_band / kTilePixels);
   alignas(64) std::uint16_t counts[kTilePixels * kTileChannels];
   alignas(64) std::int32_t doubled[kTilePixels][kTileChannels] = {};
   alignas(64) std::int32_t sums[kTilePixels][kTileChannels];
@@ -218,6 +219,7 @@ void LevelConvolution::run_tile(const Block& block, const Tile& tile, std::int8_
     count_tile(kernel_.quantized.count, chunk, block, tile, counts);
     for (int i = 0; i < tile.pixels; ++i) kernel_.add_doubled(counts + i * kTileChannels, doubled[i]);
   }
+  timer.counted();
   const auto channels_out = static_cast<std::size_t>(geometry().channels_out);
   const auto channel = static_cast<std::size_t>(block.first_channel);
   for (int i = 0; i < tile.pixels; ++i) {
@@ -298,12 +300,14 @@ void Int8Convolution::run(const std::vector<const void*>& inputs, const std::vec
 }
 
 void Int8Convolution::run_tile(const Block& block, const Tile& tile, std::int8_t* output) const {
+  TileTimer timer(times, tile.in_band / kTilePixels);
   const auto channels_out = static_cast<std::size_t>(geometry().channels_out);
   const auto channel = static_cast<std::size_t>(block.first_channel);
   alignas(64) std::int32_t sums[kTilePixels][kTileChannels];
   with_tile(0, block, tile, [&](const auto* pixels, const Run* runs, int run_count, const auto* filters) {
     kernel_.multiply(pixels, runs, run_count, filters, block.channels, &bias_[channel], sums[0]);
   });
+  timer.counted();
   output_.write(kernel_, sums[0], tile.pixels, block.first_channel, block.channels,
                 output + static_cast<std::size_t>(tile.first_pixel) * channels_out + channel, channels_out);
 }

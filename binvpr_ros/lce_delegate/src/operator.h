@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "kernel.h"
+#include "profile.h"
 #include "tensor.h"
 #include "thread_pool.h"
 
@@ -38,10 +39,19 @@ class Operator {
 
   // Whether the first output may have the buffer of the second input.
   virtual bool may_replace_second_input() const { return false; }
+
+  // Multiply-accumulates of a run, after prepare(); 0 for what does none.
+  virtual std::int64_t work() const { return 0; }
+
+  // To be filled by layers, with one thread; null where no profile is wanted.
+  Times* times = nullptr;
 };
 
 // Reads a node that `is_ours`, checking all that can be checked before the input's size is known. Throws Refusal.
 std::unique_ptr<Operator> make_operator(const NodeFacts& node, const Kernel& kernel);
+
+// What a profile calls the operator of a node.
+std::string name_of(const NodeFacts& node);
 
 // Whether the node is one of Larq's, which nobody else can run.
 bool is_larq(const NodeFacts& node);

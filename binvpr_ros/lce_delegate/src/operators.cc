@@ -199,6 +199,31 @@ bool is_larq(const NodeFacts& node) {
 
 bool is_int8_layer(const NodeFacts& node) { return LevelConvolution::fits(node) || Int8Convolution::fits(node); }
 
+std::string name_of(const NodeFacts& node) {
+  switch (node.builtin) {
+    case tflite_abi::kAdd:
+      return "ADD";
+    case tflite_abi::kAveragePool2d:
+      return "AVERAGE_POOL_2D";
+    case tflite_abi::kConcatenation:
+      return "CONCATENATION";
+    case tflite_abi::kConv2d:
+      return LevelConvolution::fits(node) ? "CONV_2D of 4 bits" : "CONV_2D of 8 bits";
+    case tflite_abi::kDepthToSpace:
+      return "DEPTH_TO_SPACE";
+    case tflite_abi::kDequantize:
+      return "DEQUANTIZE";
+    case tflite_abi::kPad:
+      return "PAD";
+    case tflite_abi::kQuantize:
+      return "QUANTIZE";
+    case tflite_abi::kSpaceToDepth:
+      return "SPACE_TO_DEPTH";
+    default:
+      return node.name;
+  }
+}
+
 std::unique_ptr<Operator> make_operator(const NodeFacts& node, const Kernel& kernel) {
   if (node.builtin == tflite_abi::kConv2d) {
     if (LevelConvolution::fits(node)) return std::make_unique<LevelConvolution>(node, kernel);

@@ -15,8 +15,7 @@ constexpr std::size_t kElementBytes = 4;  // tensors between our operators are f
 Partition::Partition(const std::vector<Node>& nodes, std::vector<int> results, const Kernel& kernel)
     : results_(std::move(results)) {
   for (const Node& node : nodes) {
-    steps_.push_back({node.facts.name, make_operator(node.facts, kernel), node.inputs, node.outputs, {}, {}});
-    if (node.facts.builtin == tflite_abi::kAdd) steps_.back().name = "ADD";
+    steps_.push_back({name_of(node.facts), make_operator(node.facts, kernel), node.inputs, node.outputs, {}, {}, {}, {}});
   }
   fuse_additions();
   fuse_quantizations();
@@ -64,6 +63,7 @@ void Partition::fuse_additions() {
       continue;
     }
     convolution->add_shortcut();
+    steps_[static_cast<std::size_t>(last)].fused += " + ADD";
     steps_[static_cast<std::size_t>(last)].inputs.push_back(sides[0]);
     steps_[static_cast<std::size_t>(last)].outputs = steps_[i].outputs;
     steps_.erase(steps_.begin() + static_cast<std::ptrdiff_t>(i));
@@ -82,11 +82,31 @@ void Partition::fuse_quantizations() {
       continue;
     }
     convolution->also_pack();
+    steps_[static_cast<std::size_t>(source)].fused += " + LceQuantize";
     std::vector<int>& outputs = steps_[static_cast<std::size_t>(source)].outputs;
     outputs.push_back(steps_[i].outputs[0]);
     steps_.erase(steps_.begin() + static_cast<std::ptrdiff_t>(i));
     if (readers(outputs[0]) == 0 && !is_result(outputs[0])) outputs[0] = kUnread;
   }
+}
+
+void Partition::profile(bool measures_parts) {
+  is_profiled_ = true;
+  for (Step& step : steps_) step.work->times = measures_parts ? &step.times : nullptr;
+}
+
+std::string Partition::take_profile() {
+  std::string lines;
+  for (Step& step : steps_) {
+    const Times& times = step.times;
+    lines += step.name + step.fused;
+    for (const std::int64_t value : {step.work->work(), times.runs, times.total, times.staging, times.counting, times.output}) {
+      lines += '\t' + std::to_string(value);
+    }
+    lines += '\n';
+    step.times = {};
+  }
+  return lines;
 }
 
 std::vector<Dims> Partition::prepare(const std::map<int, Dims>& inputs) {

@@ -32,9 +32,17 @@ class Partition {
     for (Step& step : steps_) {
       for (std::size_t i = 0; i < step.inputs.size(); ++i) step.input_data[i] = data(step.inputs[i], address);
       for (std::size_t i = 0; i < step.outputs.size(); ++i) step.output_data[i] = data(step.outputs[i], address);
+      const std::int64_t begun = is_profiled_ ? nanoseconds_now() : 0;
       step.work->run(step.input_data, step.output_data, pool);
+      if (is_profiled_) step.times.total += nanoseconds_now() - begun, ++step.times.runs;
     }
   }
+
+  // Measures all runs from now on, and the parts of layers, which one thread alone must run.
+  void profile(bool measures_parts);
+
+  // A line for each operator, in the order in which they run, of its name, its work, and its Times; these begin anew.
+  std::string take_profile();
 
  private:
   static constexpr int kUnread = -1;
@@ -46,6 +54,8 @@ class Partition {
     std::vector<int> outputs;  // kUnread where nobody reads it
     std::vector<const void*> input_data;
     std::vector<void*> output_data;
+    std::string fused;  // names of what is done in the same pass
+    Times times;
   };
 
   template <typename Address>
@@ -64,6 +74,7 @@ class Partition {
   void fuse_quantizations();
   void assign_slots(const std::map<int, Dims>& dims);
 
+  bool is_profiled_ = false;
   std::vector<Step> steps_;
   std::vector<int> results_;
   std::map<int, std::size_t> slot_of_;  // of the tensors inside

@@ -18,7 +18,14 @@ TiledConvolution::Geometry TiledConvolution::geometry_of(const NodeFacts& node) 
   geometry.filter_height = filter[1];
   geometry.filter_width = filter[2];
   geometry.groups = 1;
+  geometry.channels_in = filter[3];
   return geometry;
+}
+
+std::int64_t TiledConvolution::work() const {
+  const Geometry& g = geometry_;
+  return std::int64_t{batch_} * axes_[0].output * axes_[1].output * g.channels_out * g.filter_height * g.filter_width *
+         g.channels_in;
 }
 
 Dims TiledConvolution::set_input_size(const Dims& input, const std::uint8_t* padding) {

@@ -14,6 +14,9 @@ namespace binvpr {
 // inside, and a filter row is one run of memory. Output comes in bands of rows, for which so much of the input is staged
 // as stays in the cache. Counts of a tile are uint16, so that long windows are cut into chunks.
 class TiledConvolution : public Operator {
+ public:
+  std::int64_t work() const override;
+
  protected:
   // Up to kTileChannels output channels of one group, with their filters.
   struct Block {
@@ -37,6 +40,7 @@ class TiledConvolution : public Operator {
     int pixel_words;   // packed input channels of a pixel, all groups; of eight bits, a word is a value
     int staged_bytes;  // of a word
     int chunk_words;   // the longest chunk
+    int channels_in;   // of a group
   };
 
   // Of a CONV_2D; what depends on the kernel is left to fill in.
@@ -138,6 +142,7 @@ void TiledConvolution::for_each_band(Stage stage, Run run) const {
   for (int image = 0; image < batch_; ++image) {
     for (int first = 0; first < y.output; first += band_rows_) {
       const int output_rows = std::min(band_rows_, y.output - first);
+      const std::int64_t begun = times != nullptr ? nanoseconds_now() : 0;
       std::uint8_t* staged = staged_.data();
       const int top = first * y.stride - y.padding;
       for (int row = top; row < top + y.covered_by(output_rows); ++row, staged += padding_row_.size()) {
@@ -147,6 +152,7 @@ void TiledConvolution::for_each_band(Stage stage, Run run) const {
           stage(image, row, staged + static_cast<std::size_t>(x.padding) * pixel_bytes, columns);
         }
       }
+      if (times != nullptr) times->staging += nanoseconds_now() - begun;
       run(Band{image, first, (image * y.output + first) * x.output, output_rows * x.output});
     }
   }
