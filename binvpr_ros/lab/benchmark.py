@@ -229,6 +229,25 @@ def _line(facts: dict[str, Any]) -> str:
     return "; ".join(f"{name} {value}" for name, value in facts.items())
 
 
+def start(config: Config, choices: argparse.Namespace) -> int:
+    """Measure the start of the node, and its memory; return the exit status."""
+    try:
+        from binvpr_ros.lab.node_benchmark import NodeError
+        from binvpr_ros.lab.start_benchmark import start_figures
+    except ImportError as error:
+        print(f"benchmark: --start needs ROS 2 ({error}); source its setup, or run make demo once", file=sys.stderr)
+        return 1
+    try:
+        figures = start_figures(config, choices.repeat)
+    except NodeError as error:
+        print(f"benchmark: {error}", file=sys.stderr)
+        return 1
+    for name in ("bare", "node", "above"):
+        print(f"{name:6} {figures[name]['seconds']:6.2f} s {figures[name]['megabytes']:7.1f} MB")
+    _write({**figures, "cpu": cpu_name()}, choices.json)
+    return 0
+
+
 def node(config: Config, choices: argparse.Namespace) -> int:
     """Measure the way of an image through the node; return the exit status."""
     try:
@@ -275,6 +294,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--node", action="store_true", help="measure the node and each of its parts instead")
     parser.add_argument("--profile", action="store_true",
                         help="time each operator of both networks, or of --model, with one thread")  # fmt: skip
+    parser.add_argument("--start", action="store_true",
+                        help="measure the node's start and memory, above a node that does nothing")  # fmt: skip
     parser.add_argument("--report", action="store_true",
                         help="print this machine, and figures of networks and features, for an issue")  # fmt: skip
     parser.add_argument(
@@ -308,25 +329,30 @@ def main() -> int:
         for file in (model, *([Path(choices.versus)] if choices.versus and choices.versus != "lce" else [])):
             if not file.is_file():
                 raise DescriptorError(f"there is no model file {file}; name another")
-        if choices.node:
-            return node(config, choices)
-        if choices.report:
-            report = report_figures(config, choices.repeat)
-            print(markdown(report))
-            _write(report, choices.json)
-            return 0
-        if choices.versus or choices.binary or not ModelCard.path_for(model).exists():
-            figures = compare(choices, model)
-        else:
-            figures = image_figures(choices, config, model)
-        figures |= {"threads": config.threads, "cpu": cpu_name()}
-        for name, value in figures.items():
-            print(f"{name:10} {value}")
-        _write(figures, choices.json)
+        if choices.node or choices.start:
+            return (node if choices.node else start)(config, choices)
+        network(config, model, choices)
     except (ConfigError, DescriptorError, LceError, ModelCardError, OSError) as error:
         print(f"benchmark: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def network(config: Config, model: Path, choices: argparse.Namespace) -> None:
+    """Measure a model, all of what an issue tells, or what the command line compares."""
+    if choices.report:
+        report = report_figures(config, choices.repeat)
+        print(markdown(report))
+        _write(report, choices.json)
+        return
+    if choices.versus or choices.binary or not ModelCard.path_for(model).exists():
+        figures = compare(choices, model)
+    else:
+        figures = image_figures(choices, config, model)
+    figures |= {"threads": config.threads, "cpu": cpu_name()}
+    for name, value in figures.items():
+        print(f"{name:10} {value}")
+    _write(figures, choices.json)
 
 
 def _write(figures: dict[str, Any], output: Path | None) -> None:
