@@ -9,6 +9,9 @@ namespace {
 constexpr const Kernel* kKernels[] = {  // best first
 #if defined(__x86_64__)
     &kAvx512Kernel,
+#if BINVPR_HAS_AVX_VNNI
+    &kAvxVnniKernel,
+#endif
     &kAvx2Kernel,
 #elif defined(__aarch64__)
     &kNeonDotKernel,

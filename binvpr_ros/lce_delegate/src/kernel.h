@@ -10,6 +10,13 @@
 #include <string>
 #include <vector>
 
+// Whether the compiler knows AVX-VNNI.
+#if defined(__x86_64__) && (defined(__clang__) ? __clang_major__ >= 12 : __GNUC__ >= 11)
+#define BINVPR_HAS_AVX_VNNI 1
+#else
+#define BINVPR_HAS_AVX_VNNI 0
+#endif
+
 namespace binvpr {
 
 constexpr int kWordBits = 32;       // LCE packs 32 channels into a word, least significant bit first; 1 stands for -1
@@ -193,6 +200,9 @@ extern const Kernel kPortableKernel;
 #if defined(__x86_64__)
 extern const DecodingKernel kAvx2Decoding;
 extern const Kernel kAvx2Kernel;
+#if BINVPR_HAS_AVX_VNNI
+extern const Kernel kAvxVnniKernel;
+#endif
 extern const Kernel kAvx512Kernel;
 #elif defined(__aarch64__)
 extern const Kernel kNeonKernel;

@@ -4,6 +4,8 @@
 // Four input bits of a pixel choose one of sixteen small tables, "in how many bits does a filter's nibble differ from
 // this one?", and one byte shuffle looks up 32 filters in it: 128 multiply-accumulates in a shuffle and an addition.
 // Counting the bits of an exclusive or takes twice the instructions.
+//
+// Some of these processors have dot products of bytes (AVX-VNNI: Alder Lake, N100, and later), for layers of eight bits.
 #if defined(__x86_64__)
 
 #include "target.h"
@@ -274,6 +276,45 @@ void multiply(const std::uint8_t* const* pixels, const Run* runs, int run_count,
 // Of each 64 bits, in the place of the lower ones.
 inline __m256i upper_halves(__m256i values) { return _mm256_shuffle_epi32(values, 0xf5); }
 
+#if BINVPR_HAS_AVX_VNNI
+// Dot products are of unsigned values with signed ones.
+constexpr std::int32_t kValueOffset = 128;
+
+void stage_offset_values(const std::int8_t* values, int count, std::uint8_t* staged) {
+  for (int i = 0; i < count; ++i) staged[i] = static_cast<std::uint8_t>(values[i] + kValueOffset);
+}
+
+__attribute__((target("avx2,avxvnni"))) void multiply_quads(const std::uint8_t* const* pixels, const Run* runs,
+                                                            int run_count, const std::uint8_t* packed, int channels,
+                                                            const std::int32_t* bias, std::int32_t* sums) {
+  for (int first = 0; first < channels; first += 16) {
+    const std::uint8_t* weight = packed + 4 * first;
+    const __m256i low = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(bias + first));
+    const __m256i high = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(bias + first + 8));
+    __m256i of[kTilePixels][2] = {{low, high}, {low, high}, {low, high}, {low, high}};
+    for (int r = 0; r < run_count; ++r) {
+      std::ptrdiff_t at = runs[r].offset;
+      for (int left = runs[r].words; left > 0; left -= 4, at += 4, weight += 4 * kTileChannels) {
+        const __m256i a = _mm256_load_si256(reinterpret_cast<const __m256i*>(weight));
+        const __m256i b = _mm256_load_si256(reinterpret_cast<const __m256i*>(weight) + 1);
+        for (int pixel = 0; pixel < kTilePixels; ++pixel) {
+          std::int32_t quad;
+          std::memcpy(&quad, pixels[pixel] + at, sizeof(quad));
+          const __m256i values = _mm256_set1_epi32(quad);
+          of[pixel][0] = _mm256_dpbusd_avx_epi32(of[pixel][0], values, a);
+          of[pixel][1] = _mm256_dpbusd_avx_epi32(of[pixel][1], values, b);
+        }
+      }
+    }
+    for (int pixel = 0; pixel < kTilePixels; ++pixel) {
+      auto* row = reinterpret_cast<__m256i*>(sums + pixel * kTileChannels + first);
+      _mm256_storeu_si256(row, of[pixel][0]);
+      _mm256_storeu_si256(row + 1, of[pixel][1]);
+    }
+  }
+}
+#endif
+
 // As loop_requantize_from 0, eight channels at a time.
 void requantize_pixel(const std::int32_t* sums, int channels, const Requantization& to, std::int8_t* output) {
   const __m256i nudge = _mm256_set1_epi64x(std::int64_t{1} << 31);
@@ -394,7 +435,21 @@ const QuantizedKernel kQuantized = {
     2, 0, loop_stage_pairs, loop_pack_pairs, multiply, requantize,
 };
 
+#if BINVPR_HAS_AVX_VNNI
+const QuantizedKernel kDotQuantized = {
+    kNibbles * kLevelTable, stage_levels, loop_pack_bytes, count_levels, loop_combine,
+    1, kValueOffset, stage_offset_values, loop_pack_quads, multiply_quads, requantize,
+};
+#endif
+
 const DecodingKernel kAvx2Decoding = kDecodingLoops;
+
+#if BINVPR_HAS_AVX_VNNI
+const Kernel kAvxVnniKernel = {
+    "avx-vnni", kDotQuantized, [] { return kAvx2Kernel.runs_here() && __builtin_cpu_supports("avxvnni"); }, kNibbles, stage, loop_pack_bytes, count,
+    reach, loop_add_doubled, to_float, loop_to_int8, pack_float, pack_int8, loop_hamming, nearest, kAvx2Decoding, peak,
+};
+#endif
 
 const Kernel kAvx2Kernel = {
     "avx2", kQuantized, [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }, kNibbles, stage, loop_pack_bytes, count,
