@@ -262,8 +262,9 @@ def node(config: Config, choices: argparse.Namespace) -> int:
             print(f"{figures['size']:14} {'median':>9} {'p95':>9}")
             for name, times in figures["parts"].items():
                 print(f"  {name:12} {times['median_ms']:6.2f} ms {times['p95_ms']:6.2f} ms")
-            for name in ("image_ms", "keyframe_with_match_ms", "mb_per_hour"):
+            for name in ("image_ms", "keyframe_with_match_ms", "without_fsync_ms", "mb_per_hour"):
                 print(f"  {name:23} {figures[name]:8.2f}")
+            print(f"  disk         {figures['disk']}")
             print("  node         " + ", ".join(f"{name} {value}" for name, value in figures["node"].items()))
             print(f"  outside the network, in times of it: {figures['outside']} an image, "
                   f"{figures['outside_keyframe']} a keyframe with a match", flush=True)  # fmt: skip

@@ -25,7 +25,10 @@ CORES_OF_ARM = {
     "0xd44": "Cortex-X1",
 }
 """Names of Arm's cores by "CPU part" in /proc/cpuinfo, which has no name on most boards."""
-FEATURES = ("asimd", "asimddp", "i8mm", "sve", "popcnt", "avx2", "fma", "avx512bw", "avx512_vpopcntdq", "avx512_vnni")
+FEATURES = (
+    "asimd", "asimddp", "i8mm", "sve", "popcnt", "avx2", "fma", "avx_vnni", "avx512bw", "avx512_vpopcntdq",
+    "avx512_vnni", "avx512vbmi",
+)  # fmt: skip
 """What the delegate's kernels, or XNNPACK's, ask of a processor."""
 RUNTIMES = ("ai-edge-litert", "tflite-runtime")
 
@@ -61,6 +64,14 @@ def machine(root: Path = Path("/")) -> dict[str, Any]:
         "load": " ".join(_text(root / "proc/loadavg").split()[:3]),
     }
     return {name: value for name, value in facts.items() if value}
+
+
+def disk(path: Path, root: Path = Path("/")) -> str:
+    """Return the device and the file system that hold a file or folder; "" where that is not told."""
+    mounts = [line.split()[:3] for line in _text(root / "proc/mounts").splitlines()]
+    within = [mount for mount in mounts if path.resolve().is_relative_to(mount[1])]
+    device, _, kind = max(within, key=lambda mount: len(mount[1]), default=("", "", ""))
+    return f"{kind} on {device}" if device else ""
 
 
 def heat(root: Path = Path("/")) -> dict[str, Any]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ import numpy as np
 from binvpr_ros.config import Config, model_path
 from binvpr_ros.images import resize
 from binvpr_ros.keyframes import KEPT_FEATURES, NANOSECONDS
+from binvpr_ros.lab.machine import disk
 from binvpr_ros.lab.search import decide, write_map
 from binvpr_ros.lab.timing import Timer, figures_of, measure, timer
 from binvpr_ros.local_features.geometry import verify
@@ -51,6 +53,8 @@ TOPIC = "/benchmark/image"
 PER_IMAGE = ("conversion", "resize", "search", "publication")
 """What every image costs beside the network; the rest is for keyframes, and for matches that seem to be closures."""
 DAY = 86_400 * NANOSECONDS
+FLUSHED = 24_576
+"""Bytes that a keyframe adds to the log of the map, with learned features."""
 PATIENCE = 0.2
 """Seconds that a closure may take behind its keyframe; and ten times as many images come in that time."""
 LONGEST_WAIT = 30.0
@@ -71,6 +75,7 @@ def node_figures(config: Config, repeat: int) -> Iterator[dict[str, Any]]:
 
     Of the node process too, medians: `image_ms` from the stamp of an image that is no keyframe until the node is done
     with it, `keyframe_with_match_ms` from the stamp of one that is until its loop closure has come to this process, and
+    `without_fsync_ms` is that less a flush to the `disk` that holds the map, which a closure waits for, and
     `mb_per_hour`, what an hour of two keyframes a second adds to the map.
     """
     network = DescriptorNetwork(model_path(config), config.backend, config.threads, config.untried_runtime)
@@ -86,7 +91,7 @@ def node_figures(config: Config, repeat: int) -> Iterator[dict[str, Any]]:
             node = _end_to_end(config, path, messages, repeat)
             times = measure(_timers(network, local_features, path, messages[0]), repeat)
             medians = {name: float(np.median(taken)) for name, taken in times.items()}
-            others = sum(taken for name, taken in medians.items() if name != "network")
+            others = sum(taken for name, taken in medians.items() if name not in ("network", "fsync"))
             matched = _with_match(config, Path(folder, f"{size[0]}_seen.db"), network, messages, repeat)
             yield {
                 "size": f"{size[0]}x{size[1]}",
@@ -94,6 +99,8 @@ def node_figures(config: Config, repeat: int) -> Iterator[dict[str, Any]]:
                 **matched,
                 "parts": {name: figures_of(taken) for name, taken in times.items()},
                 "node": node,
+                "without_fsync_ms": round(matched["keyframe_with_match_ms"] - medians["fsync"], 2),
+                "disk": disk(path),
                 "outside": round(sum(medians[name] for name in PER_IMAGE) / medians["network"], 2),
                 "outside_keyframe": round(others / medians["network"], 2),
             }
@@ -110,6 +117,7 @@ def _timers(network: DescriptorNetwork, kind: LocalFeatures, path: Path, message
     query = database.next_keyframe(time.time_ns(), network.describe(image).descriptor, features)
     closures = [LoopClosure(query, database.keyframe(0), 0, 1.0)]
 
+    file = path.with_suffix(".flushed").open("wb", buffering=0)
     node = create_node("benchmark")
     keyframes = node.create_publisher(Header, "keyframes", EVERY_RESULT)
     rows = node.create_publisher(PointCloud2, "loop_closures", EVERY_RESULT)
@@ -119,6 +127,10 @@ def _timers(network: DescriptorNetwork, kind: LocalFeatures, path: Path, message
     def publish() -> None:
         keyframes.publish(message.header)
         rows.publish(message_from_closures(message.header, closures))
+
+    def flush() -> None:
+        file.write(bytes(FLUSHED))
+        os.fsync(file.fileno())
 
     def save() -> None:
         database.add(database.next_keyframe(query.stamp, query.descriptor, kept))
@@ -133,6 +145,7 @@ def _timers(network: DescriptorNetwork, kind: LocalFeatures, path: Path, message
         "motion": timer(lambda: verify(features, features)),
         "verification": timer(lambda: verify(features, kept)),
         "saving": timer(save),
+        "fsync": timer(flush),
     }
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from binvpr_ros.lab.machine import cpu_name, heat, machine, versions
+from binvpr_ros.lab.machine import cpu_name, disk, heat, machine, versions
 
 CPUINFO = {
     "Raspberry Pi 4": """processor\t: 0
@@ -110,3 +110,12 @@ def test_this_machine_and_its_versions() -> None:
     assert found["python"] == platform.python_version()
     assert found["numpy"] == np.__version__
     assert {"opencv", "ai-edge-litert"} <= set(found)
+
+
+def test_the_disk_is_that_of_the_innermost_mount(tmp_path: Path) -> None:
+    inner = tmp_path / "maps"
+    mounts = f"/dev/a / ext4 rw 0 0\ntmpfs {inner} tmpfs rw 0 0\n"
+    root = written(tmp_path / "root", {"proc/mounts": mounts})
+    assert disk(inner / "a.db", root) == "tmpfs on tmpfs"
+    assert disk(tmp_path / "a.db", root) == "ext4 on /dev/a"
+    assert disk(tmp_path, tmp_path / "nothing") == ""
