@@ -17,6 +17,8 @@ constexpr double kMayBeMissed = 0.01;    // the chance that no sample was free o
 constexpr int kRefinements = 6;          // rounds of a local optimization
 constexpr double kWidest = 2;            // tolerances within which the first of them takes matches, and the last within one
 constexpr float kScored = 1.5F;          // tolerances up to which distances tell geometries apart
+constexpr int kInverseIterations = 4;
+constexpr double kShift = 1e-12;         // of a matrix's trace, so that it can be decomposed
 constexpr std::size_t kLanes = 8;        // matches that a loop takes at a time
 
 using Matrix = std::array<double, 9>;  // 3x3, row by row
@@ -36,18 +38,24 @@ double cofactors_times(const Matrix& m, const Matrix& other) {
 
 // A cubic c[0] + c[1] x + c[2] x^2 + c[3] x^3.
 struct Cubic {
+  static constexpr int kMostSteps = 60;
+
   std::array<double, 4> c;
 
   double at(double x) const { return c[0] + x * (c[1] + x * (c[2] + x * c[3])); }
 
-  // Halves an interval at whose ends the signs differ.
+  // Of an interval at whose ends the signs differ: Newton's steps, and halving where they would leave it.
   double root(double low, double high) const {
     const bool rises = at(low) < 0;
-    for (int i = 0; i < 60; ++i) {
-      const double middle = 0.5 * (low + high);
-      ((at(middle) < 0) == rises ? low : high) = middle;
+    double x = 0.5 * (low + high);
+    for (int i = 0; i < kMostSteps; ++i) {
+      const double value = at(x), slope = c[1] + x * (2 * c[2] + x * 3 * c[3]);
+      ((value < 0) == rises ? low : high) = x;
+      const double next = x - value / slope;
+      if (next == x) break;
+      x = next > low && next < high ? next : 0.5 * (low + high);
     }
-    return 0.5 * (low + high);
+    return x;
   }
 
   // Writes the real roots and returns how many there are.
@@ -70,6 +78,37 @@ struct Cubic {
     return count;
   }
 };
+
+// Brings a vector nearer to the eigenvector of the least eigenvalue of a symmetric matrix, whose upper half is given and
+// used up, without negative eigenvalues (inverse iteration, by the Cholesky decomposition).
+void towards_least_eigenvector(double (&matrix)[9][9], Matrix& vector) {
+  double trace = 0;
+  for (std::size_t i = 0; i < 9; ++i) trace += matrix[i][i];
+  double(&upper)[9][9] = matrix;  // times its transpose it is the matrix
+  for (std::size_t i = 0; i < 9; ++i) {
+    double pivot = upper[i][i] + kShift * trace;
+    for (std::size_t k = 0; k < i; ++k) pivot -= upper[k][i] * upper[k][i];
+    upper[i][i] = std::sqrt(std::max(pivot, kShift * trace));
+    for (std::size_t j = i + 1; j < 9; ++j) {
+      double entry = upper[i][j];
+      for (std::size_t k = 0; k < i; ++k) entry -= upper[k][i] * upper[k][j];
+      upper[i][j] = entry / upper[i][i];
+    }
+  }
+  for (int round = 0; round < kInverseIterations; ++round) {
+    for (std::size_t i = 0; i < 9; ++i) {
+      for (std::size_t k = 0; k < i; ++k) vector[i] -= upper[k][i] * vector[k];
+      vector[i] /= upper[i][i];
+    }
+    double norm = 0;
+    for (std::size_t i = 9; i-- > 0;) {
+      for (std::size_t k = i + 1; k < 9; ++k) vector[i] -= upper[i][k] * vector[k];
+      vector[i] /= upper[i][i];
+      norm += vector[i] * vector[i];
+    }
+    for (double& entry : vector) entry /= std::sqrt(norm);
+  }
+}
 
 // The eigenvectors of a symmetric matrix [N][N], as columns, and its eigenvalues on the diagonal (Jacobi's method).
 template <std::size_t N>
@@ -250,10 +289,10 @@ int solve(const Matches& matches, const std::array<std::size_t, kSample>& sample
   return count;
 }
 
-// The geometry that fits the matches within `most` of the last one best, in least squares of Sampson distances; false
-// where there are too few.
-bool fit(const Matches& matches, const float* squared, float most, const Matrix& last, Matrix& fitted) {
-  double normal[9][9] = {}, vectors[9][9];
+// Fits a geometry to the matches within `most` of it, in least squares of Sampson distances; false where there are too few.
+bool fit(const Matches& matches, const float* squared, float most, Matrix& geometry) {
+  const Matrix last = geometry;
+  double normal[9][9] = {};
   std::size_t used = 0;
   for (std::size_t i = 0; i < matches.count(); ++i) {
     if (!(squared[i] <= most)) continue;
@@ -269,13 +308,8 @@ bool fit(const Matches& matches, const float* squared, float most, const Matrix&
     ++used;
   }
   if (used < kFewest) return false;
-  for (std::size_t p = 0; p < 9; ++p) {
-    for (std::size_t q = 0; q < p; ++q) normal[p][q] = normal[q][p];
-  }
-  diagonalize(normal, vectors);
-  const std::size_t least = least_eigenvalue(normal);
-  for (std::size_t j = 0; j < 9; ++j) fitted[j] = vectors[j][least];
-  fitted = of_rank_two(fitted);
+  towards_least_eigenvector(normal, geometry);
+  geometry = of_rank_two(geometry);
   return true;
 }
 
@@ -341,7 +375,7 @@ class Ransac {
     std::vector<float> squared = best_squared_;
     for (int round = 0; round < kRefinements; ++round) {
       const double wide = kWidest - (kWidest - 1) * round / (kRefinements - 1);
-      if (!fit(matches_, squared.data(), static_cast<float>(wide * wide) * most_, geometry, geometry)) return;
+      if (!fit(matches_, squared.data(), static_cast<float>(wide * wide) * most_, geometry)) return;
       take(geometry);
       matches_.distances(geometry, most_, squared.data());  // `take` has given its own away
     }
