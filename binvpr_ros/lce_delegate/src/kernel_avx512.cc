@@ -28,11 +28,13 @@ static_assert(kTilePixels == 4 && kTileChannels == 4 * kLane, "the registers are
 void pack(const std::int32_t* const* filters, const std::vector<Run>& runs, std::vector<std::uint8_t>& packed) {
   int words = 0;
   for (const Run& run : runs) words += run.words;
-  for (int word = 0; word < words; ++word) {
-    for (int channel = 0; channel < kTileChannels; ++channel) {
-      const std::int32_t bits = filters[channel] ? filters[channel][word] : 0;
-      const auto* bytes = reinterpret_cast<const std::uint8_t*>(&bits);
-      packed.insert(packed.end(), bytes, bytes + sizeof(bits));
+  const std::size_t before = packed.size();
+  packed.resize(before + kTileChannels * sizeof(std::int32_t) * static_cast<std::size_t>(words));
+  for (int channel = 0; channel < kTileChannels; ++channel) {
+    if (filters[channel] == nullptr) continue;
+    std::uint8_t* to = packed.data() + before + sizeof(std::int32_t) * static_cast<std::size_t>(channel);
+    for (int word = 0; word < words; ++word, to += kTileChannels * sizeof(std::int32_t)) {
+      std::memcpy(to, filters[channel] + word, sizeof(std::int32_t));
     }
   }
 }
