@@ -33,7 +33,7 @@ from binvpr_ros.config import Config
 from binvpr_ros.keyframes import NANOSECONDS, Keyframe
 from binvpr_ros.local_features.camera import Camera
 from binvpr_ros.local_features.features import Features, Pairs
-from binvpr_ros.local_features.geometry import Verification, agree, same_colours, verify
+from binvpr_ros.local_features.geometry import Verification, agree, colours_agree, verify
 from binvpr_ros.local_features.kinds import matches
 from binvpr_ros.maps.database import KeyframeDatabase
 from binvpr_ros.network.hamming import WORD_BITS, hamming
@@ -519,7 +519,7 @@ class _Trial:
         return None
 
     def _verification(self, view: _View) -> Verification:
-        """Return what geometry says of the query and a keyframe: nothing where their colours are others."""
+        """Return what geometry says of the query and a keyframe: less where their colours differ, or nothing."""
         database = self._search.database
         match = database.keyframe(view.position)
         # Without the query's own camera its lens cannot be undone, so that of the same camera's match must not be.
@@ -530,8 +530,8 @@ class _Trial:
         one_drive = match.session == self._search.query.session
         if not one_drive or found.homography is None or found.evidence < least:
             return found
-        same = same_colours(view.ours, view.theirs, found.homography, self._camera, camera)
-        return found if same else Verification()
+        share = colours_agree(view.ours, view.theirs, found.homography, self._camera, camera)
+        return found._replace(colours=share) if share > 0 else Verification()
 
     def _ambiguous(self, verified: list[_Verified]) -> bool:
         """Tell whether the query could be at several places, of which the first is its match.

@@ -22,8 +22,7 @@ from numpy.typing import NDArray
 
 from binvpr_ros.lce_delegate import epipolar_inliers
 from binvpr_ros.local_features.camera import Camera, Points
-from binvpr_ros.local_features.colours import agree as colours_agree
-from binvpr_ros.local_features.colours import centres
+from binvpr_ros.local_features.colours import agreement, centres
 from binvpr_ros.local_features.features import LEARNED, NO_PAIRS, POSITION_STEPS, Features, Pairs
 from binvpr_ros.local_features.kinds import matches
 
@@ -65,6 +64,7 @@ class Verification(NamedTuple):
     coverage: float = 0.0  # share of the cells that both views have in common in which there are inliers
     spread: float = 0.0  # of the coverage that so many inliers would have if they lay where features do, by chance
     at_rest: bool = False  # whether the inliers are at the same pixels of both images
+    colours: float = 1.0  # the share for which the evidence counts, by the colours of both views
 
     @property
     def inliers(self) -> int:
@@ -73,8 +73,11 @@ class Verification(NamedTuple):
 
     @property
     def evidence(self) -> float:
-        """Return for how many the inliers count: for all of them only where they cover all that the views share."""
-        return self.inliers * self.coverage
+        """Return for how many the inliers count: for all of them only where they cover all that the views share.
+
+        And where the colours agree, too.
+        """
+        return self.inliers * self.coverage * self.colours
 
     @property
     def motion(self) -> NDArray[np.float32] | None:
@@ -144,22 +147,22 @@ def verify(
     return Verification((ours, theirs), found, coverage, spread, at_rest)
 
 
-def same_colours(
+def colours_agree(
     query: Features,
     match: Features,
     homography: Homography,
     camera: Camera | None = None,
     match_camera: Camera | None = None,
-) -> bool:
-    """Tell whether two images of one drive have the same colours where they show the same; cameras as of `verify`.
+) -> float:
+    """Return for what share evidence counts, by the colours of two images of one drive; cameras as of `verify`.
 
     `homography` leads from the query to the match. What is not known is no difference.
     """
     if query.colours is None or match.colours is None:
-        return True
+        return 1.0
     here = moved(_points(query._replace(positions=COLOUR_CENTRES), camera), homography)
     there = _points(match._replace(positions=COLOUR_CENTRES), match_camera or camera)
-    return colours_agree(query.colours, match.colours, here, there)
+    return agreement(query.colours, match.colours, here, there)
 
 
 def moved(points: Points, homography: Homography) -> Points:

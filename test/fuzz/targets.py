@@ -37,7 +37,7 @@ from binvpr_ros.lab.evaluation.datasets.object_array import load_objects
 from binvpr_ros.lab.evaluation.datasets.tables import read_columns, read_rows
 from binvpr_ros.local_features.colours import colours
 from binvpr_ros.local_features.features import LEARNED, Features, FeaturesError
-from binvpr_ros.local_features.geometry import same_colours, verify
+from binvpr_ros.local_features.geometry import colours_agree, verify
 from binvpr_ros.local_features.orb import extract
 from binvpr_ros.maps import command as maps
 from binvpr_ros.maps.database import DatabaseError, KeyframeDatabase
@@ -202,7 +202,7 @@ def features(data: bytes) -> None:
     with contextlib.suppress(FeaturesError):
         found = Features.from_bytes(data)
         verify(QUERY, found)
-        same_colours(COLOURED, found, np.eye(3))
+        colours_agree(COLOURED, found, np.eye(3))
 
 
 def some_features() -> list[bytes]:

@@ -6,9 +6,9 @@ import pytest
 from numpy.typing import NDArray
 
 from binvpr_ros.images import Image
-from binvpr_ros.local_features.colours import COLUMNS, ROWS, agree, centres, colours
+from binvpr_ros.local_features.colours import COLUMNS, ROWS, agreement, centres, colours
 from binvpr_ros.local_features.features import LEARNED, Features
-from binvpr_ros.local_features.geometry import WIDTH, same_colours
+from binvpr_ros.local_features.geometry import WIDTH, colours_agree
 
 SIZE = (WIDTH, WIDTH * 3 // 4)
 PIXELS = (centres() * SIZE).astype(np.float32)
@@ -27,8 +27,8 @@ def features(image: Image) -> Features:
     return Features(SIZE, *nothing, (LEARNED, 0), colours(image))
 
 
-def same(one: Image, other: Image, homography: NDArray[np.float64] | None = None) -> bool:
-    return same_colours(features(one), features(other), np.eye(3) if homography is None else homography)
+def same(one: Image, other: Image, homography: NDArray[np.float64] | None = None) -> float:
+    return colours_agree(features(one), features(other), np.eye(3) if homography is None else homography)
 
 
 def test_colours_are_one_byte_for_each_cell() -> None:
@@ -56,7 +56,7 @@ def test_one_view_has_the_same_colours_in_other_light() -> None:
     warmer = np.clip(image * np.array([1.1, 1.0, 0.92]), 0, 255).astype(np.uint8)
     noisy = np.clip(image + RNG.normal(0, 10, image.shape), 0, 255).astype(np.uint8)
     for other in (image, brighter, warmer, noisy):
-        assert same(image, other)
+        assert same(image, other) == 1
 
 
 def test_a_view_of_one_layout_in_other_colours_is_another() -> None:
@@ -66,7 +66,7 @@ def test_a_view_of_one_layout_in_other_colours_is_another() -> None:
     assert not same(image, np.full_like(image, 90))
     half = image.copy()
     half[:, :200] = painted(1)[:, :200]  # a poster, a van
-    assert same(image, half)
+    assert 0 < same(image, half) < 1
 
 
 def test_light_does_not_explain_all_colours() -> None:
@@ -95,6 +95,6 @@ def test_what_says_nothing_is_no_difference() -> None:
     assert first is not None
     assert second is not None
     nowhere = np.full_like(PIXELS, np.nan)
-    assert agree(first, second, nowhere, PIXELS)
-    assert agree(first, second, PIXELS, nowhere)
-    assert not agree(first, second, PIXELS, PIXELS)
+    assert agreement(first, second, nowhere, PIXELS) == 1
+    assert agreement(first, second, PIXELS, nowhere) == 1
+    assert agreement(first, second, PIXELS, PIXELS) == 0

@@ -14,7 +14,7 @@ from binvpr_ros.config import ConfigError
 from binvpr_ros.images import Image
 from binvpr_ros.local_features.colours import colours
 from binvpr_ros.local_features.features import POSITION_STEPS, Features
-from binvpr_ros.local_features.geometry import same_colours
+from binvpr_ros.local_features.geometry import colours_agree
 from binvpr_ros.local_features.mask import LOOKED_AT_AGAIN, Mask, read_mask
 from binvpr_ros.local_features.orb import extract
 
@@ -68,9 +68,9 @@ def test_the_colours_of_the_robot_say_nothing_of_the_place() -> None:
 
     unmasked = [extract_colours(shown, None) for shown in (one, other)]
     masked = [mask.features(partial(extract_colours, shown)) for shown in (one, other)]
-    assert same_colours(unmasked[0], unmasked[1], np.eye(3))
-    assert not same_colours(masked[0], masked[1], np.eye(3))
-    assert same_colours(masked[0], masked[0], np.eye(3))
+    assert colours_agree(unmasked[0], unmasked[1], np.eye(3))
+    assert not colours_agree(masked[0], masked[1], np.eye(3))
+    assert colours_agree(masked[0], masked[0], np.eye(3))
 
 
 def test_of_a_camera_that_sees_no_robot_nothing_is_learnt(scene: Image) -> None:
