@@ -46,6 +46,7 @@ from binvpr_ros.keyframes import NANOSECONDS
 from binvpr_ros.maps.database import DatabaseError
 from binvpr_ros.network.backends import DescriptorError
 from binvpr_ros.network.model_card import ModelCardError
+from binvpr_ros.pictures import picture_of
 from binvpr_ros.recognizer import PlaceRecognizer, Recognition
 from binvpr_ros.ros.calibration import CalibrationSubscriber, calibration_in
 from binvpr_ros.ros.diagnostics import Silence, Statistics, free_bytes, health, is_silent
@@ -60,7 +61,6 @@ from binvpr_ros.ros.messages import (
     message_from_drawing,
     to_nanoseconds,
 )
-from binvpr_ros.ros.pictures import picture_of
 from binvpr_ros.ros.recent_images import MOST_BYTES, Answer, RecentImages
 from binvpr_ros.ros.silence import why_nothing_comes
 from binvpr_ros.ros.voice import Voice

@@ -38,6 +38,7 @@ from visualization_msgs.msg import MarkerArray
 from binvpr_ros.config import Config, share_directory
 from binvpr_ros.loop_closure import Refusal
 from binvpr_ros.maps.command import problems
+from binvpr_ros.pictures import ACCEPTED, GAP, LABEL_HEIGHT, PANEL, REFUSED, TITLE_HEIGHT
 from binvpr_ros.ros.calibration import LATCHED
 from binvpr_ros.ros.messages import (
     from_nanoseconds,
@@ -47,7 +48,6 @@ from binvpr_ros.ros.messages import (
     to_nanoseconds,
 )
 from binvpr_ros.ros.node import EVERY_RESULT, LATEST_FOR_ALL
-from binvpr_ros.ros.pictures import ACCEPTED, GAP, LABEL_HEIGHT, PANEL, REFUSED, TITLE_HEIGHT
 from binvpr_ros.ros.recent_images import MOST_BYTES
 from binvpr_ros.ros.replay import wait_for_subscriber
 from binvpr_ros.ros.voice import CLOSURE_INTERVAL

@@ -31,10 +31,10 @@ from std_msgs.msg import Header
 
 from binvpr_ros.keyframes import Keyframe
 from binvpr_ros.loop_closure import LoopClosure
+from binvpr_ros.pictures import GAP, LABEL_HEIGHT, PANEL, TITLE_HEIGHT
 from binvpr_ros.ros.closures import LoopClosureRow, read_loop_closures
 from binvpr_ros.ros.messages import from_nanoseconds, message_from_closures
 from binvpr_ros.ros.node import EVERY_RESULT
-from binvpr_ros.ros.pictures import GAP, LABEL_HEIGHT, PANEL, TITLE_HEIGHT
 from binvpr_ros.ros.replay import wait_for_subscriber
 from binvpr_ros.ros.watch import Running, Watcher, WatchError, cells, find, line, wait_for_node
 

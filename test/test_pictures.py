@@ -14,7 +14,7 @@ from binvpr_ros.local_features.features import Features
 from binvpr_ros.local_features.geometry import verify
 from binvpr_ros.local_features.orb import extract
 from binvpr_ros.loop_closure import LoopClosure, Refusal, Refused
-from binvpr_ros.ros.pictures import (
+from binvpr_ros.pictures import (
     ACCEPTED,
     GAP,
     GREY,
