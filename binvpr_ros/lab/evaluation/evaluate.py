@@ -23,7 +23,7 @@ from binvpr_ros.lab.evaluation import plots, report
 from binvpr_ros.lab.evaluation.baselines import BASELINES
 from binvpr_ros.lab.evaluation.baselines.loop_detector import LoopDetector
 from binvpr_ros.lab.evaluation.calibration import calibrate
-from binvpr_ros.lab.evaluation.closure_stage import Drive
+from binvpr_ros.lab.evaluation.closure_stage import Drive, Seen
 from binvpr_ros.lab.evaluation.datasets import (
     Dataset,
     DatasetError,
@@ -48,6 +48,9 @@ from binvpr_ros.lab.evaluation.negatives import Negatives, run_negatives
 from binvpr_ros.lab.evaluation.overlays import OVERLAYS, overlaid
 from binvpr_ros.lab.evaluation.report import Result
 from binvpr_ros.lab.evaluation.similarities import Similarities
+from binvpr_ros.lab.evaluation.viewed_drive import ViewedDrive
+from binvpr_ros.lab.view import ViewError
+from binvpr_ros.lab.view import add_arguments as add_view_arguments
 from binvpr_ros.local_features.kinds import LocalFeatures, open_local_features
 from binvpr_ros.network.backends import DescriptorError
 from binvpr_ros.network.model_card import ModelCardError
@@ -92,12 +95,13 @@ class Evaluation:
         drives: dict[str, list[Drive]] = {}
         for dataset in self._with_overlays(itertools.chain([first], datasets)):
             self._say_what_is_missing(dataset)
-            comparison = Comparison(dataset, choices.seqslam, choices.plots, choices.sequence_keyframes)
-            for method in methods:
-                with self._leaving_out(f"{method.name} on {dataset.name}"):
-                    comparison.measure(method)
-                    if isinstance(method, BinaryNetwork) and method.name in comparison.drives:
-                        drives.setdefault(method.name, []).append(comparison.drives[method.name])
+            with self._viewing(dataset, dataset is first) as seen:
+                comparison = Comparison(dataset, choices.seqslam, choices.plots, choices.sequence_keyframes, seen)
+                for method in methods:
+                    with self._leaving_out(f"{method.name} on {dataset.name}"):
+                        comparison.measure(method)
+                        if isinstance(method, BinaryNetwork) and method.name in comparison.drives:
+                            drives.setdefault(method.name, []).append(comparison.drives[method.name])
             for detector in detectors:
                 with self._leaving_out(f"{detector.name} on {dataset.name}"):
                     comparison.detect(detector)
@@ -275,6 +279,18 @@ class Evaluation:
         return matrices
 
     @contextlib.contextmanager
+    def _viewing(self, dataset: Dataset, wanted: bool) -> Iterator[Seen | None]:
+        """Open what the command line says the drive is shown in, and yield who tells it; raises ViewError."""
+        choices = self._choices
+        if not wanted or not (choices.view or choices.record):
+            yield None
+            return
+        if not isinstance(dataset, ImageSequence):
+            raise ViewError(f"{dataset.name} is no drive, which --view and --record show; name one by --sequence")
+        with ViewedDrive.open(dataset, choices.view, choices.record) as drive:
+            yield drive
+
+    @contextlib.contextmanager
     def _leaving_out(self, what: str, counted: bool = True) -> Iterator[None]:
         """Go on where `what` cannot be measured, and say so."""
         try:
@@ -424,6 +440,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "--calibrate", type=Path, metavar="YAML",
         help="write a params file: the min_score and min_inliers with the highest recall at 100%% precision on drives",
     )  # fmt: skip
+    add_view_arguments(output)
     output.add_argument("--plots", type=Path, metavar="DIR", help="draw pictures into this folder")
     choices = parser.parse_args(arguments)
     _check(parser, choices)
@@ -443,7 +460,11 @@ def _check(parser: argparse.ArgumentParser, choices: argparse.Namespace) -> None
          "--ground-truth, or a --dataset that holds both folders"),
         (choices.plots and choices.plots.exists() and not choices.plots.is_dir(), "--plots must name a folder"),
         *((file and (file.is_dir() or not file.absolute().parent.is_dir()), f"{file} is a folder, or in none")
-          for file in (choices.json, choices.markdown, choices.calibrate)),
+          for file in (choices.json, choices.markdown, choices.calibrate, choices.record)),
+        ((choices.view or choices.record) and (choices.all or len(choices.dataset) > 1 or choices.calibrate),
+         "--view and --record show one drive; name one by --sequence, without --calibrate"),
+        ((choices.view or choices.record) and (choices.baseline or choices.similarities) and not choices.model,
+         "--view and --record show what the recognizer does with a network; name one by --model too"),
         (choices.all and (choices.camera or choices.camera_axis), "--camera and --camera-axis are of one drive; name "
          "it by --dataset"),
         (choices.calibrate and (choices.similarities or choices.ground_truth), "--calibrate takes drives, by --all, "
@@ -479,7 +500,7 @@ def main() -> int:
             evaluation.calibrate()
         else:
             evaluation.run()
-    except (RecordingError, MethodError, OSError) as error:
+    except (RecordingError, MethodError, ViewError, OSError) as error:
         print(f"evaluate: {error}", file=sys.stderr)
         status = 1
     except KeyboardInterrupt:

@@ -15,7 +15,14 @@ from tqdm import tqdm
 
 from binvpr_ros.lab.evaluation import plots
 from binvpr_ros.lab.evaluation.baselines.loop_detector import LoopDetector, detect
-from binvpr_ros.lab.evaluation.closure_stage import ClosureStage, Drive, Run, hold_against_truth, obeying_poses
+from binvpr_ros.lab.evaluation.closure_stage import (
+    ClosureStage,
+    Drive,
+    Run,
+    Seen,
+    hold_against_truth,
+    obeying_poses,
+)
 from binvpr_ros.lab.evaluation.datasets import Dataset, ImageSequence, PosedSequence
 from binvpr_ros.lab.evaluation.datasets.dataset import Images
 from binvpr_ros.lab.evaluation.datasets.sequences import Relation
@@ -39,17 +46,24 @@ class Comparison:
 
     A method that is no network is driven through the loop-closure stage once there is a network.
     With a `sequence_length` other than 0 each method is measured again over sequences of so many images (SeqSLAM), and
-    with `sequence_keyframes` other than 1 as the node matches them with that parameter.
+    with `sequence_keyframes` other than 1 as the node matches them with that parameter. `seen` is told of each image of
+    the first drive.
     """
 
     def __init__(
-        self, dataset: Dataset, sequence_length: int = 0, pictures: Path | None = None, sequence_keyframes: int = 1
+        self,
+        dataset: Dataset,
+        sequence_length: int = 0,
+        pictures: Path | None = None,
+        sequence_keyframes: int = 1,
+        seen: Seen | None = None,
     ) -> None:
         self.dataset = dataset
         self.results: list[Result] = []
         self._sequence_length = sequence_length
         self._sequence_keyframes = sequence_keyframes
         self._pictures = pictures
+        self._seen = seen
         self.drives: dict[str, Drive] = {}  # by the method's name; the first is a network's
         self._features = ImageFeatures(dataset.queries)
         self._curves: dict[str, PrecisionRecall] = {}
@@ -94,11 +108,12 @@ class Comparison:
         A method without one goes through that of the first network, with its own similarities: the same keyframes, the
         same verification.
         """
+        seen = None if self.drives else self._seen
         if drive is None and self.drives:
             drive = next(iter(self.drives.values())).with_similarities(similarities)
         if drive is not None:
             self.drives[name] = drive
-        stage = drive.through(drive.config) if drive else None
+        stage = drive.through(drive.config, seen) if drive else None
         if stage and drive and drive.knows_descriptors and len(stage.revisits):
             stage = dataclasses.replace(stage, earlier=drive.in_earlier_maps(drive.config))
         self._add(name, similarities, bits, milliseconds, drive, stage, verified)
