@@ -33,12 +33,12 @@ TIMELINE = "stamp"
 SINCE_EPOCH = 10**9 * NANOSECONDS
 """Stamps from September 2001 on are times of day; earlier ones, such as a simulation's, are times since a start."""
 
-IMAGE_SIDE, IMAGE_QUALITY, IMAGE_PAUSE = 480, 75, 0.2
-PICTURE_SIDE, PICTURE_QUALITY, PICTURE_PAUSE = 2 * PANEL[0] + GAP, 80, 0.5
+IMAGE_SIDE, IMAGE_QUALITY, IMAGE_PAUSE = 480, 70, 0.2
+PICTURE_SIDE, PICTURE_QUALITY, PICTURE_PAUSE = 2 * PANEL[0] + GAP, 70, 0.3
 """Of the camera's images, and of pictures of matches: most pixels of the longer side, quality of JPEG (0 to 100), and
 fewest seconds from one to the next."""
-MARGIN = 0.05
-"""Around the route, of its longer side."""
+MARGIN, LEAST_MARGIN = 0.05, 0.5
+"""Around the route: a share of its longer side, and at least so many metres, since a robot may stand still."""
 FLUSH_SECONDS = 10.0
 
 GREEN: Colour = (70, 190, 90)
@@ -59,9 +59,9 @@ class _Series(NamedTuple):
 CLOSED = "closed"
 CLOSURES = {
     None: _Series(CLOSED, "loop closure", GREEN),
-    Relation.SAME: _Series("closed_same", "loop closure, true", GREEN),
-    Relation.NEAR: _Series("closed_near", "loop closure, place near it", AMBER),
-    Relation.APART: _Series("closed_apart", "loop closure, false", RED),
+    Relation.SAME: _Series("closed_same", "loop closure, same place", GREEN),
+    Relation.NEAR: _Series("closed_near", "loop closure, near", AMBER),
+    Relation.APART: _Series("closed_apart", "loop closure, apart: false", RED),
 }
 """By what is known of them; None: there is no ground truth."""
 REFUSALS = {
@@ -274,7 +274,7 @@ def _layout(corners: tuple[Place, Place] | None) -> Any:
         where = rrb.TimeSeriesView(origin="seen", name="When the place was seen before [s]")
     else:
         low, high = np.min(corners, axis=0), np.max(corners, axis=0)
-        margin = MARGIN * (high - low).max()
+        margin = max(MARGIN * (high - low).max(), LEAST_MARGIN)
         bounds = np.stack([low - margin, high + margin], axis=1)
         where = rrb.Spatial2DView(
             origin="route",
@@ -289,7 +289,8 @@ def _layout(corners: tuple[Place, Place] | None) -> Any:
     below = rrb.Horizontal(
         rrb.Spatial2DView(origin="camera", name="Camera"),
         rrb.TimeSeriesView(
-            origin="score", name="Score (0: like the map as a whole, 1: like the keyframe before)", axis_y=rrb.ScalarAxis(range=(0.0, 1.05)),
+            origin="score", name="Score (0: like the map as a whole, 1: like the keyframe before)",
+            axis_y=rrb.ScalarAxis(range=(0.0, 1.05)),
             plot_legend=rrb.Corner2D.LeftTop,
         ),
         rrb.Tabs(

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -24,7 +25,8 @@ def demo(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_rendered_building_end_to_end(tmp_path: Path) -> None:
-    result = demo(tmp_path)
+    recorded = importlib.util.find_spec("rerun") is not None
+    result = demo(tmp_path, *(["--record", "drive.rrd"] if recorded else []))
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
     counts = re.fullmatch(r"demo: (\d+) images, (\d+) keyframes, (\d+) loop closures", lines[-1])
@@ -40,6 +42,23 @@ def test_the_rendered_building_end_to_end(tmp_path: Path) -> None:
     assert picture is not None
     assert picture.shape[0] > 400
     assert picture.std() > 10
+    if recorded:
+        from rrd import rows_of, texts_of
+
+        file = tmp_path / "drive.rrd"
+        assert len(rows_of(file, "Scalars:scalars")["score/closed_same"]) == int(truth[1])
+        assert len(rows_of(file, "LineStrips2D:strips")["route/closures"]) == closures
+        shown = rows_of(file, "EncodedImage:blob")
+        assert len(shown["camera"]) > 200
+        queries = {stamp for path in ("closed_same", "closed_apart")
+                   for stamp, _ in rows_of(file, "Scalars:scalars").get(f"score/{path}", [])}  # fmt: skip
+        assert shown["match/closure"]
+        assert {stamp for stamp, _ in shown["match/closure"]} <= queries
+        assert not {stamp for stamp, _ in shown["match/refusal"]} & queries
+        closed = re.match(r"## (\d+) of (\d+) keyframes closed a loop", texts_of(file)[-1])
+        assert closed
+        assert 0 < int(closed[1]) <= closures
+        assert int(closed[2]) == keyframes
 
 
 def test_a_folder_of_ones_own(tmp_path: Path, world_images: list[NDArray[np.uint8]]) -> None:
@@ -72,6 +91,16 @@ def test_a_bag_with_a_calibration(tmp_path: Path, world_images: list[NDArray[np.
     counts = re.search(r"processed (\d+), dropped (\d+), lost before the node (\d+), ", result.stdout)
     assert counts
     assert sum(map(int, counts.groups())) == 20
+
+
+def test_a_view_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("rerun", reason="Rerun is not installed (extra view)")
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    result = demo(tmp_path, "--view")
+    assert result.returncode == 1
+    assert result.stderr.startswith("demo: there is no display to open Rerun's viewer on; ")
+    assert len(result.stderr.splitlines()) == 1
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:

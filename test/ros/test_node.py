@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import shutil
 import signal
@@ -47,7 +48,7 @@ from binvpr_ros.ros.messages import (
     rows_from_message,
     to_nanoseconds,
 )
-from binvpr_ros.ros.node import EVERY_RESULT, LATEST_FOR_ALL
+from binvpr_ros.ros.node import EVERY_RESULT, LATEST_FOR_ALL, status_name
 from binvpr_ros.ros.recent_images import MOST_BYTES
 from binvpr_ros.ros.replay import wait_for_subscriber
 from binvpr_ros.ros.voice import CLOSURE_INTERVAL
@@ -766,6 +767,46 @@ def test_rviz_shows_what_the_node_publishes(start: Callable[..., Robot]) -> None
         quality = publisher.qos_profile
         assert quality.reliability.name == display["Topic"]["Reliability Policy"].upper()
         assert quality.durability.name == display["Topic"]["Durability Policy"].upper().replace(" ", "_")
+
+
+def test_foxglove_shows_what_the_node_publishes(start: Callable[..., Robot]) -> None:
+    robot = start(namespace="/binvpr")
+    settings = json.loads((share_directory() / "config" / "binvpr.foxglove.json").read_text(encoding="utf-8"))
+    panels = settings["configById"]
+    shown = {
+        topic
+        for panel in panels.values()
+        for topic in (
+            panel.get("imageMode", {}).get("imageTopic"),
+            panel.get("topicToRender"),
+            *panel.get("topics", ()),
+        )
+        if topic is not None
+    }
+    assert shown == {
+        "/binvpr/binvpr/graph",
+        "/binvpr/binvpr/match_image",
+        "/camera/image_raw",  # of the launch file, where it is not told another one
+        "/diagnostics",
+    }
+    published = {
+        name for name, _ in robot.node.get_topic_names_and_types() if robot.node.get_publishers_info_by_topic(name)
+    }
+    assert shown - published == {"/camera/image_raw"}
+
+    robot.wait(lambda: bool(robot.listener.diagnostics), "diagnostics")
+    path = r'/diagnostics\.status\[:\]\{name=="(.*)"\}\.values\[:\]\{key=="(.*)"\}\.value'
+    plotted = [re.fullmatch(path, line["value"]) for panel in panels.values() for line in panel.get("paths", ())]
+    assert len(plotted) >= 5
+    for match in plotted:
+        assert match is not None
+        assert match[1] == status_name("binvpr", "/binvpr")
+        assert robot.listener.diagnostics[match[2]].isdecimal()
+
+    def leaves(part: Any) -> list[str]:
+        return [part] if isinstance(part, str) else leaves(part["first"]) + leaves(part["second"])
+
+    assert sorted(leaves(settings["layout"])) == sorted(panels)
 
 
 def test_names_follow_the_namespace(start: Callable[..., Robot], world_images: list[NDArray[np.uint8]]) -> None:

@@ -366,3 +366,44 @@ def test_what_cannot_be_measured_is_said_in_a_sentence(
 def test_a_command_line_that_makes_no_sense_is_refused(arguments: list[str]) -> None:
     with pytest.raises(SystemExit):
         evaluate.parse(arguments)
+
+
+def test_a_drive_is_recorded(
+    world_images: list[NDArray[np.uint8]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("rerun", reason="Rerun is not installed (extra view)")
+    from rrd import rows_of
+
+    folder, file = tmp_path / "listed", tmp_path / "drive.rrd"
+    folder.mkdir()
+    for number, image in enumerate(world_images):
+        cv2.imwrite(str(folder / f"{number:03}.png"), image[..., ::-1])
+    (folder / "loops.csv").write_text("query,match\n55,2\n", encoding="utf-8")
+    options = ["--sequence", folder, "--rate", 1, "--record", file, "--json", tmp_path / "out.json"]
+    assert run(monkeypatch, *options) == 0
+    figures = json.loads((tmp_path / "out.json").read_text())
+    rows = rows_of(file, "Scalars:scalars")
+    assert len(rows_of(file, "EncodedImage:blob")["camera"]) == len(world_images)
+    closures = sum(len(scores) for path, scores in rows.items() if path.startswith("score/closed"))
+    assert closures == figures["closures"]
+    assert (
+        sum(counts[-1][1][0] for path, counts in rows.items() if path.startswith("outcomes/")) == figures["keyframes"]
+    )
+
+
+def test_what_cannot_be_recorded_is_said(
+    traverses: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("rerun", reason="Rerun is not installed (extra view)")
+    record = ["--record", tmp_path / "drive.rrd"]
+    assert run(monkeypatch, "--dataset", traverses, *record) == 1
+    assert (
+        "evaluate: hall is no drive, which --view and --record show; name one by --sequence" in capsys.readouterr().err
+    )
+    for options in (["--sequence", "one", "--sequence", "other"], ["--all", traverses], ["--baseline", "hog"]):
+        with pytest.raises(SystemExit):
+            run(monkeypatch, *options, *record)
+        assert "--view and --record show " in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "--record", tmp_path / "nowhere" / "drive.rrd")
+    assert "drive.rrd is a folder, or in none" in capsys.readouterr().err
