@@ -138,7 +138,7 @@ class Audience:
         values = self._listener.diagnostics
         counts = {CLOSED: int(values.get("keyframes_closed", 0))}
         counts |= {reason.value: int(values.get(f"unclosed_{reason.value}", 0)) for reason in Refusal}
-        if counts != self._counts:
+        if counts != self._counts and any(counts.values()):
             self._counts = counts
             self._view.outcomes(self._album.stamps[-1], counts)
 

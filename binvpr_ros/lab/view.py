@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import sysconfig
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -33,12 +34,14 @@ TIMELINE = "stamp"
 SINCE_EPOCH = 10**9 * NANOSECONDS
 """Stamps from September 2001 on are times of day; earlier ones, such as a simulation's, are times since a start."""
 
-IMAGE_SIDE, IMAGE_QUALITY, IMAGE_PAUSE = 480, 70, 0.2
+IMAGE_SIDE, IMAGE_QUALITY, IMAGE_PAUSE = 400, 70, 0.2
 PICTURE_SIDE, PICTURE_QUALITY, PICTURE_PAUSE = 2 * PANEL[0] + GAP, 70, 0.3
 """Of the camera's images, and of pictures of matches: most pixels of the longer side, quality of JPEG (0 to 100), and
 fewest seconds from one to the next."""
 MARGIN, LEAST_MARGIN = 0.05, 0.5
 """Around the route: a share of its longer side, and at least so many metres, since a robot may stand still."""
+SEND_PAUSE = 0.5
+"""Seconds over which what happens is collected before it is sent."""
 FLUSH_SECONDS = 10.0
 
 GREEN: Colour = (70, 190, 90)
@@ -120,7 +123,9 @@ class View:
         self._place_at: dict[int, Place] = {}
         self._route_end: Place | None = None
         self._shown_at: dict[str, int] = {}
-        self._stream: Any = rerun.RecordingStream("binvpr", send_properties=True)
+        # Many small pieces would make a file larger by a third, and slower to open.
+        pieces = rerun.ChunkBatcherConfig(flush_tick=SEND_PAUSE)
+        self._stream: Any = rerun.RecordingStream("binvpr", batcher_config=pieces)
         self._stream.set_log_tick_enabled(False)
         self._stream.set_log_time_enabled(False)
         self._open(viewer, file)
@@ -210,10 +215,13 @@ class View:
             sinks.append(rerun.FileSink(str(file)))
         try:
             if viewer:
-                rerun.spawn(connect=False)
+                program = Path(sysconfig.get_path("scripts"), "rerun")  # which need not be on the PATH
+                path = str(program) if program.is_file() else None
+                rerun.spawn(connect=False, executable_path=path, recording=self._stream)
             self._stream.set_sinks(*sinks)
         except (RuntimeError, OSError) as error:
-            raise ViewError(f"Rerun cannot open {file or 'its viewer'}: {error}") from None
+            what = " or ".join(filter(None, ("its viewer" if viewer else "", str(file or ""))))
+            raise ViewError(f"Rerun cannot open {what}: {str(error).splitlines()[0]}") from None
 
     def _describe(self, walls: Sequence[tuple[Place, Place]]) -> None:
         """Log what stays as it is: names, colours, and walls."""
@@ -290,17 +298,16 @@ def _layout(corners: tuple[Place, Place] | None) -> Any:
         rrb.Spatial2DView(origin="camera", name="Camera"),
         rrb.TimeSeriesView(
             origin="score", name="Score (0: like the map as a whole, 1: like the keyframe before)",
-            axis_y=rrb.ScalarAxis(range=(0.0, 1.05)),
-            plot_legend=rrb.Corner2D.LeftTop,
+            axis_y=rrb.ScalarAxis(range=(0.0, 1.05)), plot_legend=rrb.Corner2D.RightBottom,
         ),
         rrb.Tabs(
             rrb.TextDocumentView(origin="outcomes/summary", name="What became of the keyframes"),
             rrb.TimeSeriesView(origin="outcomes", name="over time", plot_legend=rrb.Corner2D.LeftTop),
         ),
-        column_shares=[2, 4, 2],
+        column_shares=[4, 7, 5],
     )  # fmt: skip
     return rrb.Blueprint(
-        rrb.Vertical(rrb.Horizontal(where, matches, column_shares=[3, 4]), below, row_shares=[5, 3]),
+        rrb.Vertical(rrb.Horizontal(where, matches, column_shares=[5, 4]), below, row_shares=[5, 3]),
         rrb.TimePanel(state="collapsed", timeline=TIMELINE),
         rrb.BlueprintPanel(state="collapsed"),
         rrb.SelectionPanel(state="collapsed"),
