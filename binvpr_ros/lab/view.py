@@ -279,7 +279,9 @@ def _layout(corners: tuple[Place, Place] | None) -> Any:
         TIMELINE, start=rrb.TimeRangeBoundary.infinite(), end=rrb.TimeRangeBoundary.cursor_relative()
     )
     if corners is None:
-        where = rrb.TimeSeriesView(origin="seen", name="When the place was seen before [s]")
+        where = rrb.TimeSeriesView(
+            origin="seen", name="When the place was seen before [s]", plot_legend=rrb.Corner2D.LeftTop
+        )
     else:
         low, high = np.min(corners, axis=0), np.max(corners, axis=0)
         margin = max(MARGIN * (high - low).max(), LEAST_MARGIN)
