@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a drive looks like, streamed to Rerun as it happens: to its viewer, to a file, or to both.
+"""Stream a drive to Rerun as it happens: to its viewer, to a file, or to both.
 
-Left is the route with its closures, or, of a drive without positions, when each place was seen before. Right are the
-latest closure and the latest refusal with their matched features; below are the camera, scores, and what became of the
-keyframes. What is sent a second is bounded, so that an hour of driving is still a file that can be passed on.
+The top row shows the route with its closures, and the latest closure and refusal with their matched features; a drive
+without positions has a plot of when each place was seen before instead of a route. The bottom row shows the camera, the
+scores, and what became of the keyframes. The rate of images and pictures is limited, so that a file stays small.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ SINCE_EPOCH = 10**9 * NANOSECONDS
 
 IMAGE_SIDE, IMAGE_QUALITY, IMAGE_PAUSE = 400, 70, 0.2
 PICTURE_SIDE, PICTURE_QUALITY, PICTURE_PAUSE = 2 * PANEL[0] + GAP, 70, 0.3
-"""Of the camera's images, and of pictures of matches: most pixels of the longer side, quality of JPEG (0 to 100), and
-fewest seconds from one to the next."""
+"""Of camera images, and of pictures of matches: most pixels of the longer side, JPEG quality (0 to 100), and least
+seconds between two of them."""
 MARGIN, LEAST_MARGIN = 0.05, 0.5
 """Around the route: a share of its longer side, and at least so many metres, since a robot may stand still."""
 SEND_PAUSE = 0.5
@@ -70,7 +70,7 @@ CLOSURES = {
 REFUSALS = {
     reason: _Series(reason.value, reason.value.replace("_", " "), colour)
     for reason, colour in {
-        Refusal.LOW_SCORE: (110, 112, 118),
+        Refusal.LOW_SCORE: (180, 180, 90),
         Refusal.NOT_AMONG_BEST: (150, 120, 200),
         Refusal.NOT_VERIFIED: (170, 130, 100),
         Refusal.FEW_INLIERS: (255, 140, 70),
@@ -95,11 +95,11 @@ def add_arguments(parser: argparse._ActionsContainer) -> None:
 
 
 class View:
-    """A drive to look at. It is told what happens, in any order; all stamps are of images, in nanoseconds.
+    """Shows a drive. It is told what happens, in any order; all stamps are those of images, in nanoseconds.
 
-    `viewer` opens Rerun's viewer, `file` is written. `corners` are two opposite ones of what the drive covers, None
-    where images come without positions; `walls` are lines to draw below the route. Raises ViewError where Rerun is not
-    installed, or cannot open the viewer or the file.
+    `viewer` opens Rerun's viewer; `file` is the recording to write. `corners` are two opposite corners of the area that
+    the drive covers, None if images have no positions; `walls` are lines to draw under the route. Raises ViewError if
+    Rerun is not installed, or cannot open the viewer or the file.
     """
 
     def __init__(
