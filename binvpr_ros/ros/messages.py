@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""sensor_msgs/Image <-> array; CameraInfo -> Camera; LoopClosure <-> PointCloud2; Drawing -> MarkerArray."""
+"""Image <-> array; CameraInfo -> Camera; closures and constraints <-> PointCloud2; Drawing -> MarkerArray."""
 
 from __future__ import annotations
 
 import array
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from binvpr_ros.images import Image, Stretch, decode_compressed, decode_pixels
 from binvpr_ros.keyframes import NANOSECONDS
 from binvpr_ros.local_features.camera import Camera, CameraError
 from binvpr_ros.loop_closure import LoopClosure
+from binvpr_ros.loop_constraint import LoopConstraint, quaternion_from_rotation
 from binvpr_ros.ros.graph import Drawing
 
 
@@ -136,7 +138,25 @@ LOOP_CLOSURE_ROW = np.dtype([
 ])  # fmt: skip
 """A row of the topic `loop_closures`: 36 bytes, no padding."""
 
-_POINT_FIELD_TYPES = {"u4": PointField.UINT32, "i4": PointField.INT32, "f4": PointField.FLOAT32}
+LOOP_CONSTRAINT_ROW = np.dtype([
+    ("query_id", "<u4"),
+    ("match_id", "<u4"),
+    ("query_session", "<u4"),
+    ("match_session", "<u4"),
+    ("query_sec", "<i4"),
+    ("query_nanosec", "<u4"),
+    ("match_sec", "<i4"),
+    ("match_nanosec", "<u4"),
+    ("scale_known", "<u4"),
+    ("inliers", "<i4"),
+    *((name, "<f8") for name in ("x", "y", "z", "qx", "qy", "qz", "qw")),
+    ("covariance", "<f8", 36),
+])  # fmt: skip
+"""A row of the topic `loop_constraints`: 384 bytes, no padding."""
+
+_POINT_FIELD_TYPES = {
+    "<u4": PointField.UINT32, "<i4": PointField.INT32, "<f4": PointField.FLOAT32, "<f8": PointField.FLOAT64,
+}  # fmt: skip
 
 
 def message_from_closures(header: Header, closures: Sequence[LoopClosure]) -> PointCloud2:
@@ -148,31 +168,65 @@ def message_from_closures(header: Header, closures: Sequence[LoopClosure]) -> Po
         row["query_session"], row["match_session"] = closure.query.session, closure.match.session
         row["match_sec"], row["match_nanosec"] = stamp.sec, stamp.nanosec
         row["hamming"], row["score"], row["inliers"] = closure.hamming, closure.score, closure.inliers
+    return _table(header, rows)
+
+
+def message_from_constraints(header: Header, constraints: Sequence[LoopConstraint]) -> PointCloud2:
+    """Return the constraints of one query image, best first, as a table; `header` is that image's own."""
+    rows = np.empty(len(constraints), LOOP_CONSTRAINT_ROW)
+    for row, constraint in zip(rows, constraints, strict=True):
+        pose = constraint.pose
+        row["query_id"], row["match_id"] = constraint.query_id, constraint.match_id
+        row["query_session"], row["match_session"] = constraint.query_session, constraint.match_session
+        for name, nanoseconds in (("query", constraint.query_stamp), ("match", constraint.match_stamp)):
+            stamp = from_nanoseconds(nanoseconds)
+            row[f"{name}_sec"], row[f"{name}_nanosec"] = stamp.sec, stamp.nanosec
+        row["scale_known"], row["inliers"] = pose.scale_known, pose.inliers
+        row["x"], row["y"], row["z"] = pose.translation
+        row["qx"], row["qy"], row["qz"], row["qw"] = quaternion_from_rotation(pose.rotation)
+        row["covariance"] = pose.covariance.ravel()
+    return _table(header, rows)
+
+
+def rows_from_message(message: PointCloud2) -> NDArray[Any]:
+    """Return the rows of a `loop_closures` message as a structured array of LOOP_CLOSURE_ROW; raises ValueError."""
+    return _rows(message, LOOP_CLOSURE_ROW, "loop closures")
+
+
+def constraint_rows_from_message(message: PointCloud2) -> NDArray[Any]:
+    """Return the rows of a `loop_constraints` message, of LOOP_CONSTRAINT_ROW; raises ValueError."""
+    return _rows(message, LOOP_CONSTRAINT_ROW, "loop constraints")
+
+
+def _table(header: Header, rows: NDArray[Any]) -> PointCloud2:
     return PointCloud2(
         header=header,
         height=1,
         width=len(rows),
-        fields=_point_fields(),
+        fields=_point_fields(rows.dtype),
         is_bigendian=False,
-        point_step=LOOP_CLOSURE_ROW.itemsize,
-        row_step=LOOP_CLOSURE_ROW.itemsize * len(rows),
+        point_step=rows.dtype.itemsize,
+        row_step=rows.nbytes,
         data=array.array("B", rows.tobytes()),
         is_dense=True,
     )
 
 
-def rows_from_message(message: PointCloud2) -> NDArray[Any]:
-    """Return the rows of a `loop_closures` message as a structured array of LOOP_CLOSURE_ROW; raises ValueError."""
-    expected = [(field.name, field.offset, field.datatype, field.count) for field in _point_fields()]
+def _rows(message: PointCloud2, row: np.dtype[Any], what: str) -> NDArray[Any]:
+    """Return the rows of a table of `what`, a structured array of `row`; raises ValueError."""
+    row_step = message.width * message.point_step
+    if message.row_step != row_step or len(message.data) != message.height * row_step:
+        raise ValueError(f"the message is no table of {what}: its size is not that of its data; check the topic")
+    expected = [(field.name, field.offset, field.datatype, field.count) for field in _point_fields(row)]
     fields = [(field.name, field.offset, field.datatype, field.count) for field in message.fields]
-    if fields != expected or message.point_step != LOOP_CLOSURE_ROW.itemsize or message.is_bigendian:
-        raise ValueError("the message is no table of loop closures: its fields differ; check the topic")
-    return np.frombuffer(message.data, LOOP_CLOSURE_ROW)
+    if fields != expected or message.point_step != row.itemsize or message.is_bigendian:
+        raise ValueError(f"the message is no table of {what}: its fields differ; check the topic")
+    return np.frombuffer(message.data, row)
 
 
-def _point_fields() -> list[PointField]:
-    fields: Mapping[str, tuple[Any, ...]] = LOOP_CLOSURE_ROW.fields or {}
+def _point_fields(row: np.dtype[Any]) -> list[PointField]:
+    fields: Mapping[str, tuple[Any, ...]] = row.fields or {}
     return [
-        PointField(name=name, offset=offset, datatype=_POINT_FIELD_TYPES[kind.str[1:]], count=1)
+        PointField(name=name, offset=offset, datatype=_POINT_FIELD_TYPES[kind.base.str], count=math.prod(kind.shape))
         for name, (kind, offset, *_) in fields.items()
     ]
