@@ -63,6 +63,17 @@ class Refusal(str, enum.Enum):
     AMBIGUOUS = "ambiguous"  # another place matches nearly as well
 
 
+class VerifiedViews(NamedTuple):
+    """Two views that geometry has verified: the features of both, which are which, and their cameras."""
+
+    ours: Features
+    theirs: Features
+    inliers: Pairs
+    matches: Pairs  # inliers or not
+    camera: Camera | None  # of the query; None where its calibration is not known
+    match_camera: Camera | None
+
+
 @dataclass(frozen=True)
 class LoopClosure:
     """A query keyframe and an earlier keyframe of the same place; a row of the topic."""
@@ -72,6 +83,7 @@ class LoopClosure:
     hamming: int  # bits, of the query moved by the cells that bring it nearest
     score: float  # 0 to 1
     inliers: int = NOT_VERIFIED
+    views: VerifiedViews | None = field(default=None, compare=False, repr=False)  # with the inliers
 
 
 @dataclass(frozen=True)
@@ -140,6 +152,7 @@ class _Verified(NamedTuple):
     place: _Place
     position: int  # of the view that geometry speaks of
     found: Verification
+    views: VerifiedViews
 
 
 Match = Callable[[Features, Features], Pairs]
@@ -240,12 +253,12 @@ class _Search:
         # A sequence leads to one keyframe; to others of its place other sequences do.
         return VIEWS if self.config.sequence_keyframes == 1 else 1
 
-    def closure(self, position: int, inliers: int) -> LoopClosure:
+    def closure(self, position: int, inliers: int, views: VerifiedViews | None = None) -> LoopClosure:
         """Return the loop closure with a keyframe."""
         match = self.database.keyframe(position)
         bits = int(hamming(self.views, match.descriptor).min())
         score = float(self.score_at[self.distances[position]])
-        return LoopClosure(self.query, match, bits, _reported(score), inliers)
+        return LoopClosure(self.query, match, bits, _reported(score), inliers, views)
 
     def refused(self, reason: Refusal, place: _Place) -> Refused:
         """Return the refusal of `place`."""
@@ -420,7 +433,7 @@ class _Trial:
         rows, reason = self._judge(sorted(self._verified, key=lambda one: (one.found.of_a_part, -one.found.evidence)))
         others = [search.refused(reason, one.place) for one in self._verified if one not in rows]
         refused = others + sorted(self._refused, key=lambda one: -one.score)
-        return Verdict([search.closure(one.position, one.found.inliers) for one in rows], refused)
+        return Verdict([search.closure(one.position, one.found.inliers, one.views) for one in rows], refused)
 
     def _try(self, places: Iterable[_Place]) -> None:
         """Ask geometry about the places, those with most matches first, as far as it may be asked."""
@@ -515,22 +528,28 @@ class _Trial:
                 break
             found = self._verification(view)
             if found.evidence >= least:
-                return _Verified(matched.place, view.position, found)
+                views = VerifiedViews(view.ours, view.theirs, found.pairs, view.pairs, *self._cameras(view.position))
+                return _Verified(matched.place, view.position, found, views)
         return None
+
+    def _cameras(self, position: int) -> tuple[Camera | None, Camera | None]:
+        """Return the cameras of the query and of a keyframe."""
+        database = self._search.database
+        # Without the query's own camera its lens cannot be undone, so that of the same camera's match must not be.
+        return self._camera, self._camera and database.camera_of(database.keyframe(position))
 
     def _verification(self, view: _View) -> Verification:
         """Return what geometry says of the query and a keyframe: less where their colours differ, or nothing."""
         database = self._search.database
         match = database.keyframe(view.position)
-        # Without the query's own camera its lens cannot be undone, so that of the same camera's match must not be.
-        camera = self._camera and database.camera_of(match)
+        cameras = self._cameras(view.position)
         least = self._search.config.min_inliers
-        found = self._verify(view.ours, view.theirs, self._camera, camera, view.pairs, least)
+        found = self._verify(view.ours, view.theirs, *cameras, view.pairs, least)
         # From drive to drive the light changes, and the season.
         one_drive = match.session == self._search.query.session
         if not one_drive or found.homography is None or found.evidence < least:
             return found
-        share = colours_agree(view.ours, view.theirs, found.homography, self._camera, camera)
+        share = colours_agree(view.ours, view.theirs, found.homography, *cameras)
         return found._replace(colours=share) if share > 0 else Verification()
 
     def _ambiguous(self, verified: list[_Verified]) -> bool:

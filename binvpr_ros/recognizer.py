@@ -18,10 +18,13 @@ from binvpr_ros.images import Image, thumbnail
 from binvpr_ros.keyframes import KEPT_FEATURES, Keyframe, KeyframePolicy
 from binvpr_ros.local_features import orb
 from binvpr_ros.local_features.camera import Camera
+from binvpr_ros.local_features.depth import DepthImage, with_depths
 from binvpr_ros.local_features.features import LEARNED, Features, Tag
 from binvpr_ros.local_features.kinds import LocalFeatures, open_local_features
 from binvpr_ros.local_features.mask import Mask, read_mask
-from binvpr_ros.loop_closure import LoopCloser, Refusal, Refused, Verdict
+from binvpr_ros.local_features.pose import relative_pose
+from binvpr_ros.loop_closure import LoopCloser, LoopClosure, Refusal, Refused, Verdict
+from binvpr_ros.loop_constraint import LoopConstraint, RelativePose
 from binvpr_ros.maps.database import DatabaseError, KeyframeDatabase
 from binvpr_ros.network.backends import DescriptorError
 from binvpr_ros.network.descriptor import Description, DescriptorNetwork
@@ -47,8 +50,35 @@ class Recognition:
     failure: str = ""  # why the keyframe is in memory alone, though there is a map file
     unmatched: str = ""  # why the features of some keyframes that look like it could not be matched
     kept_bytes: int = 0  # by which the map has grown
+    depth: DepthImage | None = None  # of the keyframe's image
+
+    def constraints(self) -> list[LoopConstraint]:
+        """Return the relative poses of the closures, best first, of those whose matches tell one.
+
+        Both images must be of calibrated cameras. Their scale is known where either has depths enough.
+        """
+        found = []
+        for closure in self.verdict.closures:
+            views = closure.views
+            if views is None or views.camera is None or views.match_camera is None:
+                continue
+            ours = views.ours if self.depth is None else with_depths(views.ours, self.depth)
+            pose = relative_pose(ours, views.theirs, views.camera, views.match_camera, views.inliers, views.matches)
+            if pose is not None:
+                found.append(constraint_of(closure, pose))
+        return found
 
 
+def constraint_of(closure: LoopClosure, pose: RelativePose) -> LoopConstraint:
+    """Return a relative pose with the keyframes that it is between."""
+    query, match = closure.query, closure.match
+    return LoopConstraint(query.id, match.id, query.session, match.session, query.stamp, match.stamp, pose)
+
+
+Decided = Callable[[Keyframe, Verdict], None]
+"""Is called with a keyframe and its closures as soon as these are known, before its depth is asked for."""
+FindDepth = Callable[[], DepthImage | None]
+"""Returns the depth image of an image, which it may wait for; None where there is none."""
 FindFeatures = Callable[[LocalFeatures, NDArray[np.uint8] | None], Features]
 """Finds the local features of an image, of one kind, where it is visible (`LocalFeatures.extract`)."""
 
@@ -99,13 +129,16 @@ class PlaceRecognizer:
             config = config.replace(keyframe_distance=ABOVE_NOISE * noise)
         self._config = config
 
-    def process(self, image: Image, stamp: int) -> Recognition:
+    def process(
+        self, image: Image, stamp: int, depth: FindDepth | None = None, decided: Decided | None = None
+    ) -> Recognition:
         """Recognise the place in `image` (uint8, [H,W,3] RGB or [H,W] grey), taken at `stamp` (nanoseconds).
 
         Raises StampError, as `recognize` does.
         """
         description = self.network.describe(image)
-        return self.recognize(description, stamp, functools.partial(_extract, image), lambda: thumbnail(image))
+        features = functools.partial(_extract, image)
+        return self.recognize(description, stamp, features, lambda: thumbnail(image), depth, decided)
 
     def recognize(
         self,
@@ -113,12 +146,14 @@ class PlaceRecognizer:
         stamp: int,
         features: FindFeatures | None = None,
         picture: Callable[[], bytes | None] = lambda: None,
+        depth: FindDepth | None = None,
+        decided: Decided | None = None,
     ) -> Recognition:
         """Recognise the place of an image that the network has described, taken at `stamp` (nanoseconds).
 
         It becomes a keyframe if it differs enough, or where a back end chooses the images in any case, unless it has no
-        contrast. `features` finds its local features, `picture` makes its thumbnail; each is called where it is wanted.
-        Raises StampError for an image whose stamp does not
+        contrast. `features` finds its local features, `picture` makes its thumbnail, `depth` returns its depth image;
+        each is called where it is wanted, `depth` after `decided`. Raises StampError for an image whose stamp does not
         follow (stamps.py); a leap back (a bag that loops) begins a session.
         """
         config, camera = self.config, self.camera  # which other threads may set meanwhile
@@ -143,13 +178,18 @@ class PlaceRecognizer:
             verdict = self._closer.decide(query, self.database, config, camera, others.like)
             if verdict.closures:
                 query = dataclasses.replace(query, closes=verdict.closures[0].match.id)
+            if decided:
+                decided(query, verdict)
+            measured = None if own is None or depth is None else depth()
+            if own is not None and measured is not None:
+                query = dataclasses.replace(query, features=with_depths(own, measured))
             failure, remembered = "", kept(query)
             try:
                 self.database.add(remembered, self.database.redundant(config), camera)
             except DatabaseError as error:
                 failure = str(error)
             self._policy.accept(query)
-        return Recognition(query, verdict, new_session, failure, others.unmatched, remembered.nbytes)
+        return Recognition(query, verdict, new_session, failure, others.unmatched, remembered.nbytes, measured)
 
     def kept_of(self, keyframe: Keyframe) -> tuple[Features | None, bytes | None, Camera | None]:
         """Return a keyframe's local features, thumbnail (a small jpeg file) and camera; None for what is not known."""

@@ -41,6 +41,9 @@ WALL_HEIGHT = 2.6  # metres
 CAMERA_HEIGHT = 1.1  # metres
 TEXTURE = 128  # pixels a wall panel
 FAR = 40.0  # metres
+DEPTH_NOISE = 1.4e-3
+"""Deviation of a measured depth, of its square, in 1/m: that of the first Kinect (Khoshelham and Elberink, 2012)."""
+FARTHEST_MEASURED = 8.0  # metres
 
 
 @dataclass(frozen=True)
@@ -81,15 +84,50 @@ class World:
 
     def render(self, pose: Pose, light: float = 1.0, warmth: float = 0.0) -> NDArray[np.uint8]:
         """Return what the camera sees: uint8 RGB [height, width, 3]; `warmth` shifts the light from blue to red."""
-        columns = (np.arange(self.width) + 0.5 - self.width / 2) / self._focal
-        forward = np.array([np.cos(pose.heading), np.sin(pose.heading)])
-        right = np.array([-forward[1], forward[0]])
-        rays = forward[:, None] + right[:, None] * columns  # [2, width], one metre ahead of the camera
+        rays = self._rays(pose)
         depth, panel, along = self._cast(pose, rays)
         image = self._draw_ground(pose, rays)
         self._draw_walls(image, depth, panel, along)
         shade = np.array([1 + warmth, 1.0, 1 - warmth]) * light
         return np.clip(image * shade, 0, 255).astype(np.uint8)
+
+    def depth(self, pose: Pose, rng: np.random.Generator | None = None) -> NDArray[np.float32]:
+        """Return how far ahead of the camera all that it sees is: float32 [height, width], metres.
+
+        With `rng` as a structured-light camera measures it: with noise that grows with the square of the depth, and
+        with holes (0) beyond FARTHEST_MEASURED and where things end.
+        """
+        rays = self._rays(pose)
+        to_wall, _, _ = self._cast(pose, rays)
+        depth = np.where(self._wall_rows(to_wall)[1], to_wall, self._to_ground()[:, np.newaxis])
+        if rng is None:
+            return depth.astype(np.float32)
+        measured = depth + DEPTH_NOISE * depth**2 * rng.normal(size=depth.shape)
+        edge = cv2.dilate(depth, np.ones((3, 3))) > 1.1 * cv2.erode(depth, np.ones((3, 3)))
+        return np.where((depth > FARTHEST_MEASURED) | edge, 0, measured).astype(np.float32)
+
+    def _rays(self, pose: Pose) -> Array:
+        """Return where the rays of the columns go, one metre ahead of the camera, in the plan: [2, width]."""
+        columns = (np.arange(self.width) + 0.5 - self.width / 2) / self._focal
+        forward = np.array([np.cos(pose.heading), np.sin(pose.heading)])
+        right = np.array([-forward[1], forward[0]])
+        return forward[:, None] + right[:, None] * columns
+
+    def _to_ground(self) -> Array:
+        """Return how far ahead floor and ceiling are, in metres: [height]."""
+        below = np.arange(self.height) + 0.5 - self.height / 2
+        to_plane = np.where(below > 0, CAMERA_HEIGHT, WALL_HEIGHT - CAMERA_HEIGHT)
+        return np.minimum(to_plane * self._focal / np.maximum(np.abs(below), 0.5), FAR)
+
+    def _wall_rows(self, depth: Array) -> tuple[Array, NDArray[np.bool_]]:
+        """Return which share of the wall's height is above each pixel, and where there is wall: [height, width] each.
+
+        `depth` [width] is that of the walls.
+        """
+        scale = self._focal / depth
+        top = self.height / 2 - (WALL_HEIGHT - CAMERA_HEIGHT) * scale
+        rows = (np.arange(self.height)[:, None] + 0.5 - top) / (WALL_HEIGHT * scale)
+        return rows, (rows >= 0) & (rows < 1)
 
     def _cast(self, pose: Pose, rays: Array) -> tuple[Array, NDArray[np.int64], Array]:
         """Return per column the depth of the wall (metres), its panel, and the place along it (0 to 1)."""
@@ -118,9 +156,8 @@ class World:
 
     def _draw_ground(self, pose: Pose, rays: Array) -> Array:
         """Return the image with floor and ceiling everywhere."""
-        below = np.arange(self.height) + 0.5 - self.height / 2
-        to_plane = np.where(below > 0, CAMERA_HEIGHT, WALL_HEIGHT - CAMERA_HEIGHT)
-        distance = np.minimum(to_plane * self._focal / np.maximum(np.abs(below), 0.5), FAR)[:, None]
+        below = np.arange(self.height) >= self.height / 2
+        distance = self._to_ground()[:, None]
         x, y = pose.x + rays[0] * distance, pose.y + rays[1] * distance
         dark = 1 / (1 + 0.06 * distance)
         tiles = (np.floor(x * 2) + np.floor(y * 2)) % 2
@@ -128,16 +165,13 @@ class World:
         floor = np.stack([95 + 30 * tiles + 2.5 * x, 100 + 25 * tiles, 125 + 20 * tiles - 2.5 * x], axis=-1)
         lamp = (np.abs(x % CELL - 1) < 0.25) & (np.abs(y % CELL - 1) < 0.6)
         ceiling = np.where(lamp, 250.0, 175.0)[..., None] * np.ones(3)
-        image: Array = np.where((below > 0)[:, None, None], floor, ceiling) * dark[..., None]
+        image: Array = np.where(below[:, None, None], floor, ceiling) * dark[..., None]
         return image
 
     def _draw_walls(self, image: Array, depth: Array, panel: NDArray[np.int64], along: Array) -> None:
         """Paint the walls over `image`."""
-        scale = self._focal / depth
-        top = self.height / 2 - (WALL_HEIGHT - CAMERA_HEIGHT) * scale
-        rows = (np.arange(self.height)[:, None] + 0.5 - top) / (WALL_HEIGHT * scale)
-        wall = (rows >= 0) & (rows < 1)
-        level = np.clip(np.log2(TEXTURE / (WALL_HEIGHT * scale)), 0, len(self._panels) - 1).astype(int)
+        rows, wall = self._wall_rows(depth)
+        level = np.clip(np.log2(TEXTURE / (WALL_HEIGHT * self._focal / depth)), 0, len(self._panels) - 1).astype(int)
         facing = np.where(panel % 4 < 2, 1.0, 0.85) / (1 + 0.06 * depth)
         for number, panels in enumerate(self._panels):
             y, x = np.nonzero(wall & (level == number))

@@ -35,10 +35,12 @@ from binvpr_ros.lab.evaluation.datasets.dataset import Options
 from binvpr_ros.lab.evaluation.datasets.folders import FolderPair
 from binvpr_ros.lab.evaluation.datasets.object_array import load_objects
 from binvpr_ros.lab.evaluation.datasets.tables import read_columns, read_rows
+from binvpr_ros.local_features.camera import Camera
 from binvpr_ros.local_features.colours import colours
 from binvpr_ros.local_features.features import LEARNED, Features, FeaturesError
 from binvpr_ros.local_features.geometry import colours_agree, verify
 from binvpr_ros.local_features.orb import extract
+from binvpr_ros.local_features.pose import relative_pose
 from binvpr_ros.maps import command as maps
 from binvpr_ros.maps.database import DatabaseError, KeyframeDatabase
 from binvpr_ros.network.backends import DescriptorError
@@ -58,6 +60,8 @@ FOLDER = Path(tempfile.mkdtemp(dir="/dev/shm" if Path("/dev/shm").is_dir() else 
 GREY = np.random.default_rng(0).integers(0, 256, (48, 64), np.uint8)
 QUERY = extract(cv2.resize(GREY, (320, 240)))
 COLOURED = QUERY._replace(colours=colours(np.repeat(GREY, 3).reshape(-1, 64, 3)))
+
+PINHOLE = Camera((320, 240), np.array([[300.0, 0, 160], [0, 300, 120], [0, 0, 1]]), np.zeros(5))
 
 
 def first_features(count: int) -> Features:
@@ -203,6 +207,8 @@ def features(data: bytes) -> None:
         found = Features.from_bytes(data)
         verify(QUERY, found)
         colours_agree(COLOURED, found, np.eye(3))
+        count = np.arange(min(len(QUERY.positions), len(found.positions)))
+        relative_pose(QUERY, found, PINHOLE, PINHOLE, (count, count), (count, count))
 
 
 def some_features() -> list[bytes]:
@@ -210,7 +216,8 @@ def some_features() -> list[bytes]:
     few = first_features(20)
     wide = few._replace(descriptors=np.repeat(few.descriptors, 2, axis=1), tag=(LEARNED, 3))
     earlier = struct.pack("<HH", *few.size) + few.to_bytes()[10:]  # before there were several kinds
-    return [QUERY.to_bytes(), COLOURED.to_bytes(), few.to_bytes(), wide.to_bytes(), earlier]
+    deep = [some._replace(depths=np.full(len(some.positions), 2000, np.uint16)) for some in (few, COLOURED)]
+    return [some.to_bytes() for some in (QUERY, COLOURED, few, wide, *deep)] + [earlier]
 
 
 def small_model() -> bytes:

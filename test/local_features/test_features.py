@@ -47,6 +47,38 @@ def test_features_of_any_kind_and_width_come_back(wide: int, count: int) -> None
         Features.from_bytes(data[: colours.nbytes])
 
 
+@pytest.mark.parametrize("coloured", [False, True])
+@pytest.mark.parametrize("count", [0, 1, 9])
+def test_depths_come_back_and_take_two_bytes_each(count: int, coloured: bool) -> None:
+    rng = np.random.default_rng(count)
+    features = random_features(1, count)
+    if coloured:
+        features = features._replace(colours=rng.integers(0, 256, (ROWS, COLUMNS), np.uint8))
+    deep = features._replace(depths=rng.integers(0, 1 << 16, count, np.uint16))
+    data = deep.to_bytes()
+    assert len(data) == deep.nbytes == features.nbytes + 2 * count == len(features.to_bytes()) + 2 * count
+    found = Features.from_bytes(data)
+    assert_same(found, features)
+    assert found.depths is not None
+    assert found.depths.dtype == np.uint16
+    np.testing.assert_array_equal(found.depths, deep.depths)
+    np.testing.assert_array_equal(found.colours, features.colours)
+    # Programs that know of no depths read what has none, and refuse the rest by its version.
+    assert (features.to_bytes()[3], data[3]) == (1 + coloured, 3 + coloured)
+    for length in range(len(data) - 1, max(len(data) - 20, 10), -1):
+        with pytest.raises(FeaturesError, match="are no features"):
+            Features.from_bytes(data[:length])
+
+
+def test_chosen_features_keep_their_depths() -> None:
+    features = random_features(1, 100)._replace(depths=np.arange(100, dtype=np.uint16))
+    np.testing.assert_array_equal(features.only(np.array([7, 3])).depths, [7, 3])
+    fewer = features.fewer(10).depths
+    assert fewer is not None
+    assert len(fewer) == 10
+    assert random_features(1, 100).fewer(10).depths is None
+
+
 @pytest.mark.parametrize("count", [0, 1, 500])
 def test_bytes_without_a_tag_are_orb_of_an_earlier_version(count: int) -> None:
     """Maps of that version are full of them: width, height, positions, angles, descriptors."""

@@ -4,7 +4,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from binvpr_ros.recordings.world import CELL, FLOOR_PLAN, Pose, World, drive, wall_segments
+from binvpr_ros.recordings.world import (
+    CAMERA_HEIGHT,
+    CELL,
+    DEPTH_NOISE,
+    FARTHEST_MEASURED,
+    FLOOR_PLAN,
+    WALL_HEIGHT,
+    Pose,
+    World,
+    drive,
+    wall_segments,
+)
 
 
 def test_an_image_is_as_large_as_asked_and_always_the_same() -> None:
@@ -13,6 +24,29 @@ def test_an_image_is_as_large_as_asked_and_always_the_same() -> None:
     assert image.shape == (120, 160, 3)
     assert image.dtype == np.uint8
     np.testing.assert_array_equal(image, World(width=160, height=120).render(Pose(8.0, 4.8, 0.3)))
+
+
+def test_depth_is_that_of_walls_floor_and_ceiling() -> None:
+    world = World(width=160, height=120)
+    pose = Pose(2.4, 2.4, np.pi / 2)  # in the middle of a square, looking along a column of the plan
+    depth = world.depth(pose)
+    assert depth.shape == (120, 160)
+    assert depth.dtype == np.float32
+    focal = 80 / np.tan(world.field_of_view / 2)
+    assert depth[-1, 80] == pytest.approx(CAMERA_HEIGHT * focal / 59.5, rel=1e-5)
+    assert depth[0, 80] == pytest.approx((WALL_HEIGHT - CAMERA_HEIGHT) * focal / 59.5, rel=1e-5)
+    # What is ahead stays there when the camera comes nearer.
+    nearer = world.depth(Pose(2.4, 2.9, np.pi / 2))
+    assert depth[60, 80] - nearer[60, 80] == pytest.approx(0.5, abs=1e-5)
+
+
+def test_measured_depth_has_noise_and_holes() -> None:
+    world, pose = World(width=160, height=120), Pose(8.0, 4.8, 0.3)
+    true, measured = world.depth(pose), world.depth(pose, np.random.default_rng(1))
+    known = measured > 0
+    assert 0.5 < known.mean() < 1
+    assert (true[known] <= FARTHEST_MEASURED).all()
+    assert ((measured - true)[known] / true[known] ** 2).std() == pytest.approx(DEPTH_NOISE, rel=0.1)
 
 
 def test_another_seed_is_another_building() -> None:
