@@ -27,6 +27,10 @@ ARGUMENTS = {
         "/odom",
         "Odometry topic (nav_msgs/Odometry), which tells alike places apart; it may be missing.",
     ),
+    "depth_topic": (
+        "",
+        "Depth image of the same view (sensor_msgs/Image, 16UC1 or 32FC1): relative poses of closures get their scale.",
+    ),
     "compressed": ("", "true: subscribe to sensor_msgs/CompressedImage."),
     "namespace": ("binvpr", "Namespace of the node and its topics."),
     "params_file": ("", "YAML file of parameters; empty: the package's config/binvpr.yaml."),
@@ -83,6 +87,7 @@ def start_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     topic = camera + ("/compressed" if compressed else "")
     beside, slash, _ = camera.rpartition("/")
     camera_info = f"{beside}{slash}camera_info"  # as image_transport has it
+    depth = [("depth", values["depth_topic"])] if values["depth_topic"] else []
     given = {"--log-level": values["log_level"], "--enclave": values["enclave"]}
 
     actions: list[LaunchDescriptionEntity] = []
@@ -106,7 +111,12 @@ def start_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         name="binvpr",
         namespace=values["namespace"],
         parameters=[params_file, overrides],
-        remappings=[("image", topic), ("camera_info", camera_info), ("odometry", values["odometry_topic"])],
+        remappings=[
+            ("image", topic),
+            ("camera_info", camera_info),
+            ("odometry", values["odometry_topic"]),
+            *depth,
+        ],
         additional_env=python_path(values["venv"]),
         ros_arguments=[word for option, value in given.items() if value for word in (option, value)],
         output="screen",

@@ -17,9 +17,10 @@ from sensor_msgs.msg import Image as ImageMessage
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
-from binvpr_ros.images import Image, Stretch, decode_compressed, decode_pixels
+from binvpr_ros.images import Image, ImageError, Stretch, decode_compressed, decode_pixels
 from binvpr_ros.keyframes import NANOSECONDS
 from binvpr_ros.local_features.camera import Camera, CameraError
+from binvpr_ros.local_features.depth import DepthImage
 from binvpr_ros.loop_closure import LoopClosure
 from binvpr_ros.loop_constraint import LoopConstraint, quaternion_from_rotation
 from binvpr_ros.ros.graph import Drawing
@@ -46,6 +47,37 @@ def image_from_message(message: ImageMessage, stretch: Stretch | None = None) ->
 def image_from_compressed(message: CompressedImage, stretch: Stretch | None = None) -> Image:
     """Return a sensor_msgs/CompressedImage (jpeg, png) as uint8 [H,W,3] RGB or [H,W] grey; raises ImageError."""
     return decode_compressed(message.data, message.format, stretch)
+
+
+DEPTH_ENCODINGS: Mapping[str, np.dtype[Any]] = {
+    "16UC1": np.dtype(np.uint16),
+    "mono16": np.dtype(np.uint16),
+    "32FC1": np.dtype(np.float32),
+}
+"""Encodings of depth images: millimetres, and metres (REP 118)."""
+
+
+def depth_from_message(message: ImageMessage) -> DepthImage:
+    """Return a depth image [H,W], uint16 in millimetres or float32 in metres; raises ImageError."""
+    kind = DEPTH_ENCODINGS.get(message.encoding)
+    if kind is None:
+        raise ImageError(f"its encoding {message.encoding[:40]!r} is none of depth; use {', '.join(DEPTH_ENCODINGS)}")
+    height, width, step = message.height, message.width, message.step
+    if not height or not width or step < width * kind.itemsize or len(message.data) < height * step:
+        raise ImageError(f"its {len(message.data)} bytes are no {width}x{height} pixels of {message.encoding}")
+    rows = np.frombuffer(message.data, np.uint8, height * step).reshape(height, step)[:, : width * kind.itemsize]
+    values = np.ascontiguousarray(rows).view(kind.newbyteorder(">" if message.is_bigendian else "<"))
+    found: DepthImage = values.astype(kind)
+    return found
+
+
+def message_from_depth(depth: DepthImage) -> ImageMessage:
+    """Return an Image message of a depth image [H,W], 16UC1 or 32FC1."""
+    data = np.ascontiguousarray(depth.astype(depth.dtype.newbyteorder("<")))
+    return ImageMessage(
+        height=depth.shape[0], width=depth.shape[1], encoding="16UC1" if depth.dtype == np.uint16 else "32FC1",
+        step=data.nbytes // depth.shape[0], data=array.array("B", data.tobytes()),
+    )  # fmt: skip
 
 
 def message_from_array(image: Image, encoding: str = "") -> ImageMessage:
@@ -154,6 +186,16 @@ LOOP_CONSTRAINT_ROW = np.dtype([
 ])  # fmt: skip
 """A row of the topic `loop_constraints`: 384 bytes, no padding."""
 
+MATCH_ROW = np.dtype([
+    ("query_id", "<u4"),
+    ("match_id", "<u4"),
+    ("query_x", "<f4"),
+    ("query_y", "<f4"),
+    ("match_x", "<f4"),
+    ("match_y", "<f4"),
+])  # fmt: skip
+"""A row of the topic `~/matches`: 24 bytes, no padding."""
+
 _POINT_FIELD_TYPES = {
     "<u4": PointField.UINT32, "<i4": PointField.INT32, "<f4": PointField.FLOAT32, "<f8": PointField.FLOAT64,
 }  # fmt: skip
@@ -186,6 +228,25 @@ def message_from_constraints(header: Header, constraints: Sequence[LoopConstrain
         row["qx"], row["qy"], row["qz"], row["qw"] = quaternion_from_rotation(pose.rotation)
         row["covariance"] = pose.covariance.ravel()
     return _table(header, rows)
+
+
+def message_from_matches(header: Header, closures: Sequence[LoopClosure], size: tuple[int, int]) -> PointCloud2:
+    """Return the pixels that verify the closures of a query image of `size` (width, height), a row for each pair.
+
+    Those of a match are pixels of the images of its camera, or where that is not known, of an image of `size` too.
+    """
+    parts = []
+    for closure in closures:
+        if closure.views is None:
+            continue
+        ours, theirs = closure.views.inliers
+        rows = np.empty(len(ours), MATCH_ROW)
+        rows["query_id"], rows["match_id"] = closure.query.id, closure.match.id
+        camera = closure.views.match_camera
+        rows["query_x"], rows["query_y"] = closure.views.ours.points(ours, size).T
+        rows["match_x"], rows["match_y"] = closure.views.theirs.points(theirs, camera.size if camera else size).T
+        parts.append(rows)
+    return _table(header, np.concatenate(parts) if parts else np.empty(0, MATCH_ROW))
 
 
 def rows_from_message(message: PointCloud2) -> NDArray[Any]:

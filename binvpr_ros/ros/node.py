@@ -42,7 +42,9 @@ except ImportError:  # Humble
 from binvpr_ros.config import Config, ConfigError
 from binvpr_ros.counted import counted
 from binvpr_ros.images import ImageError, Stretch
-from binvpr_ros.keyframes import NANOSECONDS
+from binvpr_ros.keyframes import NANOSECONDS, Keyframe
+from binvpr_ros.local_features.depth import DepthImage
+from binvpr_ros.loop_closure import Verdict
 from binvpr_ros.maps.database import DatabaseError
 from binvpr_ros.network.backends import DescriptorError
 from binvpr_ros.network.model_card import ModelCardError
@@ -55,12 +57,16 @@ from binvpr_ros.ros.messages import (
     CameraInfoError,
     camera_from_info,
     decode,
+    depth_from_message,
     from_nanoseconds,
     message_from_array,
     message_from_closures,
+    message_from_constraints,
     message_from_drawing,
+    message_from_matches,
     to_nanoseconds,
 )
+from binvpr_ros.ros.recent_depths import RecentDepths
 from binvpr_ros.ros.recent_images import MOST_BYTES, Answer, RecentImages
 from binvpr_ros.ros.silence import why_nothing_comes
 from binvpr_ros.ros.voice import Voice
@@ -73,6 +79,8 @@ EVERY_RESULT = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=50, reliability
 ODOMETRY = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
 LATEST_FOR_ALL = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 MOST_LOST_AT_ONCE = 10_000
+MOST_WAITING_CLOSURES = 50
+"""Keyframes with closures whose poses wait to be computed; more have none."""
 MOST_PICTURES = 8
 """Matches that wait to be drawn; more are not shown."""
 UNCALIBRATED = "loops are verified without correcting the distortion of the lens"
@@ -85,10 +93,10 @@ STOP_SECONDS = 0.1
 
 
 class BinvprNode(Node):
-    """Subscribes to `image`, `camera_info` and `odometry`, publishes `loop_closures` and `keyframes`.
+    """Subscribes to `image`, `camera_info`, `depth` and `odometry`; publishes `loop_closures` and `keyframes`.
 
-    It reports on /diagnostics. What it shows to people, `~/match_image` and, with `odometry`, `~/graph`, is made while
-    somebody subscribes.
+    With `camera_info` it publishes `loop_constraints` too. It reports on /diagnostics. What it shows to people,
+    `~/match_image` and, with `odometry`, `~/graph`, and the pixels of `~/matches`, is made while somebody subscribes.
     """
 
     def __init__(self) -> None:
@@ -102,6 +110,8 @@ class BinvprNode(Node):
 
         self._closures = self.create_publisher(PointCloud2, "loop_closures", EVERY_RESULT)
         self._keyframes = self.create_publisher(Header, "keyframes", EVERY_RESULT)
+        self._constraints = self.create_publisher(PointCloud2, "loop_constraints", EVERY_RESULT)
+        self._matches = self.create_publisher(PointCloud2, "~/matches", EVERY_RESULT)
         self._match_image = self.create_publisher(Image, "~/match_image", 1)
         self._graph = Graph()
         self._graph_markers = self.create_publisher(MarkerArray, "~/graph", LATEST_FOR_ALL)
@@ -119,6 +129,9 @@ class BinvprNode(Node):
         # Inference stays off the executor's thread, so services and parameters answer while it runs.
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="recognizer")
         self._busy = threading.Event()
+        # So that no image is dropped, and no closure late, for a pose.
+        self._surveyor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="surveyor")
+        self._waiting_closures = threading.Semaphore(MOST_WAITING_CLOSURES)
         # So that no image is dropped because somebody looks at the matches.
         self._artist = ThreadPoolExecutor(max_workers=1, thread_name_prefix="artist")
         self._pictures = threading.Semaphore(MOST_PICTURES)
@@ -127,6 +140,8 @@ class BinvprNode(Node):
         self._unusable_calibration = ""  # why it is not used
         self._seconds_without_calibration = 0  # while images come
         self.create_subscription(Odometry, "odometry", self._on_odometry, ODOMETRY)
+        self._depths = RecentDepths[Image](config.recent_images, _bytes_of)
+        self.create_subscription(Image, "depth", self._on_depth, NEWEST_IMAGES)
         self._recent: RecentImages[Image | CompressedImage] = RecentImages(config.recent_images, _bytes_of)
         # Images that are described after one another, since a back end wants each of them.
         self._waiting = threading.Semaphore(config.recent_images)
@@ -151,6 +166,7 @@ class BinvprNode(Node):
     def close(self) -> None:
         """Finish the image in work, close the map, and say what became of all images."""
         self._worker.shutdown(wait=True, cancel_futures=True)
+        self._surveyor.shutdown(wait=True, cancel_futures=True)
         self._artist.shutdown(wait=True, cancel_futures=True)
         self._recognizer.close()
         self._voice.farewell(self._statistics)
@@ -287,6 +303,18 @@ class BinvprNode(Node):
             (orientation.x, orientation.y, orientation.z, orientation.w),
         )
 
+    def _on_depth(self, message: Image) -> None:
+        self._depths.add(to_nanoseconds(message.header.stamp), message)
+
+    def _depth_at(self, stamp: int) -> DepthImage | None:
+        """Return the depth image of the image taken at `stamp`; None where there is none, or none that can be used."""
+        message = self._depths.at(stamp)
+        try:
+            return None if message is None else depth_from_message(message)
+        except ImageError as error:
+            self._voice.warn("depth", f"skipped a depth image: {error}")
+            return None
+
     def _on_image(self, message: Image | CompressedImage) -> None:
         """Hand the image to the worker, or drop it when that is busy: a frame never waits behind another."""
         self._statistics.count("images_received")
@@ -338,19 +366,40 @@ class BinvprNode(Node):
             # By now the next image is not dropped any more.
             if recognition.keyframe is not None:
                 self._voice.keyframe(recognition.keyframe, recognition.verdict, self._recognizer.database.path_of)
+            if recognition.verdict.closures and self._waiting_closures.acquire(blocking=False):
+                done = self._surveyor.submit(self._constrain, message, recognition)
+                done.add_done_callback(self._on_constrained)
             self._show(message, recognition)
 
     def _recognize(self, message: Image | CompressedImage) -> Recognition | None:
         """Recognise the place in one image and publish the result (worker thread); None where it cannot be used."""
         started = time.perf_counter()
+        stamp = to_nanoseconds(message.header.stamp)
+
+        def publish(_: Keyframe, verdict: Verdict) -> None:
+            if verdict.closures:
+                self._closures.publish(message_from_closures(message.header, verdict.closures))
+
         try:
-            recognition = self._recognizer.process(decode(message, self._stretch), to_nanoseconds(message.header.stamp))
+            depth = functools.partial(self._depth_at, stamp)
+            recognition = self._recognizer.process(decode(message, self._stretch), stamp, depth, publish)
         except ImageError as error:
             self._skip("image", str(error))
             return None
         except StampError as error:
             self._skip("stamp", str(error))
             return None
+        self._tell(recognition)
+        if recognition.keyframe is not None:
+            self._keyframes.publish(message.header)
+            self._graph.add(recognition.keyframe, [closure.match for closure in recognition.verdict.closures])
+        now = time.perf_counter()
+        latency = self.get_clock().now().nanoseconds - stamp
+        self._statistics.count_recognition(recognition, message.header.frame_id, (now - started) * 1e3, latency / 1e6)
+        return recognition
+
+    def _tell(self, recognition: Recognition) -> None:
+        """Warn of what is not as it should be."""
         if recognition.keyframe is not None:
             self._statistics.failure = recognition.failure
         if recognition.failure:
@@ -361,15 +410,36 @@ class BinvprNode(Node):
             self.get_logger().warning(
                 f"the stamps jumped back: session {self._recognizer.database.session} begins (a bag that starts again?)"
             )
-        if recognition.keyframe is not None:
-            self._keyframes.publish(message.header)
-            if recognition.verdict.closures:
-                self._closures.publish(message_from_closures(message.header, recognition.verdict.closures))
-            self._graph.add(recognition.keyframe, [closure.match for closure in recognition.verdict.closures])
-        now = time.perf_counter()
-        latency = self.get_clock().now().nanoseconds - to_nanoseconds(message.header.stamp)
-        self._statistics.count_recognition(recognition, message.header.frame_id, (now - started) * 1e3, latency / 1e6)
-        return recognition
+
+    def _constrain(self, message: Image | CompressedImage, recognition: Recognition) -> None:
+        """Publish the relative poses of closures, and the pixels that tell them where somebody looks (a thread's)."""
+        closures = recognition.verdict.closures
+        if self._matches.get_subscription_count():
+            height, width = decode(message, copy.copy(self._stretch)).shape[:2]
+            self._matches.publish(message_from_matches(message.header, closures, (width, height)))
+        constraints = recognition.constraints()
+        if constraints:
+            self._constraints.publish(message_from_constraints(message.header, constraints))
+        for constraint in constraints:
+            known = constraint.pose.scale_known
+            self._statistics.count(f"constraints_{'with' if known else 'without'}_scale")
+
+    def _on_constrained(self, future: Future[None]) -> None:
+        self._waiting_closures.release()
+        if not future.cancelled() and (error := future.exception()) is not None:
+            self._voice.warn(
+                "constraint", f"a closure has no pose for an error in the program: {error!r}; please report it"
+            )
+
+    def _relative_poses(self) -> str:
+        """Return what is known of the relative poses of closures, for diagnostics."""
+        if not self._recognizer.config.verify:
+            return "none, since verify is false"
+        if self._recognizer.camera is None:
+            return f"none: {self._unusable_calibration or f'no calibration has come on {self._calibration.topics}'}"
+        if self._depths.any_came:
+            return "with scale, where depth is known"
+        return f"without scale: no depth image has come on {self.resolve_topic_name('depth')}"
 
     def _show(self, message: Image | CompressedImage, recognition: Recognition) -> None:
         """Have a keyframe drawn beside its best match where somebody looks at that, and no more than can be drawn."""
@@ -417,6 +487,7 @@ class BinvprNode(Node):
             "backend": self._recognizer.network.backend.name,
             "features_dropped": str(database.features_dropped),
             "verification": self._verification(),
+            "relative_poses": self._relative_poses(),
         }
         config, failure = self._recognizer.config, self._statistics.failure
         topic, stamps_topic = map(self.resolve_topic_name, ("image", "keyframe_stamps"))

@@ -31,7 +31,7 @@ from rclpy.duration import Duration
 from rclpy.qos import DurabilityPolicy, LivelinessPolicy, QoSProfile, ReliabilityPolicy
 from robot import CAMERA, Robot
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 from visualization_msgs.msg import MarkerArray
@@ -40,11 +40,15 @@ from binvpr_ros.config import Config, share_directory
 from binvpr_ros.loop_closure import Refusal
 from binvpr_ros.maps.command import problems
 from binvpr_ros.pictures import ACCEPTED, GAP, LABEL_HEIGHT, PANEL, REFUSED, TITLE_HEIGHT
+from binvpr_ros.recordings.world import Pose, World, drive
 from binvpr_ros.ros.calibration import LATCHED
+from binvpr_ros.ros.constraints import read_loop_constraints
 from binvpr_ros.ros.messages import (
+    MATCH_ROW,
     from_nanoseconds,
     image_from_message,
     message_from_array,
+    message_from_depth,
     rows_from_message,
     to_nanoseconds,
 )
@@ -117,6 +121,75 @@ def test_a_place_of_an_earlier_map_is_recognised(
     copy = shutil.copy(old, tmp_path / "copy.db")
     wednesday = start("-p", f"maps:=[{old}, {copy}]")
     assert f"the maps hold 20 keyframes twice, the first of them in {copy}" in wednesday.log.read_text()
+
+
+def test_constraints_are_published_and_right(start: Callable[..., Robot]) -> None:
+    world, rng = World(), np.random.default_rng(3)
+    path = [pose for pose, _, _ in drive()]
+    there, elsewhere = path[:60:3], path[300:318:3]
+    again = [Pose(pose.x + 0.1, pose.y - 0.05, pose.heading + 0.05) for pose in there[4:10]]
+    robot = start(*EAGER)
+    calibration = robot.node.create_publisher(CameraInfo, "/camera_info", CAMERA)
+    depth = robot.node.create_publisher(Image, "/depth", CAMERA)
+    constraints: list[PointCloud2] = []
+    matches: list[PointCloud2] = []
+    robot.node.create_subscription(PointCloud2, "loop_constraints", constraints.append, EVERY_RESULT)
+    robot.node.create_subscription(PointCloud2, "binvpr/matches", matches.append, EVERY_RESULT)
+    assert wait_for_subscriber(calibration, 30.0)
+    assert wait_for_subscriber(depth, 30.0)
+    assert robot.listener.diagnostics == {} or "no calibration" in robot.listener.diagnostics["relative_poses"]
+    focal = world.width / 2 / np.tan(world.field_of_view / 2)
+    calibration.publish(CameraInfo(width=320, height=240, k=[focal, 0.0, 159.5, 0.0, focal, 119.5, 0.0, 0.0, 1.0]))
+    robot.wait(lambda: "is calibrated" in robot.log.read_text(), "the calibration has come")
+    truth = {}
+    for second, poses in ((100, there), (112, elsewhere), (122, again)):
+        for number, pose in enumerate(poses):
+            stamp = round((second + number / 5) * 1e9)
+            truth[stamp] = pose
+            measured = message_from_depth(world.depth(pose, rng))
+            # Of every second image the depth comes first, and it is off by a few milliseconds.
+            measured.header.stamp = from_nanoseconds(stamp + 3_000_000 * (number % 2))
+            image = message_from_array(world.render(pose), "rgb8")
+            if number % 2:
+                robot.send(image, stamp)
+                depth.publish(measured)
+            else:
+                depth.publish(measured)
+                robot.send(image, stamp)
+            robot.wait(lambda: robot.newest_keyframe() == stamp, "the image is a keyframe")  # noqa: B023 - called at once
+    # A depth image that is none harms nothing.
+    depth.publish(message_from_array(np.zeros((240, 320, 3), np.uint8), "rgb8"))
+    robot.settle()
+    robot.wait(lambda: len(constraints) == len(robot.listener.closures) >= 4, "a constraint for each closure")
+    robot.wait(lambda: len(matches) == len(constraints), "the matches too")
+    for message, closures, pixels in zip(constraints, robot.listener.closures, matches, strict=True):
+        found = read_loop_constraints(message)
+        assert message.header == closures.header == pixels.header
+        assert [one.match_id for one in found] == rows_from_message(closures)["match_id"].tolist()
+        for one in found:
+            rotation, translation = between(truth[one.query_stamp], truth[one.match_stamp])
+            assert one.pose.scale_known
+            assert np.linalg.norm(one.pose.translation - translation) < 0.06
+            turn = np.trace(one.pose.rotation @ rotation.T)
+            assert np.rad2deg(np.arccos(np.clip((turn - 1) / 2, -1, 1))) < 1.5
+        rows = np.frombuffer(pixels.data, MATCH_ROW)
+        assert set(rows["match_id"]) == {one.match_id for one in found}
+        assert np.count_nonzero(rows["match_id"] == found[0].match_id) == rows_from_message(closures)[0]["inliers"]
+        for name, most in (("x", 320), ("y", 240)):
+            assert ((rows[f"query_{name}"] >= 0) & (rows[f"query_{name}"] < most)).all()
+    robot.wait(lambda: robot.count("constraints_with_scale") >= len(constraints), "diagnostics count them")
+    assert robot.count("constraints_without_scale") == 0
+    assert robot.listener.diagnostics["relative_poses"] == "with scale, where depth is known"
+
+
+def between(query: Pose, match: Pose) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return rotation [3,3] and translation [3] from the camera of a query to that of its match, optical frames."""
+    frames = []
+    for pose in (query, match):
+        sine, cosine = np.sin(pose.heading), np.cos(pose.heading)
+        frames.append(np.array([[-sine, 0, cosine], [cosine, 0, sine], [0, 1, 0]]))
+    shift = np.array([query.x - match.x, query.y - match.y, 0])
+    return frames[1].T @ frames[0], frames[1].T @ shift
 
 
 def test_a_calibrated_camera_is_used_and_another_one_is_not(
