@@ -54,8 +54,8 @@ ANNEALING = (100.0, 30.0, 10.0, 10.0, 3.0, 3.0)
 """Of LINEAR, while a rotation is sought for a direction: first all matches have their say."""
 MOST_ANNEALED = 160
 """Matches that take part in that."""
-REFINED = 6
-"""Directions that are refined, with both signs."""
+REFINED = 8
+"""Directions that are refined, of twice as many, each of which is tried both ways."""
 LEAST_LIKELY = 1e-4
 """Likelihood of a direction, of the best one's, below which it is left out."""
 BEHIND = 1e-3
@@ -183,7 +183,7 @@ def _refined(motion: Motion, measured: _Measured) -> Motion:
         information, gradient = _normal_equations(*_reprojection((rotation, translation), measured))
         step = -_solved(information + 1e-9 * np.eye(6), gradient)
         rotation, translation = _exponential(step[3:]) @ rotation, translation + step[:3]
-        if np.abs(step).max() < 1e-7:
+        if np.abs(step).max() < 1e-5:  # which is far below what any depth is known by
             break
     return rotation, translation
 
@@ -257,8 +257,8 @@ def _depth_noise(depth: Array) -> Array:
 
 def _without_scale(measured: _Measured) -> RelativePose | None:
     """Return rotation and direction of travel; None where the matches have no direction that explains them."""
-    starts = _directions(measured)
-    refined = sorted((_refined_direction(start, measured) for start in starts), key=lambda one: one[1])
+    starts = sorted(_directions(measured), key=lambda one: _cost(one, measured))
+    refined = sorted((_refined_direction(one, measured) for one in starts[:REFINED]), key=lambda one: one[1])
     minima: list[tuple[Motion, float]] = []
     for motion, cost in refined:
         if all(max(np.abs(motion[part] - one[part]).max() for part in (0, 1)) > SAME for one, _ in minima):
@@ -277,8 +277,8 @@ def _without_scale(measured: _Measured) -> RelativePose | None:
         total += likelihood
     whole = np.zeros((6, 5))
     whole[:3, :2], whole[3:, 2:] = tangent, np.eye(3)
-    residuals, _ = _epipolar((rotation, direction), measured)
-    agreeing = int(np.count_nonzero((residuals**2).sum(axis=1) < GATES[1]))
+    squares = (_Epipolar((rotation, direction), measured).residuals ** 2).sum(axis=1)
+    agreeing = int(np.count_nonzero(squares < GATES[1]))
     covariance = whole @ (covariance / total) @ whole.T
     if agreeing < FEWEST_MATCHES or np.linalg.eigvalsh(covariance[3:, 3:])[-1] > MOST_TURN**2:
         return None
@@ -296,7 +296,7 @@ def _directions(measured: _Measured) -> list[Motion]:
         chosen[np.linspace(0, len(chosen) - 1, MOST_ANNEALED).astype(int)] = True
         measured = measured.only(chosen)
     here, there = _homogeneous(measured.here), _homogeneous(measured.there)
-    moments = np.cross(there, HALF_SPHERE[:, np.newaxis])  # [D,M,3]
+    moments = _cross(there, HALF_SPHERE[:, np.newaxis])  # [D,M,3]
     rotations = np.tile(_rotation_alone(here, there), (DIRECTIONS, 1, 1))
 
     def residuals() -> tuple[Array, Array, Array]:
@@ -310,7 +310,7 @@ def _directions(measured: _Measured) -> list[Motion]:
     for linear in ANNEALING:
         distances, turned, deviations = residuals()
         roots = np.sqrt(1 / (1 + distances**2 / linear))
-        rows = np.cross(turned, moments) * (roots / deviations)[..., np.newaxis]
+        rows = _cross(turned, moments) * (roots / deviations)[..., np.newaxis]
         transposed = rows.transpose(0, 2, 1)
         gradient = transposed @ (roots * distances)[..., np.newaxis]
         steps = -_solved(transposed @ rows + 1e-6 * np.eye(3), gradient)[..., 0]
@@ -352,12 +352,12 @@ def _rotation_alone(here: Array, there: Array) -> Array:
 def _refined_direction(motion: Motion, measured: _Measured) -> tuple[Motion, float]:
     """Return the rotation and the direction that are a minimum of the cost, and that cost (Levenberg-Marquardt)."""
     cost, damping = _cost(motion, measured), 1e-3
+    one_each = np.ones(len(measured.here), np.intp)
     for _ in range(12):
         rotation, direction = motion
-        residuals, jacobians = _epipolar(motion, measured)
         tangent = _tangent(direction)
-        jacobians = np.concatenate([jacobians[..., :3] @ tangent, jacobians[..., 3:]], axis=2)
-        information, gradient = _normal_equations(residuals, jacobians, np.ones(len(residuals), np.intp))
+        epipolar = _Epipolar(motion, measured)
+        information, gradient = _normal_equations(epipolar.residuals, epipolar.jacobians(tangent), one_each)
         for _ in range(4):
             step = -_solved(information + damping * np.diag(np.diag(information) + 1e-9), gradient)
             there = direction + tangent @ step[:2]
@@ -376,67 +376,76 @@ def _refined_direction(motion: Motion, measured: _Measured) -> tuple[Motion, flo
 
 def _cost(motion: Motion, measured: _Measured) -> float:
     """Return twice the negative logarithm of the likelihood, up to a constant."""
-    residuals, _ = _epipolar(motion, measured)
-    return float(LINEAR * np.log1p((residuals**2).sum(axis=1) / LINEAR).sum())
+    squares = (_Epipolar(motion, measured).residuals ** 2).sum(axis=1)
+    return float(LINEAR * np.log1p(squares / LINEAR).sum())
 
 
-def _epipolar(motion: Motion, measured: _Measured) -> tuple[Array, Array]:
-    """Return residuals [M,2] of unit variance, and their derivatives [M,2,6], as of `_reprojection`.
+class _Epipolar:
+    """How far M matches are from obeying a motion without scale.
 
-    The first is Sampson's distance; the second is how far a point would be beyond infinity, 0 where it is not.
+    `residuals` [M,2] are of unit variance: the first is Sampson's distance, the second how far a point would be beyond
+    infinity, 0 where it is not.
     """
-    rotation, direction = motion
-    here, there = _homogeneous(measured.here), _homogeneous(measured.there)
-    turned = here @ rotation.T
-    moments = np.cross(there, direction)
-    lines, back = np.cross(direction, turned), moments @ rotation
-    noise = measured.noise_there**2 * (lines[:, :2] ** 2).sum(axis=1)
-    noise += measured.noise_here**2 * (back[:, :2] ** 2).sum(axis=1)
-    deviations = (np.sqrt(noise) + 1e-12)[:, np.newaxis]
-    depth = np.maximum(turned[:, 2:], BEHIND)
-    infinity = turned[:, :2] / depth
-    along = (direction[:2] - infinity * direction[2]) / depth
-    along /= np.linalg.norm(along, axis=1, keepdims=True) + 1e-12
-    parallax = ((measured.there - infinity) * along).sum(axis=1, keepdims=True)
-    noise_of_parallax = np.hypot(measured.noise_here, measured.noise_there)
-    beyond = parallax < 0
-    residuals = np.concatenate(
-        [(there * lines).sum(axis=1, keepdims=True) / deviations, np.where(beyond, parallax / noise_of_parallax, 0)],
-        axis=1,
-    )
-    jacobians = np.zeros((len(here), 2, 6))
-    jacobians[:, 0, :3], jacobians[:, 0, 3:] = (
-        np.cross(turned, there) / deviations,
-        np.cross(turned, moments) / deviations,
-    )
-    pull = np.column_stack([along, -(along * infinity).sum(axis=1)]) / depth  # by the turned ray
-    jacobians[:, 1, 3:] = np.where(beyond, -np.cross(turned, pull) / noise_of_parallax, 0)
-    return residuals, jacobians
+
+    def __init__(self, motion: Motion, measured: _Measured) -> None:
+        rotation, direction = motion
+        self._here, self._there = _homogeneous(measured.here), _homogeneous(measured.there)
+        self._rotation = rotation
+        self._noises = measured.noise_here, measured.noise_there
+        self._turned = self._here @ rotation.T
+        self._moments = self._there @ -_skew(direction).T  # there x direction
+        lines, back = self._turned @ _skew(direction).T, self._moments @ rotation
+        self.variances = measured.noise_there**2 * (lines[:, :2] ** 2).sum(axis=1)
+        self.variances += measured.noise_here**2 * (back[:, :2] ** 2).sum(axis=1) + TINY
+        self._depth = np.maximum(self._turned[:, 2:], BEHIND)
+        self._infinity = self._turned[:, :2] / self._depth
+        along = (direction[:2] - self._infinity * direction[2]) / self._depth
+        self._along = along / (np.sqrt((along**2).sum(axis=1, keepdims=True)) + TINY)
+        self._noise_of_parallax = np.hypot(measured.noise_here, measured.noise_there)
+        parallax = ((measured.there - self._infinity) * self._along).sum(axis=1)
+        self.residuals = np.empty((len(parallax), 2))
+        self.residuals[:, 0] = (self._there * lines).sum(axis=1) / np.sqrt(self.variances)
+        self.residuals[:, 1] = np.minimum(parallax, 0) / self._noise_of_parallax
+
+    def jacobians(self, tangent: Array) -> Array:
+        """Return the derivatives [M,2,5] by the direction, in its `tangent` [3,2], and by a rotation."""
+        found = np.zeros((len(self._here), 2, 5))
+        deviations = np.sqrt(self.variances)[:, np.newaxis]
+        found[:, 0, :2] = _cross(self._turned, self._there) @ tangent / deviations
+        found[:, 0, 2:] = _cross(self._turned, self._moments) / deviations
+        pull = np.empty_like(self._turned)  # of the parallax, by the turned ray
+        pull[:, :2], pull[:, 2] = self._along, -(self._along * self._infinity).sum(axis=1)
+        pull /= self._depth * self._noise_of_parallax
+        found[:, 1, 2:] = np.where(self.residuals[:, 1:] < 0, -_cross(self._turned, pull), 0)
+        return found
+
+    def told_by_noise(self, tangent: Array) -> Array:
+        """Return the information [2,2] about the direction that the noise of the matches alone would give."""
+        weights = 1 / (1 + (self.residuals**2).sum(axis=1) / LINEAR) / self.variances
+        told = np.zeros((2, 2))
+        for moved, noise in (
+            (_skew(self._turned), self._noises[1]),
+            (_skew(self._there) @ self._rotation, self._noises[0]),
+        ):
+            rows = (tangent.T @ moved[:, :, :2]) * noise * np.sqrt(weights)[:, np.newaxis, np.newaxis]
+            told += (rows @ rows.transpose(0, 2, 1)).sum(axis=0)
+        return told
+
+
+TINY = 1e-24
 
 
 def _covariance(motion: Motion, measured: _Measured) -> Array:
     """Return the covariance [5,5] of a direction, in its tangent, and of a rotation, at a minimum."""
-    rotation, direction = motion
-    residuals, jacobians = _epipolar(motion, measured)
-    tangent = _tangent(direction)
-    jacobians = np.concatenate([jacobians[..., :3] @ tangent, jacobians[..., 3:]], axis=2)
-    information, _ = _normal_equations(residuals, jacobians, np.ones(len(residuals), np.intp))
+    tangent = _tangent(motion[1])
+    epipolar = _Epipolar(motion, measured)
+    information, _ = _normal_equations(
+        epipolar.residuals, epipolar.jacobians(tangent), np.ones(len(measured.here), np.intp)
+    )
     # Of two views without parallax each match would tell a direction, that of its noise. What noise alone would tell
     # is taken off again.
-    here, there = _homogeneous(measured.here), _homogeneous(measured.there)
-    turned = here @ rotation.T
-    lines, back = np.cross(direction, turned), np.cross(there, direction) @ rotation
-    variances = measured.noise_there**2 * (lines[:, :2] ** 2).sum(axis=1)
-    variances += measured.noise_here**2 * (back[:, :2] ** 2).sum(axis=1)
-    weights = 1 / (1 + (residuals**2).sum(axis=1) / LINEAR) / (variances + 1e-24)
-    by_there = _skew(turned)[:, :, :2] * measured.noise_there
-    by_here = (_skew(there) @ rotation)[:, :, :2] * measured.noise_here
-    of_noise = np.zeros((2, 2))
-    for part in (by_there, by_here):
-        told = tangent.T @ part
-        of_noise += np.einsum("m,mij,mkj->ik", weights, told, told)
     rest = information[:2, 2:] @ np.linalg.solve(information[2:, 2:] + 1e-9 * np.eye(3), information[2:, :2])
-    values, vectors = np.linalg.eigh(information[:2, :2] - rest - of_noise)
+    values, vectors = np.linalg.eigh(information[:2, :2] - rest - epipolar.told_by_noise(tangent))
     information[:2, :2] = rest + (vectors * np.maximum(values, 0)) @ vectors.T
     information /= ALIKE_WITHOUT
     return _inverse(information + np.eye(5))  # nothing is off by much more than a radian
@@ -455,7 +464,15 @@ def _angle(direction: Array, other: Array, tangent: Array) -> Array:
 
 
 def _homogeneous(rays: Array) -> Array:
-    return np.column_stack([rays, np.ones(len(rays))])
+    found = np.ones((len(rays), 3))
+    found[:, :2] = rays
+    return found
+
+
+def _cross(one: Array, other: Array) -> Array:
+    """Return the cross products [...,3] of vectors; NumPy's own takes several times as long for so few."""
+    (x, y, z), (u, v, w) = (np.moveaxis(some, -1, 0) if some.ndim > 1 else some for some in (one, other))
+    return np.stack([y * w - z * v, z * u - x * w, x * v - y * u], axis=-1)
 
 
 def _skew(vectors: Array) -> Array:

@@ -16,7 +16,7 @@ import hashlib
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,12 +31,15 @@ from binvpr_ros.lab.evaluation.datasets.sequences import ImageSequence, Relation
 from binvpr_ros.lab.evaluation.datasets.truth import blocks
 from binvpr_ros.lab.evaluation.image_features import ImageFeatures
 from binvpr_ros.lab.evaluation.metrics import PrecisionRecall
+from binvpr_ros.lab.evaluation.pose_errors import PoseError, pose_error
+from binvpr_ros.lab.evaluation.pose_errors import figures as pose_figures
 from binvpr_ros.lab.evaluation.similarities import Similarities
 from binvpr_ros.local_features.camera import Camera
 from binvpr_ros.local_features.features import Features, Pairs
 from binvpr_ros.local_features.geometry import Verification, verify
 from binvpr_ros.local_features.kinds import LocalFeatures
-from binvpr_ros.loop_closure import LoopCloser, Refusal
+from binvpr_ros.loop_closure import LoopCloser, Refusal, Verdict
+from binvpr_ros.loop_constraint import LoopConstraint
 from binvpr_ros.maps.database import KeyframeDatabase
 from binvpr_ros.network.descriptor import Description, DescriptorNetwork
 from binvpr_ros.network.hamming import WORD_BITS, Descriptor
@@ -95,6 +98,7 @@ class ClosureStage:
     images_refused: int  # for their stamps
     rolls: NDArray[np.float64] | None = None  # [C], degrees by which the camera has rolled; None: unknown
     earlier: EarlierMaps | None = None  # None: not tried
+    poses: list[PoseError] | None = None  # of closures that are not of places apart; None: not computed
 
     @property
     def true(self) -> NDArray[np.bool_]:
@@ -157,6 +161,7 @@ class ClosureStage:
             "closure_roll_degrees_max": float(rolls.max()) if rolls is not None and len(rolls) else None,
             "revisit_outcomes": dict(zip(reversed(OUTCOMES), counts[::-1].tolist(), strict=True)),
             "earlier_maps": None if self.earlier is None else self.earlier._asdict(),
+            "relative_pose": None if self.poses is None else pose_figures(self.poses),
             "refusals": self.refusals,
             "images_with_wrong_stamps": self.images_refused,
         }
@@ -172,6 +177,16 @@ class Run:
     refused: list[tuple[int, int, str]] = field(default_factory=list)  # query, match and reason
     refusals: Counter[str] = field(default_factory=Counter)  # also those of queries that had nothing to match
     images_refused: int = 0
+
+    def note(self, query: int, verdict: Verdict, index_at: Mapping[int, int]) -> None:
+        """Take the verdict over an image; `index_at` leads from stamps to images."""
+        for closure in verdict.closures:
+            self.closures.append((query, index_at[closure.match.stamp]))
+            self.inliers.append(closure.inliers)
+        for refused in verdict.refused:
+            self.refusals[refused.reason.value] += 1
+            if refused.match is not None:
+                self.refused.append((query, index_at[refused.match.stamp], refused.reason.value))
 
 
 def hold_against_truth(sequence: ImageSequence, run: Run, obeying: NDArray[np.bool_] | None = None) -> ClosureStage:
@@ -304,10 +319,11 @@ class Drive:
         """Whether matches are by the network's descriptors, and not by another method's similarities."""
         return self._similarities is None
 
-    def through(self, config: Config, seen: Seen | None = None) -> ClosureStage:
+    def through(self, config: Config, seen: Seen | None = None, poses: bool = False) -> ClosureStage:
         """Drive through with the parameters of `config`, and hold the closures against the truth.
 
-        `seen` is told of each image, as soon as it is recognised.
+        `seen` is told of each image, as soon as it is recognised. With `poses` the relative poses of the closures are
+        held against the truth too, those that they have by depth, and those without.
         """
         sequence = self.sequence
         recognizer = self._recognizer(config)
@@ -318,9 +334,10 @@ class Drive:
             )
         run = Run()
         matched: list[tuple[Features | None, Features | None]] = []
+        constraints: list[LoopConstraint] = []
         for index, stamp in enumerate(sequence.stamps.tolist()):
             try:
-                recognition = self._recognize(recognizer, index, stamp)
+                recognition = self._recognize(recognizer, index, stamp, poses)
             except StampError:
                 run.images_refused += 1
                 continue
@@ -328,16 +345,24 @@ class Drive:
                 seen(index, recognizer, recognition)
             if recognition.keyframe is not None:
                 run.keyframes.append(index)
-            verdict = recognition.verdict
-            for closure in verdict.closures:
-                run.closures.append((index, index_at[closure.match.stamp]))
-                run.inliers.append(closure.inliers)
-                matched.append((closure.query.features, recognizer.database.features(closure.match)))
-            for refused in verdict.refused:
-                run.refusals[refused.reason.value] += 1
-                if refused.match is not None:
-                    run.refused.append((index, index_at[refused.match.stamp], refused.reason.value))
-        return hold_against_truth(sequence, run, obeying_poses(sequence, run.closures, matched.__getitem__))
+            run.note(index, recognition.verdict, index_at)
+            matched += [
+                (closure.query.features, recognizer.database.features(closure.match))
+                for closure in recognition.verdict.closures
+            ]
+            if poses:
+                constraints += _constraints(recognition)
+        stage = hold_against_truth(sequence, run, obeying_poses(sequence, run.closures, matched.__getitem__))
+        if not poses:
+            return stage
+        apart = {(query, match) for query, match in stage.closures[stage.apart].tolist()}
+        errors = []
+        for constraint in constraints:
+            query, match = index_at[constraint.query_stamp], index_at[constraint.match_stamp]
+            motion = sequence.motion(query, match)
+            if motion is not None and (query, match) not in apart:
+                errors.append(pose_error(constraint.pose, *motion))
+        return dataclasses.replace(stage, poses=errors)
 
     def in_earlier_maps(self, config: Config) -> EarlierMaps:
         """Drive through the last two fifths with earlier maps of what came before, one by one and both together."""
@@ -424,9 +449,12 @@ class Drive:
         recognizer.camera = self.sequence.camera
         return recognizer
 
-    def _recognize(self, recognizer: PlaceRecognizer, index: int, stamp: int) -> Recognition:
-        features = functools.partial(self.features, index)
-        return recognizer.recognize(self._descriptions[index], stamp, features)
+    def _recognize(
+        self, recognizer: PlaceRecognizer, index: int, stamp: int, with_depth: bool = False
+    ) -> Recognition:
+        features, depths = functools.partial(self.features, index), self.sequence.depths
+        depth = functools.partial(depths.__getitem__, index) if with_depth and depths is not None else None
+        return recognizer.recognize(self._descriptions[index], stamp, features, depth=depth)
 
     def _verify(
         self,
@@ -442,6 +470,25 @@ class Drive:
         if pair not in self._verified:
             self._verified[pair] = verify(query, match, camera, match_camera, pairs, least)
         return self._verified[pair]
+
+
+def _constraints(recognition: Recognition) -> list[LoopConstraint]:
+    """Return the relative poses of closures, and where they have depths, those that they would have without."""
+    found = recognition.constraints()
+    if not any(constraint.pose.scale_known for constraint in found):
+        return found
+    closures = [
+        dataclasses.replace(
+            closure,
+            views=closure.views
+            and closure.views._replace(
+                ours=closure.views.ours._replace(depths=None), theirs=closure.views.theirs._replace(depths=None)
+            ),
+        )
+        for closure in recognition.verdict.closures
+    ]
+    blind = dataclasses.replace(recognition, verdict=Verdict(closures), depth=None)
+    return [*(constraint for constraint in found if constraint.pose.scale_known), *blind.constraints()]
 
 
 def _fingerprint(features: Features) -> bytes:

@@ -113,7 +113,7 @@ class Comparison:
             drive = next(iter(self.drives.values())).with_similarities(similarities)
         if drive is not None:
             self.drives[name] = drive
-        stage = drive.through(drive.config, seen) if drive else None
+        stage = drive.through(drive.config, seen, poses=drive.knows_descriptors) if drive else None
         if stage and drive and drive.knows_descriptors and len(stage.revisits):
             stage = dataclasses.replace(stage, earlier=drive.in_earlier_maps(drive.config))
         self._add(name, similarities, bits, milliseconds, drive, stage, verified)

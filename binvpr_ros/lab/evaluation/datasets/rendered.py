@@ -3,13 +3,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
+from numpy.typing import NDArray
 
 from binvpr_ros.images import Image
 from binvpr_ros.lab.evaluation.datasets.cameras import camera_of
 from binvpr_ros.lab.evaluation.datasets.dataset import DatasetError, Images, Options
+from binvpr_ros.lab.evaluation.datasets.depths import Depths
 from binvpr_ros.lab.evaluation.datasets.files import stamps_at
 from binvpr_ros.lab.evaluation.datasets.sequences import PosedSequence
+from binvpr_ros.local_features.depth import DepthImage
 from binvpr_ros.recordings.world import RATE, Pose, World, drive
 
 
@@ -39,7 +46,24 @@ class RenderedBuilding(PosedSequence):
             "rendered building", _Views(world, stops), stamps_at(RATE, images),
             np.array([(pose.x, pose.y, 0) for pose, _, _ in stops]), rotations, options, optical=True,
             camera=camera_of((world.width, world.height), (focal, focal, *centre), "plumb_bob", ()),
+            depths=_Depths(world, stops, list(range(images))),
         )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Depths(Depths):
+    """What a structured-light camera beside the camera measures at each stop, [240,320] in metres."""
+
+    world: World
+    stops: list[tuple[Pose, float, float]]
+    indices: list[int]
+
+    def __getitem__(self, index: int, /) -> DepthImage | None:
+        number = self.indices[index]
+        return self.world.depth(self.stops[number][0], np.random.default_rng([self.world.seed, number]))
+
+    def take(self, indices: Sequence[int] | NDArray[np.integer]) -> _Depths:
+        return dataclasses.replace(self, indices=[self.indices[int(index)] for index in indices])
 
 
 class _Views(Images):

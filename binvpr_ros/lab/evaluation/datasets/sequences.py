@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from binvpr_ros.keyframes import NANOSECONDS
 from binvpr_ros.lab.evaluation.datasets.cameras import read_camera
 from binvpr_ros.lab.evaluation.datasets.dataset import Dataset, DatasetError, Images, Options, with_more
+from binvpr_ros.lab.evaluation.datasets.depths import Depths
 from binvpr_ros.lab.evaluation.datasets.files import STAMP_BEHIND, WITHOUT_POSE
 from binvpr_ros.lab.evaluation.datasets.published import Published
 from binvpr_ros.lab.evaluation.datasets.truth import PairTruth, Truth, Views, ViewTruth
@@ -60,6 +61,7 @@ class ImageSequence(Dataset):
     exclude_seconds: float
     camera: Camera | None = field(default=None, kw_only=True)
     place: str = field(default="", kw_only=True)  # drives of one place have the same; "": not known
+    depths: Depths | None = field(default=None, kw_only=True)  # None: not recorded
 
     @cached_property
     def candidates(self) -> NDArray[np.int64]:
@@ -82,6 +84,14 @@ class ImageSequence(Dataset):
     def rolls(self, queries: NDArray[np.integer], matches: NDArray[np.integer]) -> NDArray[np.float64] | None:
         """Return by how many degrees [C] the camera has rolled between pairs [C] of images; None where unknown."""
         del queries, matches
+        return None
+
+    def motion(self, query: int, match: int) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+        """Return the pose of the camera of an image in the frame of another's: rotation [3,3] and translation [3].
+
+        Both frames are optical, lengths in metres; None where they are unknown.
+        """
+        del query, match
         return None
 
 
@@ -118,6 +128,7 @@ class PosedSequence(ImageSequence):
         optical: bool,
         camera: Camera | None = None,
         left_out: Mapping[str, int] | None = None,
+        depths: Depths | None = None,
     ) -> PosedKind:
         """Make a sequence of N images from stamps [N] (nanoseconds), positions [N,3] (metres) and rotations [N,3,3].
 
@@ -164,7 +175,7 @@ class PosedSequence(ImageSequence):
             ViewTruth(views, views, radius, angle, apart_radius, max(options.apart_angle, angle), candidates), stamps,
             options.exclude_seconds, positions, rotations, optical, conditions=conditions, left_out=counts,
             camera=read_camera(options.camera) if options.camera else camera or published.camera,
-            place=published.place,
+            place=published.place, depths=depths.take(kept) if depths else None,
         )  # fmt: skip
 
     def relations(self, queries: NDArray[np.integer], matches: NDArray[np.integer]) -> NDArray[np.int8]:
@@ -180,9 +191,7 @@ class PosedSequence(ImageSequence):
         """
         if not self.optical or self.camera is None or not len(rays):
             return True
-        to_match = self.rotations[match].T
-        rotation = to_match @ self.rotations[query]
-        translation = to_match @ (self.positions[query] - self.positions[match])
+        rotation, translation = self._motion(query, match)
         offsets = epipolar_offsets(rotation, translation, rays, theirs) * self.camera.focal_length
         return bool((offsets <= EPIPOLAR_SHARE * self.camera.size[0]).mean() >= 0.5)
 
@@ -193,6 +202,14 @@ class PosedSequence(ImageSequence):
         turns = self.rotations[matches].transpose(0, 2, 1) @ self.rotations[queries]
         # The twist about the axis z, of the decomposition of a rotation into a swing and a twist.
         return np.abs(np.rad2deg(np.arctan2(turns[:, 1, 0] - turns[:, 0, 1], turns[:, 0, 0] + turns[:, 1, 1])))
+
+    def motion(self, query: int, match: int) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+        """Return the pose of the camera of an image in the frame of another's, as of ImageSequence."""
+        return self._motion(query, match) if self.optical else None
+
+    def _motion(self, query: int, match: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        to_match = self.rotations[match].T
+        return to_match @ self.rotations[query], to_match @ (self.positions[query] - self.positions[match])
 
     @property
     def _truth(self) -> ViewTruth:
@@ -205,7 +222,7 @@ class PosedSequence(ImageSequence):
         taken = super()._take(queries, references, left_out)
         return dataclasses.replace(
             taken, references=taken.queries, stamps=self.stamps[queries], positions=self.positions[queries],
-            rotations=self.rotations[queries],
+            rotations=self.rotations[queries], depths=self.depths.take(queries) if self.depths else None,
         )  # fmt: skip
 
 

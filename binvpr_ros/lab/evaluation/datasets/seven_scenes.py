@@ -13,6 +13,7 @@ from binvpr_ros.images import image_paths
 from binvpr_ros.keyframes import NANOSECONDS
 from binvpr_ros.lab.evaluation.datasets.cameras import camera_of
 from binvpr_ros.lab.evaluation.datasets.dataset import DatasetError, ImageFiles, Options, with_more
+from binvpr_ros.lab.evaluation.datasets.depths import DepthFiles
 from binvpr_ros.lab.evaluation.datasets.files import WITHOUT_POSE
 from binvpr_ros.lab.evaluation.datasets.sequences import PosedSequence
 from binvpr_ros.lab.evaluation.datasets.tables import read_rows
@@ -20,6 +21,8 @@ from binvpr_ros.lab.evaluation.datasets.tables import read_rows
 COLOUR_IMAGE = re.compile(r"frame-([0-9]{1,9})\.color\.\w+")
 RATE = 30  # images a second
 SIZE, INTRINSICS = (640, 480), (525.0, 525.0, 320.0, 240.0)
+DEPTH_FOCAL_LENGTH = 585.0  # pixels
+MILLIMETRES, NO_DEPTH = 1000, 65535
 
 
 class SevenScenes(PosedSequence):
@@ -58,6 +61,16 @@ class SevenScenes(PosedSequence):
             f"{scene}_{path.absolute().name}", ImageFiles(files), np.array(stamps, np.int64),
             poses[:, :3, 3], poses[:, :3, :3], options, optical=True,
             camera=camera_of(SIZE, INTRINSICS, "plumb_bob", ()),
-            left_out=with_more({}, WITHOUT_POSE, len(frames) - len(files)),
+            left_out=with_more({}, WITHOUT_POSE, len(frames) - len(files)), depths=_depths(files),
         )  # fmt: skip
         return dataclasses.replace(drive, place=scene)
+
+
+def _depths(files: list[Path]) -> DepthFiles | None:
+    """Return the depth images beside the colour images, frame-000000.depth.png; None where there are none.
+
+    They are not registered: both cameras are taken to look from one place along one axis, which is about so.
+    """
+    beside = [file.with_name(f"{file.name.split('.')[0]}.depth.png") for file in files]
+    there = [path if path.is_file() else None for path in beside]
+    return DepthFiles(there, MILLIMETRES, NO_DEPTH, DEPTH_FOCAL_LENGTH / INTRINSICS[0]) if any(there) else None
