@@ -24,8 +24,9 @@ from std_msgs.msg import Header
 
 from binvpr_ros.keyframes import Keyframe
 from binvpr_ros.loop_closure import LoopClosure
+from binvpr_ros.loop_constraint import LoopConstraint, RelativePose
 from binvpr_ros.ros.closures import read_loop_closures
-from binvpr_ros.ros.messages import from_nanoseconds, message_from_closures
+from binvpr_ros.ros.messages import from_nanoseconds, message_from_closures, message_from_constraints
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
@@ -35,8 +36,51 @@ PACKAGES = ("sensor_msgs", "std_msgs", "builtin_interfaces", "geometry_msgs", "r
             "rosidl_typesupport_interface", "rcutils")  # fmt: skip
 PREFIXES = [Path(prefix) for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if prefix]
 
-# Reads the message from standard input, since a robot's would come over DDS: fields, then the bytes. The classes have
-# the members of ORB-SLAM3's that docs/orb_slam3.md uses, whose code stands for @STEP@.
+# From standard input, since a robot's would come over DDS: fields, then the bytes.
+READ_MESSAGE = """
+  sensor_msgs::msg::PointCloud2 msg;
+  int fields = 0, bytes = 0, value = 0;
+  std::cin >> msg.header.stamp.sec >> msg.header.stamp.nanosec >> msg.width >> msg.point_step >> fields;
+  for (int index = 0; index < fields; ++index) {
+    sensor_msgs::msg::PointField field;
+    int kind = 0;
+    std::cin >> field.name >> field.offset >> kind >> field.count;
+    field.datatype = static_cast<std::uint8_t>(kind);
+    msg.fields.push_back(field);
+  }
+  msg.height = 1;
+  msg.row_step = msg.width * msg.point_step;
+  for (std::cin >> bytes; bytes > 0; --bytes) {
+    std::cin >> value;
+    msg.data.push_back(static_cast<std::uint8_t>(value));
+  }
+"""
+PRINT_CONSTRAINTS = """
+#include <iostream>
+
+#include "loop_constraints.hpp"
+
+int main()
+{
+  @READ@
+  std::cout.precision(17);
+  for (const LoopConstraint & row : readLoopConstraints(msg)) {
+    std::cout << row.query << ' ' << row.match << ' ' << row.same_session << ' ' << row.scale_known;
+    std::cout << ' ' << row.inliers;
+    for (double number : row.translation) {std::cout << ' ' << number;}
+    for (double number : row.rotation) {std::cout << ' ' << number;}
+    for (double number : row.covariance) {std::cout << ' ' << number;}
+    std::cout << '\\n';
+  }
+  msg.data.pop_back();
+  try {
+    readLoopConstraints(msg);
+  } catch (const std::runtime_error &) {
+    std::cout << "cut\\n";
+  }
+}
+"""
+# The classes have the members of ORB-SLAM3's that docs/orb_slam3.md uses, whose code stands for @STEP@.
 MAIN = """
 #include <iostream>
 #include <set>
@@ -68,22 +112,7 @@ struct Atlas
 
 int main()
 {
-  sensor_msgs::msg::PointCloud2 msg;
-  int fields = 0, bytes = 0, value = 0;
-  std::cin >> msg.header.stamp.sec >> msg.header.stamp.nanosec >> msg.width >> msg.point_step >> fields;
-  for (int index = 0; index < fields; ++index) {
-    sensor_msgs::msg::PointField field;
-    int kind = 0;
-    std::cin >> field.name >> field.offset >> kind >> field.count;
-    field.datatype = static_cast<std::uint8_t>(kind);
-    msg.fields.push_back(field);
-  }
-  msg.height = 1;
-  msg.row_step = msg.width * msg.point_step;
-  for (std::cin >> bytes; bytes > 0; --bytes) {
-    std::cin >> value;
-    msg.data.push_back(static_cast<std::uint8_t>(value));
-  }
+  @READ@
   for (const LoopClosure & row : readLoopClosures(msg)) {
     std::cout << row.query << ' ' << row.match << ' ' << row.score << ' ';
     std::cout << row.inliers << ' ' << row.same_session << '\\n';
@@ -139,26 +168,54 @@ def closures() -> list[LoopClosure]:
     return [LoopClosure(query, earlier, 500, 0.75, 25), LoopClosure(query, of_another_session, 600, 0.5)]
 
 
-@pytest.mark.skipif(COMPILER is None, reason="there is no C++ compiler")
-@pytest.mark.skipif(not (INCLUDES / "sensor_msgs").is_dir(), reason=f"ROS's headers are not in {INCLUDES}")
-def test_a_back_end_in_cpp_reads_what_the_node_publishes(tmp_path: Path) -> None:
-    page = (ROOT / "docs" / "orb_slam3.md").read_text(encoding="utf-8")
-    (step,) = re.findall(r"```cpp\n((?:(?!```).)*?appendCandidates.*?)```", page, re.DOTALL)
-    source = tmp_path / "back_end.cpp"
-    source.write_text(MAIN.replace("@STEP@", textwrap.dedent(step)), encoding="utf-8")
+def printed_in_cpp(program: str, message: PointCloud2, folder: Path) -> list[str]:
+    """Return the lines that a program prints which reads a message."""
+    if COMPILER is None:
+        pytest.skip("there is no C++ compiler")
+    if not (INCLUDES / "sensor_msgs").is_dir():
+        pytest.skip(f"ROS's headers are not in {INCLUDES}")
+    source = folder / "reader.cpp"
+    source.write_text(program.replace("@READ@", READ_MESSAGE), encoding="utf-8")
     includes = [f"-I{EXAMPLES / 'cpp'}", *(f"-I{INCLUDES / name}" for name in PACKAGES)]
-    command = [str(COMPILER), "-std=c++17", "-Wall", "-Wextra", "-Werror", *includes, str(source), "-o", "back_end"]
-    built = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    command = [str(COMPILER), "-std=c++17", "-Wall", "-Wextra", "-Werror", *includes, str(source), "-o", "reader"]
+    built = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stderr
-
-    message = message_from_closures(Header(stamp=from_nanoseconds(1_790_000_000_200_000_000)), closures())
     stamp, data = message.header.stamp, bytes(message.data)
     words = [stamp.sec, stamp.nanosec, message.width, message.point_step, len(message.fields)]
     for field in message.fields:
         words += [field.name, field.offset, field.datatype, field.count]
     text = " ".join(map(str, [*words, len(data), *data]))
-    ran = subprocess.run([tmp_path / "back_end"], input=text, capture_output=True, text=True, check=True)
-    assert ran.stdout.splitlines() == [
+    return subprocess.run(
+        [folder / "reader"], input=text, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+
+
+def test_a_pose_graph_in_cpp_reads_what_the_node_publishes(tmp_path: Path) -> None:
+    sent = []
+    for match, known in ((3, True), (4, False)):
+        rotation = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
+        translation = np.array([0.6, -0.8, 0]) * (2 if known else 1)
+        covariance = np.diag(np.arange(1.0, 7.0)) / 8
+        pose = RelativePose(rotation, translation, covariance, known, 60 + match)
+        session = match - 3
+        sent.append(LoopConstraint(40, match, 0, session, 1_790_000_000_200_000_003, 1_789_999_900_500_000_001, pose))
+    *lines, last = printed_in_cpp(PRINT_CONSTRAINTS, message_from_constraints(Header(), sent), tmp_path)
+    assert last == "cut"
+    for line, one, known in zip(lines, sent, (True, False), strict=True):
+        words = line.split()
+        numbers = [one.query_stamp, one.match_stamp, int(known), int(known), one.pose.inliers]
+        assert words[:5] == [str(number) for number in numbers]
+        half = np.sqrt(0.5)
+        expected = [*one.pose.translation, 0, 0, half, half, *one.pose.covariance.ravel()]
+        np.testing.assert_allclose([float(word) for word in words[5:]], expected, atol=1e-12)
+
+
+def test_a_back_end_in_cpp_reads_what_the_node_publishes(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "orb_slam3.md").read_text(encoding="utf-8")
+    (step,) = re.findall(r"```cpp\n((?:(?!```).)*?appendCandidates.*?)```", page, re.DOTALL)
+    message = message_from_closures(Header(stamp=from_nanoseconds(1_790_000_000_200_000_000)), closures())
+    printed = printed_in_cpp(MAIN.replace("@STEP@", textwrap.dedent(step)), message, tmp_path)
+    assert printed == [
         "1790000000200000000 1789999900500000001 0.75 25 1",
         "1790000000200000000 1700000000000000000 0.5 -1 0",
         "1789999900.5",
