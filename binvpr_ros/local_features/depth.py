@@ -47,3 +47,23 @@ def with_depths(features: Features, depth: DepthImage) -> Features:
     depths = np.zeros(len(row), np.uint16)
     depths[usable] = np.rint(middle[usable] * MILLIMETRES)
     return features._replace(depths=depths)
+
+
+NEAR = 0.01
+"""Share of the image's width within which a feature has the depth of another: what lay at an edge has none."""
+
+
+def with_depths_of(features: Features, earlier: Features) -> Features:
+    """Return features with the depths of `earlier` ones of the same image, of any kind, each that of the nearest."""
+    if earlier.depths is None:
+        return features
+    known = np.flatnonzero(earlier.depths)
+    depths = np.zeros(len(features.positions), np.uint16)
+    if known.size and depths.size:
+        shape = np.array([1, features.size[1] / features.size[0]]) / POSITION_STEPS
+        here, there = features.positions * shape, earlier.positions[known] * shape
+        squares = ((here[:, np.newaxis] - there) ** 2).sum(axis=2)
+        nearest = squares.argmin(axis=1)
+        near = squares[np.arange(len(here)), nearest] <= NEAR**2
+        depths[near] = earlier.depths[known[nearest[near]]]
+    return features._replace(depths=depths)

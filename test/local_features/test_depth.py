@@ -4,7 +4,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from binvpr_ros.local_features.depth import with_depths
+from binvpr_ros.local_features.depth import with_depths, with_depths_of
 from binvpr_ros.local_features.features import POSITION_STEPS, Features
 
 
@@ -58,3 +58,11 @@ def test_features_at_the_border_and_none_at_all() -> None:
     assert read is not None
     assert len(read) == 0
     np.testing.assert_array_equal(with_depths(features_at((5, 5)), np.zeros((1, 1), np.uint16)).depths, [0])
+
+
+def test_new_features_of_an_image_have_the_depths_of_the_nearest_earlier_ones() -> None:
+    earlier = features_at((100, 100), (110, 100), (300, 300))._replace(depths=np.array([1000, 2000, 0], np.uint16))
+    found = features_at((51, 50), (54, 50), (150, 150), (60, 50), size=(320, 240))
+    np.testing.assert_array_equal(with_depths_of(found, earlier).depths, [1000, 2000, 0, 0])
+    assert with_depths_of(found, earlier._replace(depths=None)).depths is None
+    np.testing.assert_array_equal(with_depths_of(found, earlier.only(np.array([2]))).depths, [0] * 4)

@@ -19,7 +19,8 @@ from binvpr_ros.counted import counted
 from binvpr_ros.images import Image, ImageError, Stretch, from_thumbnail
 from binvpr_ros.keyframes import KEPT_FEATURES, NANOSECONDS
 from binvpr_ros.local_features.camera import Camera
-from binvpr_ros.local_features.features import Features
+from binvpr_ros.local_features.depth import with_depths_of
+from binvpr_ros.local_features.features import Features, FeaturesError
 from binvpr_ros.local_features.geometry import verify
 from binvpr_ros.local_features.kinds import LocalFeatures, open_local_features
 from binvpr_ros.local_features.mask import Mask, read_mask
@@ -216,12 +217,20 @@ class _Describing:
         features = None
         if self._kind is not None:
             found = self._mask.features(functools.partial(self._kind.extract, image))
-            features = found.fewer(KEPT_FEATURES).to_bytes()
+            features = self._with_depths(number, found.fewer(KEPT_FEATURES)).to_bytes()
             self._follow(number, found)
         self._new.execute(
             "UPDATE keyframes SET descriptor = ?, features = IFNULL(?, features) WHERE id = ?",
             (descriptor, features, number),
         )
+
+    def _with_depths(self, number: int, found: Features) -> Features:
+        """Return features with the depths that the keyframe's earlier ones have nearby: images tell none."""
+        ((earlier,),) = self._new.execute("SELECT features FROM keyframes WHERE id = ?", (number,))
+        try:
+            return found if earlier is None else with_depths_of(found, Features.from_bytes(earlier))
+        except FeaturesError:  # of a damaged map
+            return found
 
     def _follow(self, number: int, features: Features) -> None:
         """Find the camera's motion since the keyframe of the same session that was described before."""

@@ -352,6 +352,27 @@ def test_the_robot_itself_is_left_out_of_features_that_are_found_anew(
         assert (positions[:, 0] >= 1 << 15).all()
 
 
+def test_features_that_are_found_anew_keep_the_depths_of_those_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = write_map(tmp_path / "old.db", 1000), tmp_path / "new.db"
+    bag = record(tmp_path / "bag", column(old, "stamp"))
+    positions = np.stack(np.meshgrid(np.arange(0, 1 << 16, 700), np.arange(0, 1 << 16, 700)), axis=-1).reshape(-1, 2)
+    count = len(positions)
+    everywhere = Features(
+        (64, 48), positions.astype(np.uint16), np.zeros(count, np.uint8), np.zeros((count, 32), np.uint8),
+        depths=np.full(count, 1500, np.uint16),
+    )  # fmt: skip
+    with contextlib.closing(sqlite3.connect(old)) as connection, connection:
+        connection.execute("UPDATE keyframes SET features = ?", (everywhere.to_bytes(),))
+    assert run(monkeypatch, "redescribe", old, "--images", bag, "--output", new, "--local-features", "orb") == 0
+    for blob in column(new, "features"):
+        depths = Features.from_bytes(blob).depths
+        assert depths is not None
+        assert len(depths)
+        assert (depths == 1500).all()
+
+
 def test_an_image_that_cannot_be_decoded_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
