@@ -98,6 +98,7 @@ class ClosureStage:
     images_refused: int  # for their stamps
     rolls: NDArray[np.float64] | None = None  # [C], degrees by which the camera has rolled; None: unknown
     earlier: EarlierMaps | None = None  # None: not tried
+    constraints: list[LoopConstraint] = field(default_factory=list)  # as the node publishes them
     poses: list[PoseError] | None = None  # of closures that are not of places apart; None: not computed
 
     @property
@@ -335,6 +336,7 @@ class Drive:
         run = Run()
         matched: list[tuple[Features | None, Features | None]] = []
         constraints: list[LoopConstraint] = []
+        blind: list[LoopConstraint] = []
         for index, stamp in enumerate(sequence.stamps.tolist()):
             try:
                 recognition = self._recognize(recognizer, index, stamp, poses)
@@ -351,18 +353,19 @@ class Drive:
                 for closure in recognition.verdict.closures
             ]
             if poses:
-                constraints += _constraints(recognition)
+                constraints += recognition.constraints()
+                blind += _without_depth(recognition)
         stage = hold_against_truth(sequence, run, obeying_poses(sequence, run.closures, matched.__getitem__))
         if not poses:
             return stage
         apart = {(query, match) for query, match in stage.closures[stage.apart].tolist()}
         errors = []
-        for constraint in constraints:
+        for constraint in (*constraints, *blind):
             query, match = index_at[constraint.query_stamp], index_at[constraint.match_stamp]
             motion = sequence.motion(query, match)
             if motion is not None and (query, match) not in apart:
                 errors.append(pose_error(constraint.pose, *motion))
-        return dataclasses.replace(stage, poses=errors)
+        return dataclasses.replace(stage, constraints=constraints, poses=errors)
 
     def in_earlier_maps(self, config: Config) -> EarlierMaps:
         """Drive through the last two fifths with earlier maps of what came before, one by one and both together."""
@@ -472,23 +475,15 @@ class Drive:
         return self._verified[pair]
 
 
-def _constraints(recognition: Recognition) -> list[LoopConstraint]:
-    """Return the relative poses of closures, and where they have depths, those that they would have without."""
-    found = recognition.constraints()
-    if not any(constraint.pose.scale_known for constraint in found):
-        return found
-    closures = [
-        dataclasses.replace(
-            closure,
-            views=closure.views
-            and closure.views._replace(
-                ours=closure.views.ours._replace(depths=None), theirs=closure.views.theirs._replace(depths=None)
-            ),
-        )
-        for closure in recognition.verdict.closures
-    ]
-    blind = dataclasses.replace(recognition, verdict=Verdict(closures), depth=None)
-    return [*(constraint for constraint in found if constraint.pose.scale_known), *blind.constraints()]
+def _without_depth(recognition: Recognition) -> list[LoopConstraint]:
+    """Return the relative poses that closures which have depths would have without; nothing where none has any."""
+    closures = []
+    for closure in recognition.verdict.closures:
+        views = closure.views
+        if views is not None and (recognition.depth is not None or views.theirs.depths is not None):
+            ours, theirs = views.ours._replace(depths=None), views.theirs._replace(depths=None)
+            closures.append(dataclasses.replace(closure, views=views._replace(ours=ours, theirs=theirs)))
+    return dataclasses.replace(recognition, verdict=Verdict(closures), depth=None).constraints()
 
 
 def _fingerprint(features: Features) -> bytes:

@@ -317,6 +317,8 @@ class Evaluation:
             choices.json.write_text(
                 json.dumps(report.as_json(self.results, self.negatives), indent=2) + "\n", encoding="utf-8"
             )
+        if choices.constraints and self.results:
+            choices.constraints.write_text(report.constraints_csv(self.results), encoding="utf-8")
         if choices.markdown and self.results:
             command = shlex.join(["evaluate", *sys.argv[1:]])
             choices.markdown.write_text(report.markdown(self.results, command, self.negatives), encoding="utf-8")
@@ -441,6 +443,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         help="write a params file: the min_score and min_inliers with the highest recall at 100%% precision on drives",
     )  # fmt: skip
     add_view_arguments(output)
+    output.add_argument(
+        "--constraints", type=Path, metavar="CSV", help="write the relative poses of the closures of drives"
+    )
     output.add_argument("--plots", type=Path, metavar="DIR", help="draw pictures into this folder")
     choices = parser.parse_args(arguments)
     _check(parser, choices)
@@ -460,7 +465,7 @@ def _check(parser: argparse.ArgumentParser, choices: argparse.Namespace) -> None
          "--ground-truth, or a --dataset that holds both folders"),
         (choices.plots and choices.plots.exists() and not choices.plots.is_dir(), "--plots must name a folder"),
         *((file and (file.is_dir() or not file.absolute().parent.is_dir()), f"{file} is a folder, or in none")
-          for file in (choices.json, choices.markdown, choices.calibrate, choices.record)),
+          for file in (choices.json, choices.markdown, choices.calibrate, choices.record, choices.constraints)),
         ((choices.view or choices.record) and (choices.all or len(choices.dataset) > 1 or choices.calibrate),
          "--view and --record show one drive; name one by --sequence, without --calibrate"),
         ((choices.view or choices.record) and (choices.baseline or choices.similarities) and not choices.model,
@@ -469,8 +474,9 @@ def _check(parser: argparse.ArgumentParser, choices: argparse.Namespace) -> None
          "it by --dataset"),
         (choices.calibrate and (choices.similarities or choices.ground_truth), "--calibrate takes drives, by --all, "
          "--dataset or --sequence"),
-        (choices.calibrate and (choices.json or choices.markdown or choices.plots or choices.seqslam), "--calibrate "
-         "writes a params file alone; leave out --json, --markdown, --plots and --seqslam"),
+        (choices.calibrate and (choices.json or choices.markdown or choices.plots or choices.constraints
+         or choices.seqslam), "--calibrate writes a params file alone; leave out --json, --markdown, --plots, "
+         "--constraints and --seqslam"),
     )  # fmt: skip
     for condition, sentence in wrong:
         if condition:

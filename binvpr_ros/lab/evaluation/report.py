@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,6 +19,7 @@ from binvpr_ros.lab.evaluation.closure_stage import ClosureStage
 from binvpr_ros.lab.evaluation.local_verification import LocalVerification
 from binvpr_ros.lab.evaluation.metrics import Retrieval
 from binvpr_ros.lab.evaluation.negatives import Negatives
+from binvpr_ros.loop_constraint import quaternion_from_rotation
 
 HEADINGS = {
     "recall_at_1": "R@1",
@@ -74,6 +77,29 @@ def as_json(results: Sequence[Result], negatives: Sequence[Negatives] = ()) -> d
         "results": [result.figures for result in results],
         **({"negatives": [some.figures() for some in negatives]} if negatives else {}),
     }
+
+
+CONSTRAINT_COLUMNS = (
+    "dataset", "method", "query_stamp", "match_stamp", "scale_known", "inliers", "x", "y", "z", "qx", "qy", "qz", "qw",
+    *(f"c{row}{column}" for row in range(6) for column in range(6)),
+)  # fmt: skip
+"""Stamps in nanoseconds; the others as in a row of `loop_constraints`."""
+
+
+def constraints_csv(results: Sequence[Result]) -> str:
+    """Return the relative poses of the closures of drives, a line each."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(CONSTRAINT_COLUMNS)
+    for result in results:
+        for one in result.stage.constraints if result.stage else ():
+            pose = one.pose
+            numbers = [*pose.translation, *quaternion_from_rotation(pose.rotation), *pose.covariance.ravel()]
+            table.writerow([
+                result.dataset, result.method, one.query_stamp, one.match_stamp, int(pose.scale_known), pose.inliers,
+                *map(float, numbers),
+            ])  # fmt: skip
+    return text.getvalue()
 
 
 def times_and_recalls(results: Sequence[Result]) -> dict[str, dict[str, tuple[float, float]]]:

@@ -280,3 +280,15 @@ def test_two_earlier_maps_of_a_place_close_as_much_as_one(drive: Drive) -> None:
     assert min(found.one, found.other) >= 10
     assert max(found.one, found.other) <= found.either <= found.one + found.other
     assert found.both >= 0.9 * found.either
+
+
+def test_relative_poses_are_held_against_the_truth(drive: Drive) -> None:
+    stage = drive.through(drive.config, poses=True)
+    figures = stage.figures()["relative_pose"]
+    with_scale, without = figures["with_scale"], figures["without_scale"]
+    assert with_scale["number"] == len(stage.constraints) >= 10
+    assert without["number"] >= 10
+    assert with_scale["median_metres"] < 0.02
+    assert with_scale["median_rotation_degrees"] < 0.5
+    assert without["median_rotation_degrees"] < 2
+    assert drive.through(drive.config).figures()["relative_pose"] is None

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import csv
+import io
 import json
 from dataclasses import replace
 
@@ -16,6 +18,7 @@ from binvpr_ros.lab.evaluation.metrics import Retrieval
 from binvpr_ros.lab.evaluation.negatives import Negatives
 from binvpr_ros.lab.evaluation.report import Result
 from binvpr_ros.lab.evaluation.similarities import MatrixSimilarities
+from binvpr_ros.loop_constraint import LoopConstraint, RelativePose
 
 from .stages import stage
 
@@ -165,3 +168,15 @@ def test_the_share_of_verified_pairs_has_a_table_of_its_own(capsys: pytest.Captu
     assert "| ours | hall | 0.250 | 0.500 | 0.125 |" in report.markdown([verified], "evaluate")
     nothing = replace(verified, verified=LocalVerification(None, 0.5, 0.125))
     assert "verified_above_apart" not in report.as_json([nothing])
+
+
+def test_the_constraints_of_drives_are_a_table() -> None:
+    translation = np.array([1.0, -2.0, 0.5])
+    pose = RelativePose(np.eye(3), translation, np.diag(np.arange(1.0, 7.0)), True, 60)
+    of_a_drive = stage(constraints=[LoopConstraint(9, 3, 0, 0, 1_790_000_000_000_000_003, 7, pose)])
+    results = [result("hall", "ours", HALF_RIGHT, of_a_drive), result("hall", "hog", HALF_RIGHT)]
+    (row,) = csv.DictReader(io.StringIO(report.constraints_csv(results)))
+    assert (row["dataset"], row["method"]) == ("hall", "ours")
+    assert (row["query_stamp"], row["match_stamp"]) == ("1790000000000000003", "7")
+    assert [float(row[name]) for name in ("x", "y", "z", "qx", "qy", "qz", "qw")] == [1, -2, 0.5, 0, 0, 0, 1]
+    assert [float(row[f"c{number}{number}"]) for number in range(6)] == [1, 2, 3, 4, 5, 6]
