@@ -24,8 +24,8 @@ CAMERAS_FILE = LAUNCH_FILE.with_name("binvpr_cameras.launch.py")
 
 def test_it_names_the_arguments_of_the_contract() -> None:
     text = LAUNCH_FILE.read_text(encoding="utf-8")
-    for name in ("image_topic", "odometry_topic", "compressed", "namespace", "params_file", "model", "database",
-                 "enclave", "log_level", "use_sim_time", "venv", "fastdds_profile", "rviz"):  # fmt: skip
+    for name in ("image_topic", "odometry_topic", "depth_topic", "compressed", "namespace", "params_file", "model",
+                 "database", "enclave", "log_level", "use_sim_time", "venv", "fastdds_profile", "rviz"):  # fmt: skip
         assert f'    "{name}": (' in text
 
 
@@ -143,6 +143,11 @@ def test_a_truth_value_that_is_none(launch_file: Any) -> None:
 def test_the_graph_is_drawn_with_the_odometry_that_is_named(launch_file: Any) -> None:
     node, _ = expand(launch_file, odometry_topic="/visual/odometry")
     assert node.expanded_remapping_rules[-1] == ("odometry", "/visual/odometry")
+
+
+def test_depth_is_taken_from_the_topic_that_is_named(launch_file: Any) -> None:
+    node, _ = expand(launch_file, depth_topic="/camera/depth")
+    assert node.expanded_remapping_rules[-1] == ("depth", "/camera/depth")
 
 
 def test_rviz_shows_the_topics_of_the_namespace(launch_file: Any) -> None:

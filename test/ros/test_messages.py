@@ -15,6 +15,7 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
 from builtin_interfaces.msg import Time
 from encodings_of_cameras import Encoded, assert_shows, encode, grey, scene
+from random_features import random_features
 from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, RegionOfInterest
 from std_msgs.msg import Header
@@ -22,18 +23,24 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from binvpr_ros.images import ENCODINGS, ImageError, Stretch
 from binvpr_ros.keyframes import Keyframe
-from binvpr_ros.loop_closure import LoopClosure
+from binvpr_ros.local_features.camera import Camera
+from binvpr_ros.local_features.features import NO_PAIRS
+from binvpr_ros.loop_closure import LoopClosure, VerifiedViews
 from binvpr_ros.ros.graph import Drawing
 from binvpr_ros.ros.messages import (
     LOOP_CLOSURE_ROW,
+    MATCH_ROW,
     CameraInfoError,
     camera_from_info,
     decode,
+    depth_from_message,
     from_nanoseconds,
     image_from_compressed,
     image_from_message,
     message_from_closures,
+    message_from_depth,
     message_from_drawing,
+    message_from_matches,
     rows_from_message,
     to_nanoseconds,
 )
@@ -260,3 +267,57 @@ def test_of_a_part_of_the_sensor_the_centre_moves() -> None:
 def test_a_camera_that_cannot_be_used_says_why(changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises(CameraInfoError, match=sentence):
         camera_from_info(camera_info(**changes))
+
+
+@pytest.mark.parametrize("padding", [0, 6])
+@pytest.mark.parametrize("bigendian", [False, True])
+@pytest.mark.parametrize("kind", [np.uint16, np.float32])
+def test_depth_images_come_back(kind: type[np.generic], bigendian: bool, padding: int) -> None:
+    depth = np.arange(12).reshape(3, 4).astype(kind)
+    sent = message_from_depth(depth)
+    assert sent.encoding == ("16UC1" if kind is np.uint16 else "32FC1")
+    swapped = depth.astype(depth.dtype.newbyteorder(">" if bigendian else "<"))
+    rows = [row.tobytes() + b"\x7f" * padding for row in swapped]
+    sent.is_bigendian, sent.step, sent.data = int(bigendian), len(rows[0]), array.array("B", b"".join(rows))
+    found = depth_from_message(deserialize_message(serialize_message(sent), Image))
+    assert found.dtype == kind
+    np.testing.assert_array_equal(found, depth)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"encoding": "rgb8"},
+        {"encoding": "64FC1"},
+        {"height": 0},
+        {"width": 0},
+        {"step": 7},
+        {"height": 4},
+        {"data": b""},
+    ],
+)
+def test_what_is_no_depth_image_is_refused(changes: dict[str, Any]) -> None:
+    sent = message_from_depth(np.ones((3, 4), np.uint16))
+    for name, value in changes.items():
+        setattr(sent, name, value)
+    with pytest.raises(ImageError, match=r"^its (encoding|\d+ bytes)"):
+        depth_from_message(sent)
+
+
+def test_matches_are_pixels_of_the_full_images() -> None:
+    positions = np.array([[0, 0], [32768, 16384]], np.uint16)
+    features = random_features(1, 2)._replace(positions=positions)
+    query, match = (Keyframe(number, 0, number, np.zeros(32, np.uint64)) for number in (7, 3))
+    pairs = np.array([1, 0]), np.array([0, 1])
+    camera = Camera((1280, 960), np.diag([900.0, 900, 1]), np.zeros(4))
+    for match_camera, size in ((None, (640, 480)), (camera, (1280, 960))):
+        views = VerifiedViews(features, features, pairs, NO_PAIRS, camera, match_camera)
+        closures = [LoopClosure(query, match, 0, 1.0, 2, views), LoopClosure(query, match, 0, 1.0)]
+        message = message_from_matches(Header(), closures, (640, 480))
+        assert (message.width, message.point_step) == (2, 24)
+        rows = np.frombuffer(message.data, MATCH_ROW)
+        assert rows["query_id"].tolist() == [7, 7]
+        assert rows["match_id"].tolist() == [3, 3]
+        assert np.stack([rows["query_x"], rows["query_y"]], axis=1).tolist() == [[320, 120], [0, 0]]
+        assert np.stack([rows["match_x"], rows["match_y"]], axis=1).tolist() == [[0, 0], [size[0] / 2, size[1] / 4]]
+    assert message_from_matches(Header(), [], (640, 480)).width == 0
