@@ -25,9 +25,11 @@ from binvpr_ros.recordings.bags import camera_info_topic
 from binvpr_ros.recordings.errors import RecordingError
 from binvpr_ros.recordings.frames import DEFAULT_RATE, LONGEST_PAUSE
 from binvpr_ros.recordings.image_files import ImageFolder
+from binvpr_ros.recordings.image_topic import ImageTopic
 from binvpr_ros.recordings.kinds import open_recording
 from binvpr_ros.ros.dds import make_room_for_large_images
-from binvpr_ros.ros.sources import ImageMessage, Source, in_time
+from binvpr_ros.ros.messages import to_nanoseconds
+from binvpr_ros.ros.sources import DepthsBeside, ImageMessage, Source, in_time
 
 LIKE_A_CAMERA = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 WARNING_INTERVAL = 5.0
@@ -47,17 +49,21 @@ def publish(
     wait: float = 10.0,
     before: Callable[[ImageMessage], None] | None = None,
     camera_info: CameraInfo | None = None,
+    depths: DepthsBeside | None = None,
+    depth_topic: str = "depth",
 ) -> int:
     """Publish `messages` on `topic`, `rate` a second at most, and return their number.
 
     The messages are CompressedImages where `compressed`, else Images. Publishing begins when a subscriber is there, or
     after `wait` seconds. Unless `keep_stamps`, each image is stamped with the node's time at its publication.
-    `camera_info` goes out before each image, with its header, on the topic beside. `before` is called with each message
+    `camera_info` goes out before each image, with its header, on the topic beside, and its depth image of `depths` on
+    `depth_topic`, with its stamp. `before` is called with each message
     just before it goes out; where it raises ImageError the message is left out.
     """
     publisher = node.create_publisher(CompressedImage if compressed else Image, topic, LIKE_A_CAMERA)
     beside = camera_info_topic(topic)
     calibrations = None if camera_info is None else node.create_publisher(CameraInfo, beside, RELIABLY)
+    depth_publisher = None if depths is None else node.create_publisher(Image, depth_topic, LIKE_A_CAMERA)
     heard = wait_for_subscriber(publisher, wait)
     if not heard:
         node.get_logger().warning(f"nobody subscribes to {publisher.topic_name}; publishing all the same")
@@ -69,6 +75,7 @@ def publish(
             due = max(due + 1 / rate, time.monotonic())  # after a delay no burst, in which images would get lost
             if not node.context.ok():
                 break
+            depth = depths.at(to_nanoseconds(message.header.stamp)) if depths is not None else None
             if not keep_stamps:
                 message.header.stamp = node.get_clock().now().to_msg()
             message.header.frame_id = frame_id or message.header.frame_id
@@ -80,6 +87,9 @@ def publish(
         if camera_info is not None and calibrations is not None:
             camera_info.header = message.header
             calibrations.publish(camera_info)
+        if depth is not None and depth_publisher is not None:
+            depth.header.stamp = message.header.stamp
+            depth_publisher.publish(depth)
         publisher.publish(message)
         published += 1
         heard = heard or publisher.get_subscription_count() > 0
@@ -124,6 +134,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--frame-id", default="", help="frame_id of the images (default: as recorded)")
     parser.add_argument("--image-topic", "--source-topic", default="", metavar="TOPIC", help="of a bag with several")
     parser.add_argument(
+        "--depth-topic",
+        default="",
+        metavar="TOPIC",
+        help="publish depth images of a bag too, on their topic",
+    )
+    parser.add_argument(
         "--wait", type=float, default=10.0, help="seconds to wait for a subscriber (default %(default)s)"
     )
     choices = parser.parse_args(arguments)
@@ -143,6 +159,9 @@ def main() -> int:
             recording = recording.backwards()
         if choices.keep_stamps and not recording.has_stamps:
             raise RecordingError("--keep-stamps works only for bags and videos: a folder of images has no stamps")
+        if choices.depth_topic and not isinstance(recording, ImageTopic):
+            raise RecordingError("--depth-topic works only for bags")
+        depths = DepthsBeside(ImageTopic(choices.source, choices.depth_topic)) if choices.depth_topic else None
         source = Source(recording)
         paced = source.read(
             choices.compressed, ascending=choices.keep_stamps, stretch=Stretch() if choices.stretch_16_bit else None
@@ -161,6 +180,8 @@ def main() -> int:
             frame_id=choices.frame_id,
             wait=choices.wait,
             camera_info=source.camera_info,
+            depths=depths,
+            depth_topic=choices.depth_topic,
         )
         print(", ".join(filter(None, (f"replay: {published} images", source.describe_left_out()))))
         if not published and rclpy.ok():

@@ -19,9 +19,19 @@ from binvpr_ros.images import ImageError, Stretch
 from binvpr_ros.keyframes import NANOSECONDS
 from binvpr_ros.recordings.bags import Calibration
 from binvpr_ros.recordings.errors import RecordingError
-from binvpr_ros.recordings.frames import LONGEST_PAUSE, LeftOut, RawImage, RecordedImage, Recording, convert, image_of
+from binvpr_ros.recordings.frames import (
+    LONGEST_PAUSE,
+    Frame,
+    LeftOut,
+    RawImage,
+    RecordedImage,
+    Recording,
+    convert,
+    image_of,
+)
 from binvpr_ros.recordings.kinds import open_recording
 from binvpr_ros.ros.messages import from_nanoseconds
+from binvpr_ros.ros.recent_depths import TOLERANCE
 
 ImageMessage: TypeAlias = Image | CompressedImage
 Paced: TypeAlias = tuple[float, ImageMessage]
@@ -89,6 +99,30 @@ class Source:
         """Return how many images were left out and why, for people; "" for none."""
         reasons = ", ".join(f"{count} {reason}" for reason, count in self.left_out.items())
         return f"{self.left_out.total()} left out: {reasons}" if reasons else ""
+
+
+class DepthsBeside:
+    """The depth images of a recording, asked for by the stamps of the images that they are beside, in their order."""
+
+    def __init__(self, recording: Recording) -> None:
+        self._frames = (frame for frame in recording.read() if isinstance(frame, Frame))
+        self._near: list[Frame] = []
+
+    def at(self, stamp: int) -> Image | None:
+        """Return the depth image that is nearest to `stamp` (nanoseconds), without one; None where none is near."""
+        while not self._near or self._near[-1].stamp <= stamp + TOLERANCE:
+            if (frame := next(self._frames, None)) is None:
+                break
+            self._near.append(frame)
+        self._near = [frame for frame in self._near if frame.stamp >= stamp - TOLERANCE]
+        nearest = min(self._near, key=lambda frame: abs(frame.stamp - stamp), default=None)
+        if nearest is None or nearest.stamp > stamp + TOLERANCE:
+            return None
+        try:
+            image = convert(nearest.image, compressed=False)
+        except ImageError:
+            return None
+        return _message(image, Header(frame_id=nearest.frame_id))
 
 
 def open_source(path: Path, topic: str = "") -> Source:

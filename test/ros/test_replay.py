@@ -14,11 +14,13 @@ import pytest
 rclpy = pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from recorder import Recorder
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from binvpr_ros.ros.messages import (
     camera_from_info,
     decode,
+    depth_from_message,
     image_from_compressed,
     image_from_message,
     message_from_array,
@@ -149,3 +151,42 @@ def test_an_image_that_the_demo_cannot_draw_is_left_out() -> None:
                         before=lambda message: drawn.append(decode(message)))  # fmt: skip
     node.destroy_node()
     assert published == len(drawn) == 2
+
+
+@pytest.mark.parametrize("keep_stamps", [False, True])
+def test_depth_images_of_a_bag_go_out_beside_its_images(tmp_path: Path, keep_stamps: bool) -> None:
+    start, interval = 1_700_000_000 * 10**9, 10**8
+    with Recorder("mcap", tmp_path / "bag") as recorder:
+        for number in range(5):
+            stamp = start + number * interval
+            recorder.image("/camera/image_raw", stamp, stamp, np.full((32, 48, 3), 40 * number, np.uint8))
+            late = 30_000_000 if number == 3 else 5_000_000  # nanoseconds; too late for its image
+            depth = np.full((32, 48), 1000 + number, np.uint16)
+            recorder.image("/camera/depth", stamp + late, stamp + late, depth, "16UC1")
+    node = rclpy.create_node("receiver")
+    images: list[Image] = []
+    depths: list[Image] = []
+    camera = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
+    node.create_subscription(Image, "/replayed", images.append, camera)
+    node.create_subscription(Image, "/camera/depth", depths.append, camera)
+    options = ["--keep-stamps"] * keep_stamps
+    process = replay(str(recorder.path), "--topic", "/replayed", "--image-topic", "/camera/image_raw",
+                     "--depth-topic", "/camera/depth", *options)  # fmt: skip
+    deadline = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < deadline:
+        rclpy.spin_once(node, timeout_sec=0.05)
+    _, errors = process.communicate(timeout=10)
+    node.destroy_node()
+    assert process.returncode == 0, errors
+    assert len(images) == 5
+    assert [int(depth_from_message(depth)[0, 0]) for depth in depths] == [1000, 1001, 1002, 1004]
+    stamps = [to_nanoseconds(image.header.stamp) for image in images]
+    assert [to_nanoseconds(depth.header.stamp) for depth in depths] == [stamps[number] for number in (0, 1, 2, 4)]
+    assert (stamps[0] == start) == keep_stamps
+
+
+def test_depth_images_are_of_bags_alone(folder: Path) -> None:
+    process = replay(str(folder), "--depth-topic", "/camera/depth")
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "--depth-topic works only for bags" in errors
