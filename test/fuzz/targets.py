@@ -35,12 +35,10 @@ from binvpr_ros.lab.evaluation.datasets.dataset import Options
 from binvpr_ros.lab.evaluation.datasets.folders import FolderPair
 from binvpr_ros.lab.evaluation.datasets.object_array import load_objects
 from binvpr_ros.lab.evaluation.datasets.tables import read_columns, read_rows
-from binvpr_ros.local_features.camera import Camera
 from binvpr_ros.local_features.colours import colours
 from binvpr_ros.local_features.features import LEARNED, Features, FeaturesError
 from binvpr_ros.local_features.geometry import colours_agree, verify
 from binvpr_ros.local_features.orb import extract
-from binvpr_ros.local_features.pose import relative_pose
 from binvpr_ros.maps import command as maps
 from binvpr_ros.maps.database import DatabaseError, KeyframeDatabase
 from binvpr_ros.network.backends import DescriptorError
@@ -60,8 +58,6 @@ FOLDER = Path(tempfile.mkdtemp(dir="/dev/shm" if Path("/dev/shm").is_dir() else 
 GREY = np.random.default_rng(0).integers(0, 256, (48, 64), np.uint8)
 QUERY = extract(cv2.resize(GREY, (320, 240)))
 COLOURED = QUERY._replace(colours=colours(np.repeat(GREY, 3).reshape(-1, 64, 3)))
-
-PINHOLE = Camera((320, 240), np.array([[300.0, 0, 160], [0, 300, 120], [0, 0, 1]]), np.zeros(5))
 
 
 def first_features(count: int) -> Features:
@@ -207,8 +203,6 @@ def features(data: bytes) -> None:
         found = Features.from_bytes(data)
         verify(QUERY, found)
         colours_agree(COLOURED, found, np.eye(3))
-        count = np.arange(min(len(QUERY.positions), len(found.positions)))
-        relative_pose(QUERY, found, PINHOLE, PINHOLE, (count, count), (count, count))
 
 
 def some_features() -> list[bytes]:
