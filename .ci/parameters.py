@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write config/binvpr.yaml and docs/parameters.md from the parameters in binvpr_ros/config.py."""
+"""Write config/*.yaml and docs/parameters.md from the parameters in binvpr_ros/config.py."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from binvpr_ros.config import Config
+from binvpr_ros.config import Config, Parameters, PoseGraphConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 SECTIONS = (
@@ -23,6 +23,17 @@ HEAD = """\
 /**:
   ros__parameters:
 """
+GRAPH_HEAD = """\
+# The parameters of the node pose_graph with their defaults; `/**/pose_graph:` is any node of that name.
+/**/pose_graph:
+  ros__parameters:
+"""
+GRAPH_PAGE = """\
+
+# Parameters of pose_graph
+
+The second node ([loop_closing.md](loop_closing.md)); its file is [config/pose_graph.yaml](../config/pose_graph.yaml).
+"""
 PAGE = """\
 # Parameters
 
@@ -33,25 +44,34 @@ it was started alone), or `binvpr param set <name> <value>`, which finds the nod
 """
 
 
-def yaml() -> str:
-    """Return the params file with all defaults."""
+def yaml(node: type[Parameters] = Config, head: str = HEAD) -> str:
+    """Return the params file of a node with all defaults."""
     lines = []
     for title, basic, sentence in SECTIONS:
         lines += [f"    # {title}: {sentence[0].lower()}{sentence[1:]}", ""]
-        for parameter in _of(basic):
+        for parameter in _of(node, basic):
             facts = parameter.metadata
             notes = f" ({'; '.join(_notes(facts))})" if _notes(facts) else ""
             lines += [f"    # {facts['sentence']}{notes}", f"    {parameter.name}: {_value(parameter)}"]
         lines.append("")
-    return HEAD + "\n".join(lines).rstrip() + "\n"
+    return head + "\n".join(lines).rstrip() + "\n"
+
+
+def graph_yaml() -> str:
+    """Return the params file of pose_graph with all defaults."""
+    return yaml(PoseGraphConfig, GRAPH_HEAD)
 
 
 def page() -> str:
     """Return the page of the documentation, in Markdown."""
-    lines = [PAGE]
+    return _chapter(Config, PAGE) + _chapter(PoseGraphConfig, GRAPH_PAGE)
+
+
+def _chapter(node: type[Parameters], head: str) -> str:
+    lines = [head]
     for title, basic, sentence in SECTIONS:
         lines += [f"## {title}", "", sentence, "", "| parameter | default | |", "| --- | --- | --- |"]
-        for parameter in _of(basic):
+        for parameter in _of(node, basic):
             facts = parameter.metadata
             notes = f" ({'; '.join(_notes(facts))})" if _notes(facts) else ""
             lines.append(f"| `{parameter.name}` | `{_value(parameter)}` | {facts['sentence']}{notes} |")
@@ -59,8 +79,8 @@ def page() -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _of(basic: bool) -> list[dataclasses.Field[Any]]:
-    return [parameter for parameter in Config.parameters() if parameter.metadata["basic"] == basic]
+def _of(node: type[Parameters], basic: bool) -> list[dataclasses.Field[Any]]:
+    return [parameter for parameter in node.parameters() if parameter.metadata["basic"] == basic]
 
 
 def _notes(facts: Any) -> list[str]:
@@ -75,7 +95,11 @@ def _value(parameter: dataclasses.Field[Any]) -> str:
     return json.dumps(list(default) if isinstance(default, tuple) else default)
 
 
-FILES = {ROOT / "config" / "binvpr.yaml": yaml, ROOT / "docs" / "parameters.md": page}
+FILES = {
+    ROOT / "config" / "binvpr.yaml": yaml,
+    ROOT / "config" / "pose_graph.yaml": graph_yaml,
+    ROOT / "docs" / "parameters.md": page,
+}
 
 if __name__ == "__main__":
     for file, text in FILES.items():

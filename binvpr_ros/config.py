@@ -8,12 +8,13 @@ The ROS node declares its parameters from here; config/binvpr.yaml and docs/para
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import site
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 PACKAGE = "binvpr_ros"
 DEFAULT_MODEL = "binvpr20r.tflite"
@@ -21,6 +22,9 @@ LOCAL_MODEL = "binvpr_local.tflite"
 """The packaged network for local features."""
 KEYFRAME_SOURCES = ("images", "topic")
 BACKENDS = ("auto", "delegate", "litert")
+
+
+ParametersKind = TypeVar("ParametersKind", bound="Parameters")
 
 
 class ConfigError(ValueError):
@@ -44,8 +48,58 @@ def _parameter(
 
 
 @dataclass(frozen=True)
-class Config:
+class Parameters:
+    """The parameters of a node; raises ConfigError when one is out of its range."""
+
+    PATHS: ClassVar[tuple[str, ...]] = ()
+    """Those that name a file, whose ~ is filled in."""
+
+    def __post_init__(self) -> None:
+        for parameter in self.parameters():
+            value = getattr(self, parameter.name)
+            if isinstance(parameter.default, tuple) and isinstance(value, list | str | None):
+                # As ROS and YAML give several; of an empty list rcl says that it is not set.
+                several = texts_of(value) if isinstance(value, str) else tuple(value or ("",))
+                object.__setattr__(self, parameter.name, several)
+            _check(parameter, getattr(self, parameter.name))
+        for name in self.PATHS:
+            object.__setattr__(self, name, with_home(getattr(self, name)))
+
+    @classmethod
+    def parameters(cls) -> tuple[dataclasses.Field[Any], ...]:
+        """Return the parameters as dataclass fields; `metadata` holds sentence, low, high, unit, choices and live."""
+        return dataclasses.fields(cls)
+
+    @classmethod
+    def value_of(cls, name: str, text: str) -> Any:
+        """Return the value of a parameter that is written as text, as on a command line; raises ConfigError."""
+        default: Any = cls.__dataclass_fields__[name].default
+        kind = type(default)
+        if kind is bool:
+            return truth_value(name, text)
+        if kind is tuple:
+            return texts_of(text)
+        try:
+            return kind(text)
+        except ValueError:
+            raise ConfigError(f"{name} must be of type {kind.__name__}, not {text!r}") from None
+
+    @classmethod
+    def bounds(cls, name: str) -> tuple[float, float]:
+        """Return the least and the largest value of a parameter that is a number."""
+        metadata = cls.__dataclass_fields__[name].metadata
+        return metadata["low"], metadata["high"]
+
+    def replace(self: ParametersKind, **changes: Any) -> ParametersKind:
+        """Return a copy with `changes`; raises ConfigError where one is out of range."""
+        return dataclasses.replace(self, **changes)
+
+
+@dataclass(frozen=True)
+class Config(Parameters):
     """The parameters of the recognizer and its node; raises ConfigError when one is out of its range."""
+
+    PATHS = ("model", "database", "local_features", "mask")
 
     model: str = _parameter("", "Model file (.tflite, with its .json beside it); empty: the packaged one.", basic=True)
     database: str = _parameter("", "SQLite file that keeps the keyframes; empty: memory only.", basic=True)
@@ -164,48 +218,56 @@ class Config:
     max_candidates: int = _parameter(3, "Most candidates for one keyframe.", low=1, high=100, live=True)
 
     def __post_init__(self) -> None:
-        for parameter in self.parameters():
-            value = getattr(self, parameter.name)
-            if isinstance(parameter.default, tuple) and isinstance(value, list | str | None):
-                # As ROS and YAML give several; of an empty list rcl says that it is not set.
-                several = texts_of(value) if isinstance(value, str) else tuple(value or ("",))
-                object.__setattr__(self, parameter.name, several)
-            _check(parameter, getattr(self, parameter.name))
-        for name in ("model", "database", "local_features", "mask"):
-            object.__setattr__(self, name, with_home(getattr(self, name)))
+        super().__post_init__()
         object.__setattr__(self, "maps", tuple(map(with_home, self.maps)))
         files = [os.path.realpath(name) for name in (*self.maps, self.database) if name]
         if twice := [file for file in files if files.count(file) > 1]:
             raise ConfigError(f"{twice[0]} is named twice among maps and database; name it once")
 
-    @classmethod
-    def parameters(cls) -> tuple[dataclasses.Field[Any], ...]:
-        """Return the parameters as dataclass fields; `metadata` holds sentence, low, high, unit, choices and live."""
-        return dataclasses.fields(cls)
 
-    @classmethod
-    def value_of(cls, name: str, text: str) -> Any:
-        """Return the value of a parameter that is written as text, as on a command line; raises ConfigError."""
-        default: Any = cls.__dataclass_fields__[name].default
-        kind = type(default)
-        if kind is bool:
-            return truth_value(name, text)
-        if kind is tuple:
-            return texts_of(text)
+@dataclass(frozen=True)
+class PoseGraphConfig(Parameters):
+    """The parameters of the node pose_graph; raises ConfigError when one is out of its range."""
+
+    PATHS = ("graph", "trajectory")
+
+    graph: str = _parameter(
+        "", "SQLite file that keeps the keyframes' odometry and the loop constraints; empty: memory only.", basic=True
+    )
+    trajectory: str = _parameter(
+        "pose_graph", "What ~/save writes: this path with .tum and .g2o at its end.", basic=True
+    )
+    camera_pose: str = _parameter(
+        "",
+        "Camera's optical frame in the robot's, 'x y z qx qy qz qw'; empty: from /tf_static, or at its origin.",
+        basic=True,
+    )
+    map_frame: str = _parameter("map", "Frame of the corrected poses.")
+    publish_tf: bool = _parameter(True, "Publish map -> odom on /tf too; false where something else does.")
+    odometry_drift: float = _parameter(
+        0.05, "Share of the way, and of the turn, by which odometry may be off.", low=0.001, high=1.0, basic=True
+    )
+    odometry_turn: float = _parameter(
+        1.0, "Degrees for each metre of the way by which odometry may turn wrongly.", low=0.01, high=45.0, unit="deg/m"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.camera_pose and self.mounting is None:
+            raise ConfigError(
+                f"camera_pose must be 'x y z qx qy qz qw', such as '0.1 0 0.3 -0.5 0.5 -0.5 0.5', "
+                f"not {self.camera_pose!r}"
+            )
+
+    @property
+    def mounting(self) -> tuple[float, ...] | None:
+        """Position and quaternion [7] of the camera in the robot's frame; None where `camera_pose` does not tell."""
         try:
-            return kind(text)
+            numbers = tuple(map(float, self.camera_pose.split()))
         except ValueError:
-            raise ConfigError(f"{name} must be of type {kind.__name__}, not {text!r}") from None
-
-    @classmethod
-    def bounds(cls, name: str) -> tuple[float, float]:
-        """Return the least and the largest value of a parameter that is a number."""
-        metadata = cls.__dataclass_fields__[name].metadata
-        return metadata["low"], metadata["high"]
-
-    def replace(self, **changes: Any) -> Config:
-        """Return a copy with `changes`; raises ConfigError where one is out of range."""
-        return dataclasses.replace(self, **changes)
+            return None
+        unit = len(numbers) == 7 and abs(math.hypot(*numbers[3:]) - 1) < 0.01 and all(map(math.isfinite, numbers))
+        return numbers if unit else None
 
 
 def _check(parameter: dataclasses.Field[Any], value: Any) -> None:

@@ -89,6 +89,11 @@ def binvpr_node() -> int:
     return _run("binvpr_node", "binvpr_ros.ros.node", "ros")
 
 
+def pose_graph() -> int:
+    """Run the node that closes loops."""
+    return _run("pose_graph", "binvpr_ros.ros.pose_graph", "slam")
+
+
 def replay() -> int:
     """Publish recorded images."""
     return _program("replay")

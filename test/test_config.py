@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from binvpr_ros.config import Config, ConfigError, model_path, share_directory
+from binvpr_ros.config import Config, ConfigError, PoseGraphConfig, model_path, share_directory
 
 GENERATOR = Path(__file__).resolve().parents[1] / ".ci" / "parameters.py"
 YAML = share_directory() / "config" / "binvpr.yaml"
@@ -23,10 +23,15 @@ def test_yaml_lists_every_parameter_with_its_default() -> None:
 
 def test_the_params_file_and_the_page_are_made_from_the_parameters() -> None:
     made = runpy.run_path(str(GENERATOR))
-    assert {file.name for file in made["FILES"]} == {"binvpr.yaml", "parameters.md"}
+    described = {
+        "binvpr.yaml": Config.parameters(),
+        "pose_graph.yaml": PoseGraphConfig.parameters(),
+        "parameters.md": Config.parameters() + PoseGraphConfig.parameters(),
+    }
+    assert {file.name for file in made["FILES"]} == described.keys()
     for file, text in made["FILES"].items():
         assert file.read_text(encoding="utf-8") == text(), "run: make parameters"
-        for parameter in Config.parameters():
+        for parameter in described[file.name]:
             assert parameter.metadata["sentence"] in text()
 
 
@@ -35,7 +40,7 @@ def test_few_parameters_are_basic() -> None:
 
 
 def test_every_sentence_ends_and_every_range_is_a_range() -> None:
-    for parameter in Config.parameters():
+    for parameter in Config.parameters() + PoseGraphConfig.parameters():
         facts = parameter.metadata
         assert re.fullmatch(r"[A-Z].*\.", facts["sentence"])
         assert (facts["low"] is None) == (facts["high"] is None)
@@ -121,3 +126,11 @@ def test_the_home_folder_may_be_a_tilde(monkeypatch: pytest.MonkeyPatch) -> None
     assert config.database == "/home/robot/office.db"
     assert config.maps == ("/home/robot/lab.db", "hall.db")
     assert config.model == ""
+
+
+@pytest.mark.parametrize("text", ["1 2 3", "a b c d e f g", "0 0 0 0 0 0 0", "nan 0 0 0 0 0 1", "0 0 0 0 0 0 2"])
+def test_a_camera_pose_is_seven_numbers_with_a_quaternion_of_length_one(text: str) -> None:
+    with pytest.raises(ConfigError, match="camera_pose must be 'x y z qx qy qz qw'"):
+        PoseGraphConfig(camera_pose=text)
+    assert PoseGraphConfig(camera_pose="0.1 0 0.3 0 0 0 1").mounting == (0.1, 0, 0.3, 0, 0, 0, 1)
+    assert PoseGraphConfig().mounting is None
