@@ -245,10 +245,18 @@ class PoseGraphConfig(Parameters):
     map_frame: str = _parameter("map", "Frame of the corrected poses.")
     publish_tf: bool = _parameter(True, "Publish map -> odom on /tf too; false where something else does.")
     odometry_drift: float = _parameter(
-        0.05, "Share of the way, and of the turn, by which odometry may be off.", low=0.001, high=1.0, basic=True
+        0.05,
+        "Share of the way, and of the turn, by which odometry may be off: two deviations.",
+        low=0.001,
+        high=1.0,
+        basic=True,
     )
     odometry_turn: float = _parameter(
-        1.0, "Degrees for each metre of the way by which odometry may turn wrongly.", low=0.01, high=45.0, unit="deg/m"
+        1.0,
+        "Degrees for each metre of the way by which odometry may turn wrongly: two deviations.",
+        low=0.01,
+        high=45.0,
+        unit="deg/m",
     )
 
     def __post_init__(self) -> None:

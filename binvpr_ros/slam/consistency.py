@@ -69,7 +69,7 @@ def _drift(ones: Ends, others: Ends) -> NDArray[np.float64]:
     return (others.noise - ones.noise) * (sign * way)[:, None, None]
 
 
-def _squared(errors: NDArray[np.float64], covariances: NDArray[np.float64]) -> NDArray[np.float64]:
+def squared(errors: NDArray[np.float64], covariances: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the squared distances of Mahalanobis [N] of errors [N,6]."""
     covariances = (covariances + np.swapaxes(covariances, -1, -2)) / 2
     covariances = covariances + 1e-12 * np.eye(6)
@@ -80,7 +80,7 @@ def beside_odometry(some: Constraints) -> NDArray[np.float64]:
     """Return the squared distance [N] of each constraint from what odometry says; both ends are of one run."""
     errors = differences(inverse(some.transforms) @ inverse(some.matches.poses) @ some.queries.poses)
     drift = carried(_drift(some.matches, some.queries), adjoints(inverse(some.queries.poses)))
-    return _squared(errors, some.covariances + drift)
+    return squared(errors, some.covariances + drift)
 
 
 def beside_each_other(one: Constraints, others: Constraints) -> NDArray[np.float64]:
@@ -102,7 +102,7 @@ def beside_each_other(one: Constraints, others: Constraints) -> NDArray[np.float
         _drift(others.matches, repeated(one.matches)), adjoints(inverse(one.matches.poses @ one.transforms))
     )
     of_others = carried(others.covariances, adjoints(inverse(back)))
-    return _squared(errors, one.covariances + of_others + of_queries + of_matches)
+    return squared(errors, one.covariances + of_others + of_queries + of_matches)
 
 
 def outvoted(contradictions: Mapping[int, Iterable[int]]) -> set[int]:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from binvpr_ros.loop_constraint import LoopConstraint, RelativePose
-from binvpr_ros.maps.errors import SQLITE_ERRORS, first_line
+from binvpr_ros.maps.errors import SQLITE_ERRORS, DatabaseError, first_line
 from binvpr_ros.maps.opening import distrust
 from binvpr_ros.slam.poses import Transform
 
@@ -91,7 +91,8 @@ class GraphFile:
         if (tables or application) and (application, version) != (APPLICATION, VERSION):
             raise GraphFileError(f"{self._path} is no pose graph of this version; name another file")
         connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
+        # Nothing is lost with the process. Where the power fails, the last seconds may be, and the file stays whole.
+        connection.execute("PRAGMA synchronous=NORMAL")
         if not tables:
             connection.executescript(
                 f"BEGIN; {SCHEMA} PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION}; COMMIT;"
@@ -122,6 +123,8 @@ class GraphFile:
                 constraints.append(ConstraintRow(query, match, constraint, distance))
             if any(not 0 <= keyframe.session < len(sessions) for keyframe in keyframes):
                 raise ValueError("a keyframe is of no session")
+            if any(min(row.query, row.match) < 0 or row.query == row.match for row in constraints):
+                raise ValueError("a constraint is not between two keyframes")
         return sessions, keyframes, constraints
 
     def add_session(self, start: Transform) -> None:
@@ -160,6 +163,8 @@ class GraphFile:
         """Put what SQLite says, and what is wrong with a row, into a sentence."""
         try:
             yield
+        except DatabaseError as error:  # of `distrust`
+            raise GraphFileError(str(error)) from None
         except (*SQLITE_ERRORS, OverflowError, ValueError, IndexError, TypeError) as error:
             raise GraphFileError(f"{self._path} cannot be {what} ({first_line(error)}); {remedy}") from None
 

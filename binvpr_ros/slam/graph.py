@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from binvpr_ros.loop_constraint import LoopConstraint
-from binvpr_ros.slam.consistency import GATE, Constraints, Ends, beside_each_other, beside_odometry, outvoted
+from binvpr_ros.slam.consistency import GATE, Constraints, Ends, beside_each_other, beside_odometry, outvoted, squared
 from binvpr_ros.slam.file import ConstraintRow, GraphFile, KeyframeRow
-from binvpr_ros.slam.poses import Transform, adjoints, carried, inverse, measured, rotation_vectors
+from binvpr_ros.slam.poses import Transform, adjoints, carried, differences, inverse, measured
 from binvpr_ros.slam.solver import Factor, Knowledge, Solver
 
 TREMBLE = np.deg2rad(0.05), 0.002
@@ -38,27 +38,28 @@ class Fate(enum.Enum):
     USED = "used"
     ODOMETRY = "contradicts_odometry"
     OTHERS = "contradicts_others"
+    GRAPH = "contradicts_graph"  # all the others together: the robust solver leaves it next to no weight
     WAITING = "waits_for_session"  # for another that agrees on where its session is in the map
     UNKNOWN = "unknown_keyframe"
 
 
 @dataclass(frozen=True)
 class OdometryNoise:
-    """By how much odometry may be off: as a share of the way and of the turn, and in degrees for each metre."""
+    """By how much odometry may be off, which is two standard deviations."""
 
-    drift: float
-    turn: float
+    drift: float  # share of the way, and of the turn
+    turn: float  # degrees for each metre of the way
 
     def of_step(self, motion: Transform, told: NDArray[np.float64] | None) -> NDArray[np.float64]:
         """Return the covariance [6,6] of the motion [4,4] between two keyframes, `told` by odometry, or by a rule."""
         way = float(np.linalg.norm(motion[:3, 3]))
-        turn = float(np.linalg.norm(rotation_vectors(motion)))
+        turn = float(np.arccos(np.clip((np.trace(motion[:3, :3]) - 1) / 2, -1.0, 1.0)))
         least = np.repeat(np.square(TREMBLE), 3)
         if told is not None:
             return told + np.diag(least)
-        rotation = np.deg2rad(self.turn) ** 2 * way + (self.drift * turn) ** 2
+        drift, turning = self.drift / 2, np.deg2rad(self.turn) / 2
         # Errors of a metre are taken as one: the square root of so many metres is as many deviations.
-        return np.diag(least + np.repeat([rotation, self.drift**2 * way], 3))
+        return np.diag(least + np.repeat([turning**2 * way + (drift * turn) ** 2, drift**2 * way], 3))
 
 
 class Refused(NamedTuple):
@@ -109,6 +110,7 @@ class PoseGraph:
         self._file = None if path is None else GraphFile(path)
         self._starts: list[Transform] = []  # of each session: its odometry's frame in the map, guessed when it began
         self._rows: list[KeyframeRow] = []
+        self._steps: list[Factor | None] = []  # from the keyframe before each; None where a session begins
         self._keyframes = _Keyframes()
         self._by_stamp: dict[int, list[int]] = {}
         self._constraints: list[ConstraintRow] = []
@@ -149,7 +151,10 @@ class PoseGraph:
     @property
     def counts(self) -> Counter[Fate]:
         """How many constraints met which fate."""
-        counts = Counter(self.fate(number) for number in range(len(self._constraints)))
+        outliers = self._outliers()
+        counts = Counter(
+            Fate.GRAPH if number in outliers else self.fate(number) for number in range(len(self._constraints))
+        )
         counts[Fate.UNKNOWN] = self.unknown
         return counts
 
@@ -200,12 +205,12 @@ class PoseGraph:
             self._file.add_keyframe(row, len(self._rows))
         self._remember(row)
         newest = len(self._rows) - 1
-        if before is None:
+        step = self._steps[newest]
+        if step is None:
             if self.session == 0:
                 self._tied.add(0)
                 self._solver.add(Knowledge({newest: self._starts[0] @ pose}, anchor=newest))
         elif self.session in self._tied:
-            step = self._step(newest)
             self._solver.add(Knowledge({newest: self._solver.pose(newest - 1) @ step.motion}, [step]))
         return True
 
@@ -215,18 +220,16 @@ class PoseGraph:
         self._by_stamp.setdefault(row.stamp, []).append(number)
         if number and self._rows[number - 1].session == row.session:
             before = self._keyframes.ends(np.array([number - 1]))
-            step = self._step(number)
+            motion = inverse(self._rows[number - 1].pose) @ row.pose
+            step = Factor(number - 1, number, motion, self._noise.of_step(motion, row.covariance))
+            self._steps.append(step)
             pose = before.poses[0] @ step.motion
             noise = before.noise[0] + carried(step.covariance, adjoints(pose))
             travelled = before.travelled[0] + float(np.linalg.norm(step.motion[:3, 3]))
             self._keyframes.add(pose, noise, travelled)
         else:
+            self._steps.append(None)
             self._keyframes.add(np.eye(4), np.zeros((6, 6)), 0.0)
-
-    def _step(self, number: int) -> Factor:
-        """Return what odometry says from the keyframe before to that of a number."""
-        motion = inverse(self._rows[number - 1].pose) @ self._rows[number].pose
-        return Factor(number - 1, number, motion, self._noise.of_step(motion, self._rows[number].covariance))
 
     def knows(self, stamp: int) -> bool:
         """Tell whether there is a keyframe of that stamp."""
@@ -318,7 +321,7 @@ class PoseGraph:
             start = self._start(session, new)
             numbers = self._of_session(session)
             guesses = {number: start @ self._rows[number].pose for number in numbers}
-            steps = [self._step(number) for number in numbers[1:]]
+            steps = [step for number in numbers if (step := self._steps[number])]
         if new:
             self._solver.add(Knowledge(guesses, steps, [self._loop(number) for number in new]))
 
@@ -365,11 +368,8 @@ class PoseGraph:
         """Return all that is used, with guesses by constraints where there are any, and by odometry between them."""
         numbers = [number for number, row in enumerate(self._rows) if row.session in self._tied]
         loops = [self._loop(number) for number in sorted(self._used)]
-        steps = [self._step(number) for number in numbers[1:] if self._follows(number)]
+        steps = [step for number in numbers if (step := self._steps[number])]
         return Knowledge(self._guesses(numbers), steps, loops, anchor=numbers[0])
-
-    def _follows(self, number: int) -> bool:
-        return number > 0 and self._rows[number - 1].session == self._rows[number].session
 
     def _guesses(self, numbers: list[int]) -> dict[int, Transform]:
         to_others: dict[int, list[tuple[int, Transform]]] = {}
@@ -388,11 +388,11 @@ class PoseGraph:
                     continue
                 if near:
                     guesses[number] = guesses[near[0][0]] @ near[0][1]
-                elif self._follows(number) and number - 1 in guesses:
-                    guesses[number] = guesses[number - 1] @ self._step(number).motion
+                elif (step := self._steps[number]) and step.start in guesses:
+                    guesses[number] = guesses[step.start] @ step.motion
             for number in reversed(numbers):
-                if number - 1 not in guesses and number in guesses and self._follows(number):
-                    guesses[number - 1] = guesses[number] @ inverse(self._step(number).motion)
+                if (step := self._steps[number]) and number in guesses and step.start not in guesses:
+                    guesses[step.start] = guesses[number] @ inverse(step.motion)
         return guesses
 
     def settle(self) -> None:
@@ -416,15 +416,28 @@ class PoseGraph:
 
     def refused(self) -> list[Refused]:
         """Return the constraints that are refused, with those that they contradict."""
+        fates = dict.fromkeys(self._beside_odometry, Fate.ODOMETRY) | dict.fromkeys(self._outvoted, Fate.OTHERS)
+        fates |= dict.fromkeys(self._outliers(), Fate.GRAPH)
         return [
             Refused(
-                row.constraint,
-                self.fate(number),
+                self._constraints[number].constraint,
+                fates[number],
                 tuple(self._constraints[other].constraint for other in sorted(self._contradictions.get(number, ()))),
             )
-            for number, row in enumerate(self._constraints)
-            if number in self._beside_odometry or number in self._outvoted
+            for number in sorted(fates)
         ]
+
+    def _outliers(self) -> set[int]:
+        """Return the constraints that are used, and far from what all that is used says together."""
+        numbers = sorted(self._used)
+        if not numbers:
+            return set()
+        poses = self._solver.poses()
+        ends = [(self._constraints[number].match, self._constraints[number].query) for number in numbers]
+        there, here = (np.stack([poses[pair[end]] for pair in ends]) for end in (0, 1))
+        motions, covariances = (np.stack([some[one] for one in numbers]) for some in (self._motions, self._covariances))
+        errors = differences(inverse(motions) @ inverse(there) @ here)
+        return {number for number, far in zip(numbers, squared(errors, covariances) > GATE, strict=True) if far}
 
     def factors(self) -> tuple[list[Factor], list[Factor]]:
         """Return what is used: the steps of odometry, and the loops, between the keyframes by their numbers."""
