@@ -52,7 +52,7 @@ from binvpr_ros.slam.trajectory import of_robot, write_g2o, write_tum
 
 START_ERRORS = (ConfigError, GraphFileError, ParameterException)
 EVERY_RESULT = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=50, reliability=ReliabilityPolicy.RELIABLE)
-ODOMETRY = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=200, reliability=ReliabilityPolicy.BEST_EFFORT)
+ODOMETRY = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=2000, reliability=ReliabilityPolicy.BEST_EFFORT)
 LATEST_FOR_ALL = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 ALL_STATIC = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 MOST_WAITING = 256
@@ -85,7 +85,7 @@ class PoseGraphNode(Node):
         self._frame, self._base = "", ""
         self._newest: Measurement | None = None
         self._placed_before: Measurement | None = None  # odometry at the latest keyframe
-        self._published = 0  # stamp of the latest transform
+        self._published = -NANOSECONDS  # stamp of the latest transform
         self._correction: Matrix = self._graph.correction
         self._keyframes: deque[Header] = deque(maxlen=MOST_WAITING)
         self._constraints: deque[LoopConstraint] = deque(maxlen=MOST_WAITING)

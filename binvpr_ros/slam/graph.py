@@ -16,7 +16,7 @@ from binvpr_ros.loop_constraint import LoopConstraint
 from binvpr_ros.slam.consistency import GATE, Constraints, Ends, beside_each_other, beside_odometry, outvoted, squared
 from binvpr_ros.slam.file import ConstraintRow, GraphFile, KeyframeRow
 from binvpr_ros.slam.poses import Transform, adjoints, carried, differences, inverse, measured
-from binvpr_ros.slam.solver import Factor, Knowledge, Solver
+from binvpr_ros.slam.solver import CAUCHY, Factor, Knowledge, Solver
 
 TREMBLE = np.deg2rad(0.05), 0.002
 """Radians and metres of noise in each step: of a robot at rest too, whose keyframes lie between two measurements."""
@@ -437,7 +437,9 @@ class PoseGraph:
         there, here = (np.stack([poses[pair[end]] for pair in ends]) for end in (0, 1))
         motions, covariances = (np.stack([some[one] for one in numbers]) for some in (self._motions, self._covariances))
         errors = differences(inverse(motions) @ inverse(there) @ here)
-        return {number for number, far in zip(numbers, squared(errors, covariances) > GATE, strict=True) if far}
+        return {
+            number for number, far in zip(numbers, squared(errors, covariances) > (2 * CAUCHY) ** 2, strict=True) if far
+        }
 
     def factors(self) -> tuple[list[Factor], list[Factor]]:
         """Return what is used: the steps of odometry, and the loops, between the keyframes by their numbers."""

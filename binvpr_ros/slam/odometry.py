@@ -13,10 +13,14 @@ from numpy.typing import NDArray
 
 from binvpr_ros.keyframes import NANOSECONDS
 from binvpr_ros.odometry import FASTEST, JUMP, STALE
-from binvpr_ros.slam.poses import Transform, carried, interpolated, skew
+from binvpr_ros.slam.poses import Transform, carried, interpolated, rotation_vectors, skew
 
 LATEST = 4096
 """Latest odometry that is kept: 20 s at 200 Hz. A keyframe is announced a while after it was seen."""
+FASTEST_TURN = 2 * math.pi
+"""Radians a second, likewise."""
+TURN_JUMP = 1.0
+"""Radians that a robot may turn in any time without a jump."""
 LONGEST_GAP = 2 * NANOSECONDS
 """Between two measurements, over which a pose is interpolated."""
 
@@ -50,8 +54,7 @@ class OdometryRuns:
             seconds = (stamp - latest.stamp) * 1e-9
             if frame == self._frame and -STALE < seconds <= 0:
                 return None
-            step = math.dist(pose[:3, 3], latest.pose[:3, 3])
-            if frame != self._frame or seconds < 0 or step > max(FASTEST * seconds, JUMP):
+            if frame != self._frame or seconds < 0 or _jumps(latest.pose, pose, seconds):
                 run += 1
         self._frame = frame
         measurement = Measurement(run, stamp, pose, covariance)
@@ -83,6 +86,14 @@ class OdometryRuns:
             share = (stamp - earlier.stamp) / (later.stamp - earlier.stamp)
             return Measurement(run, stamp, interpolated(earlier.pose, later.pose, share), earlier.covariance)
         return None
+
+
+def _jumps(before: Transform, pose: Transform, seconds: float) -> bool:
+    """Tell whether odometry cannot have gone on from one pose to the other; after a long gap it may have begun anew."""
+    longest = 0.0 if seconds > LONGEST_GAP / NANOSECONDS else seconds
+    step = math.dist(pose[:3, 3], before[:3, 3])
+    turn = float(np.linalg.norm(rotation_vectors(before[:3, :3].T @ pose[:3, :3])))
+    return step > max(FASTEST * longest, JUMP) or turn > max(FASTEST_TURN * longest, TURN_JUMP)
 
 
 def growth(start: Measurement, end: Measurement) -> NDArray[np.float64] | None:

@@ -17,8 +17,8 @@ RELINEARIZE = 0.1
 """Metres and radians by which an estimate must have moved before factors are linearised anew."""
 RELINEARIZE_SKIP = 10
 """Updates between looks for such."""
-CAUCHY = 3.0
-"""Standard deviations from which a constraint counts less: verification lets gross errors pass, if seldom."""
+CAUCHY = 5.0
+"""Standard deviations from which a constraint counts less; at twice as many a fifth of its weight is left."""
 ANCHOR = 1e-4
 """Metres and radians by which the first keyframe may move: it makes the map's frame."""
 LEAST_SIGMA = 1e-4

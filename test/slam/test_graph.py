@@ -18,6 +18,7 @@ import gtsam
 from binvpr_ros.loop_constraint import LoopConstraint
 from binvpr_ros.slam.graph import Fate, OdometryNoise, PoseGraph
 from binvpr_ros.slam.poses import Transform, inverse, rotation_of
+from binvpr_ros.slam.solver import CAUCHY
 
 from .worlds import NOISE, SIGMAS, Route, closed, constraint, error, laps
 
@@ -100,7 +101,7 @@ def test_what_is_settled_is_the_optimum_of_gtsam_by_itself() -> None:
     for factor in steps:
         noise: Any = gtsam.noiseModel.Gaussian.Covariance(factor.covariance)
         factors.add(gtsam.BetweenFactorPose3(factor.start, factor.end, gtsam.Pose3(factor.motion), noise))
-    cauchy = gtsam.noiseModel.mEstimator.Cauchy.Create(3.0)
+    cauchy = gtsam.noiseModel.mEstimator.Cauchy.Create(CAUCHY)
     for factor in loops:
         noise = gtsam.noiseModel.Robust.Create(cauchy, gtsam.noiseModel.Gaussian.Covariance(factor.covariance))
         factors.add(gtsam.BetweenFactorPose3(factor.start, factor.end, gtsam.Pose3(factor.motion), noise))

@@ -46,7 +46,7 @@ def test_nothing_is_known_in_a_gap() -> None:
 
 @pytest.mark.parametrize(
     ("stamp", "frame", "x"),
-    [(10, "odom", 0.0), (10, "map", 9.9), (-100, "odom", 9.9), (1000, "odom", 1e9)],
+    [(10, "odom", -9.0), (10, "map", 9.9), (-100, "odom", 9.9), (1000, "odom", 0.0)],
     ids=["leaps", "another frame", "a bag that starts again", "a leap and a pause"],
 )
 def test_a_new_run_begins(stamp: int, frame: str, x: float) -> None:
@@ -54,6 +54,16 @@ def test_a_new_run_begins(stamp: int, frame: str, x: float) -> None:
     measurement = odometry.add(stamp * NANOSECONDS, frame, at(x))
     assert measurement is not None
     assert measurement.run == odometry.run == 1
+
+
+def test_a_run_goes_on_after_a_pause_at_rest() -> None:
+    odometry = driven()
+    assert odometry.add(1000 * NANOSECONDS, "odom", at(9.8)) is not None
+    assert odometry.run == 0
+    odometry.add(1001 * NANOSECONDS, "odom", at(9.8, 3.0))
+    assert odometry.run == 0
+    odometry.add(round(1001.1 * NANOSECONDS), "odom", at(9.8, 0.0))
+    assert odometry.run == 1
 
 
 def test_a_late_measurement_is_left_out() -> None:
