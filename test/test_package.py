@@ -17,7 +17,7 @@ XML = ET.parse(ROOT / "package.xml").getroot()  # noqa: S314 - our own file
 SETUP = (ROOT / "setup.py").read_text(encoding="utf-8")
 SOURCES = sorted(path for path in (ROOT / "binvpr_ros").rglob("*.py"))
 ROS_MODULES = {"builtin_interfaces", "cv_bridge", "diagnostic_msgs", "geometry_msgs", "nav_msgs", "rcl_interfaces",
-               "rclpy", "sensor_msgs", "std_msgs", "std_srvs", "visualization_msgs"}  # fmt: skip
+               "rclpy", "sensor_msgs", "std_msgs", "std_srvs", "tf2_msgs", "visualization_msgs"}  # fmt: skip
 
 
 def imports(path: Path) -> set[str]:
