@@ -15,8 +15,6 @@ from binvpr_ros.slam.poses import Transform
 
 RELINEARIZE = 0.1
 """Metres and radians by which an estimate must have moved before factors are linearised anew."""
-RELINEARIZE_SKIP = 10
-"""Updates between looks for such."""
 CAUCHY = 5.0
 """Standard deviations from which a constraint counts less; at twice as many a fifth of its weight is left."""
 ANCHOR = 1e-4
@@ -50,7 +48,7 @@ class Solver:
     def __init__(self) -> None:
         parameters = gtsam.ISAM2Params()
         parameters.setRelinearizeThreshold(RELINEARIZE)
-        parameters.relinearizeSkip = RELINEARIZE_SKIP
+        parameters.relinearizeSkip = 1
         self._isam = gtsam.ISAM2(parameters)
         self._factors = gtsam.NonlinearFactorGraph()
 
@@ -66,7 +64,7 @@ class Solver:
         """Add to what is known, and bring the estimates up to date where that changes them."""
         values, new = _translated(knowledge)
         self._factors.push_back(new)
-        self._isam.update(new, values, force_relinearize=bool(knowledge.loops))
+        self._isam.update(new, values)
 
     def settle(self) -> None:
         """Optimise until nothing changes any more; it takes a second for each 10,000 keyframes."""
