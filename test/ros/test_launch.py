@@ -20,6 +20,7 @@ from binvpr_ros.installation import site_packages
 
 LAUNCH_FILE = Path(__file__).resolve().parents[2] / "launch" / "binvpr.launch.py"
 CAMERAS_FILE = LAUNCH_FILE.with_name("binvpr_cameras.launch.py")
+SLAM_FILE = LAUNCH_FILE.with_name("binvpr_slam.launch.py")
 
 
 def test_it_names_the_arguments_of_the_contract() -> None:
@@ -293,3 +294,16 @@ def test_a_launched_node_has_the_users_parameters_and_the_rest_by_default(tmp_pa
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait(30) == 0
         node.destroy_node()
+
+
+def test_the_graph_is_started_beside_the_node(launch_file: Any, tmp_path: Path) -> None:
+    slam, context = load(SLAM_FILE), started(launch_file, namespace="robot", odometry_topic="/wheels")[1]
+    slam.get_package_share_directory = launch_file.get_package_share_directory
+    context.launch_configurations.update({"graph": str(tmp_path / "graph.db"), "camera_pose": "0 0 0 0 0 0 1"})
+    (node,) = slam.start_graph(context)
+    node._perform_substitutions(context)
+    assert node.node_name == "/robot/pose_graph"
+    assert node.expanded_remapping_rules == [("odometry", "/wheels")]
+    context.launch_configurations["graph_params_file"] = str(tmp_path / "missing.yaml")
+    with pytest.raises(FileNotFoundError, match=r"graph_params_file .*missing.yaml is not a file"):
+        slam.start_graph(context)
