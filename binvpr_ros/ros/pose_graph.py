@@ -57,6 +57,8 @@ LATEST_FOR_ALL = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL
 ALL_STATIC = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 MOST_WAITING = 256
 """Keyframes, and constraints, that wait for odometry of their time."""
+MOST_TOLD = 5
+"""Latest closures that are refused, which diagnostics name."""
 MOST_PATIENT = 20
 """Keyframes that wait without a warning."""
 SHORTEST_INTERVAL = 0.05
@@ -318,7 +320,7 @@ class PoseGraphNode(Node):
         return response
 
     def _publish_diagnostics(self) -> None:
-        counts = self._graph.counts
+        counts, refused = self._graph.report()
         metres = float(np.linalg.norm(self._correction[:3, 3]))
         degrees = float(np.rad2deg(np.linalg.norm(rotation_vectors(self._correction))))
         values = {
@@ -330,7 +332,7 @@ class PoseGraphNode(Node):
             "correction_deg": f"{degrees:.2f}",
             "update_ms_median": f"{np.median(self._updates):.1f}" if self._updates else "",
             "update_ms_p95": f"{np.percentile(self._updates, 95):.1f}" if self._updates else "",
-            "refused": "; ".join(sentence_of(one) for one in self._graph.refused()[-5:]),
+            "refused": "; ".join(sentence_of(one) for one in refused[-MOST_TOLD:]),
             "keyframes_waiting": str(len(self._keyframes)),
             **{name: str(count) for name, count in sorted(self._counts.items())},
         }
@@ -367,6 +369,8 @@ def sentence_of(refused: Refused) -> str:
     closure = f"{refused.constraint.query_id} to {refused.constraint.match_id}"
     if refused.fate is Fate.ODOMETRY:
         return f"{closure} contradicts odometry"
+    if refused.fate is Fate.GRAPH:
+        return f"{closure} contradicts all others together"
     others = [f"{one.query_id} to {one.match_id}" for one in refused.against]
     more = f" and {len(others) - 3} more" if len(others) > 3 else ""
     return f"{closure} contradicts {', '.join(others[:3])}{more}"

@@ -28,6 +28,8 @@ VOID = 1e3
 """Metres: the deviation of what is not known."""
 SHORTEST_DISTANCE = 0.5
 """Metres between two cameras, below which the noise of a direction does not shrink: estimates are no better."""
+MOST_COMPARED = 200
+"""Constraints that a new one is held against: farther along the route odometry says too little, and work is bounded."""
 TYING = 2
 """Constraints that must agree before they tie a session to the map: one by itself nothing could contradict."""
 
@@ -41,6 +43,9 @@ class Fate(enum.Enum):
     GRAPH = "contradicts_graph"  # all the others together: the robust solver leaves it next to no weight
     WAITING = "waits_for_session"  # for another that agrees on where its session is in the map
     UNKNOWN = "unknown_keyframe"
+
+
+REFUSALS = (Fate.ODOMETRY, Fate.OTHERS, Fate.GRAPH)
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,13 @@ class Refused(NamedTuple):
     constraint: LoopConstraint
     fate: Fate
     against: tuple[LoopConstraint, ...]
+
+
+class Report(NamedTuple):
+    """What has become of all constraints."""
+
+    counts: Counter[Fate]
+    refused: list[Refused]
 
 
 class Placed(NamedTuple):
@@ -116,6 +128,7 @@ class PoseGraph:
         self._constraints: list[ConstraintRow] = []
         self._motions: list[Transform] = []
         self._covariances: list[NDArray[np.float64]] = []
+        self._travelled: list[tuple[float, float]] = []  # metres to query and match
         self._groups: dict[tuple[int, int], list[int]] = {}  # constraints by the sessions of query and match
         self._beside_odometry: set[int] = set()  # constraints that contradict it
         self._contradictions: dict[int, set[int]] = {}
@@ -151,12 +164,7 @@ class PoseGraph:
     @property
     def counts(self) -> Counter[Fate]:
         """How many constraints met which fate."""
-        outliers = self._outliers()
-        counts = Counter(
-            Fate.GRAPH if number in outliers else self.fate(number) for number in range(len(self._constraints))
-        )
-        counts[Fate.UNKNOWN] = self.unknown
-        return counts
+        return self.report().counts
 
     @property
     def size(self) -> int:
@@ -282,6 +290,8 @@ class PoseGraph:
         self._constraints.append(row)
         self._motions.append(motion)
         self._covariances.append(covariance)
+        ends = self._keyframes.ends(np.array([row.query, row.match]))
+        self._travelled.append((float(ends.travelled[0]), float(ends.travelled[1])))
         sessions = self._rows[row.query].session, self._rows[row.match].session
         own = self._stacked([number])
         if sessions[0] == sessions[1] and beside_odometry(own)[0] > GATE:
@@ -289,13 +299,21 @@ class PoseGraph:
             return
         group = self._groups.setdefault(sessions, [])
         if group:
-            against = np.array(group)[beside_each_other(own, self._stacked(group)) > GATE].tolist()
+            near = self._nearest(number, np.array(group))
+            against = near[beside_each_other(own, self._stacked(near.tolist())) > GATE].tolist()
             for other in against:
                 self._contradictions.setdefault(number, set()).add(other)
                 self._contradictions.setdefault(other, set()).add(number)
             if against:
                 self._outvoted = outvoted(self._contradictions)
         group.append(number)
+
+    def _nearest(self, number: int, others: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the MOST_COMPARED constraints of `others` that are the nearest to one along the route."""
+        if len(others) <= MOST_COMPARED:
+            return others
+        ways = np.abs(np.array(self._travelled)[others] - self._travelled[number]).sum(axis=1)
+        return np.sort(others[np.argpartition(ways, MOST_COMPARED)[:MOST_COMPARED]])
 
     def _stacked(self, numbers: list[int]) -> Constraints:
         queries, matches = (
@@ -416,16 +434,24 @@ class PoseGraph:
 
     def refused(self) -> list[Refused]:
         """Return the constraints that are refused, with those that they contradict."""
-        fates = dict.fromkeys(self._beside_odometry, Fate.ODOMETRY) | dict.fromkeys(self._outvoted, Fate.OTHERS)
-        fates |= dict.fromkeys(self._outliers(), Fate.GRAPH)
-        return [
+        return self.report().refused
+
+    def report(self) -> Report:
+        """Return what has become of all constraints; it takes some milliseconds for each thousand keyframes."""
+        outliers = self._outliers()
+        fates = [Fate.GRAPH if number in outliers else self.fate(number) for number in range(len(self._constraints))]
+        counts = Counter(fates)
+        counts[Fate.UNKNOWN] = self.unknown
+        refused = [
             Refused(
                 self._constraints[number].constraint,
-                fates[number],
+                fate,
                 tuple(self._constraints[other].constraint for other in sorted(self._contradictions.get(number, ()))),
             )
-            for number in sorted(fates)
+            for number, fate in enumerate(fates)
+            if fate in REFUSALS
         ]
+        return Report(counts, refused)
 
     def _outliers(self) -> set[int]:
         """Return the constraints that are used, and far from what all that is used says together."""
