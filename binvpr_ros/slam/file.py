@@ -22,7 +22,8 @@ from binvpr_ros.slam.poses import Transform
 APPLICATION = 0x62767067
 """By which SQLite tells a file of this kind: bvpg."""
 VERSION = 1
-SCHEMA = """
+SCHEMA = f"""
+BEGIN;
 CREATE TABLE sessions (id INTEGER PRIMARY KEY, start BLOB NOT NULL);
 CREATE TABLE keyframes (id INTEGER PRIMARY KEY, session INTEGER NOT NULL, stamp INTEGER NOT NULL, pose BLOB NOT NULL,
     covariance BLOB);
@@ -30,6 +31,9 @@ CREATE TABLE constraints (id INTEGER PRIMARY KEY, query INTEGER NOT NULL, match 
     query_id INTEGER NOT NULL, match_id INTEGER NOT NULL, query_session INTEGER NOT NULL,
     match_session INTEGER NOT NULL, pose BLOB NOT NULL, covariance BLOB NOT NULL, scale_known INTEGER NOT NULL,
     inliers INTEGER NOT NULL, distance REAL);
+PRAGMA application_id = {APPLICATION};
+PRAGMA user_version = {VERSION};
+COMMIT;
 """
 
 
@@ -94,9 +98,7 @@ class GraphFile:
         # Nothing is lost with the process. Where the power fails, the last seconds may be, and the file stays whole.
         connection.execute("PRAGMA synchronous=NORMAL")
         if not tables:
-            connection.executescript(
-                f"BEGIN; {SCHEMA} PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION}; COMMIT;"
-            )
+            connection.executescript(SCHEMA)
 
     def read(self) -> tuple[list[Transform], list[KeyframeRow], list[ConstraintRow]]:
         """Return all sessions (about where each begins, in the map), keyframes and constraints, in order."""
@@ -129,30 +131,30 @@ class GraphFile:
 
     def add_session(self, start: Transform) -> None:
         """Commit that a session begins, whose odometry's frame is at about `start` [4,4] in the map."""
-        self._insert("sessions", (None, start.tobytes()))
+        with self._writing():
+            self._connection.execute("INSERT INTO sessions VALUES (?, ?)", (None, start.tobytes()))
 
     def add_keyframe(self, row: KeyframeRow, number: int) -> None:
         """Commit a keyframe."""
         noise = None if row.covariance is None else row.covariance.tobytes()
-        self._insert("keyframes", (number, row.session, row.stamp, row.pose.tobytes(), noise))
+        values = number, row.session, row.stamp, row.pose.tobytes(), noise
+        with self._writing():
+            self._connection.execute("INSERT INTO keyframes VALUES (?, ?, ?, ?, ?)", values)
 
     def add_constraint(self, row: ConstraintRow) -> None:
         """Commit a constraint."""
         one, pose = row.constraint, row.constraint.pose
         transform = np.eye(4)
         transform[:3, :3], transform[:3, 3] = pose.rotation, pose.translation
-        self._insert(
-            "constraints",
-            (
-                None, row.query, row.match, one.query_id, one.match_id, one.query_session, one.match_session,
-                transform.tobytes(), pose.covariance.tobytes(), pose.scale_known, pose.inliers, row.distance,
-            ),
+        values = (
+            None, row.query, row.match, one.query_id, one.match_id, one.query_session, one.match_session,
+            transform.tobytes(), pose.covariance.tobytes(), pose.scale_known, pose.inliers, row.distance,
         )  # fmt: skip
+        with self._writing():
+            self._connection.execute("INSERT INTO constraints VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
 
-    def _insert(self, table: str, values: tuple[object, ...]) -> None:
-        with self._sentences("written", "check the disk and its space"):
-            marks = ", ".join("?" * len(values))
-            self._connection.execute(f"INSERT INTO {table} VALUES ({marks})", values)  # noqa: S608 - our own names
+    def _writing(self) -> contextlib.AbstractContextManager[None]:
+        return self._sentences("written", "check the disk and its space")
 
     def close(self) -> None:
         """Close the file, and let others have it."""

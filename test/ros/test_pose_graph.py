@@ -322,7 +322,7 @@ def test_both_nodes_close_the_loops_of_a_drive(graph: Graph, tmp_path: Path) -> 
     # The first may be published before the two nodes have found each other.
     least = len(robot.listener.keyframes) - 5
     graph.wait(lambda: int(graph.diagnostics.get("keyframes", 0)) >= least, "the keyframes have come", 60.0)
-    assert int(graph.diagnostics["constraints_used"]) >= told
+    assert int(graph.diagnostics["constraints_used"]) >= 0.9 * told
     assert graph.save().success
     lines = [list(map(float, line.split())) for line in graph.trajectory.with_suffix(".tum").read_text().splitlines()]
     indices = [index_of[round(line[0]) * NANOSECONDS] for line in lines]

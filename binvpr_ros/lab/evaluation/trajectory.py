@@ -240,7 +240,8 @@ def picture(file: Path, drive: Closed, odometry: Transform, corrected: Transform
     """Draw the three routes from above: the truth, the odometry, and the corrected one, each aligned with the truth."""
     true = drive.truth[:, :3, 3]
     _, _, axes_of_plane = np.linalg.svd(true - true.mean(axis=0), full_matrices=False)
-    figure = Figure(figsize=(8, 6), layout="constrained")
+    wide, high = np.ptp((true - true.mean(axis=0)) @ axes_of_plane[:2].T, axis=0)
+    figure = Figure(figsize=(8, 8 * max(0.4, high / wide) + 1), layout="constrained")
     axes = figure.subplots()
     routes: tuple[tuple[str, NDArray[np.float64], dict[str, Any]], ...] = (
         ("truth", true, {"color": "black", "linewidth": 3, "alpha": 0.35}),
@@ -251,8 +252,13 @@ def picture(file: Path, drive: Closed, odometry: Transform, corrected: Transform
         across, along = ((positions - true.mean(axis=0)) @ axes_of_plane[:2].T).T
         error = "" if label == "truth" else f": {np.sqrt(np.mean(np.sum((positions - true) ** 2, axis=1))):.2f} m off"
         axes.plot(across, along, label=f"{label}{error}", **style)
-    axes.set(aspect="equal", xlabel="metres", ylabel="metres", title=f"{drive.name}, {len(drive.closures)} closures")
-    axes.legend()
+    axes.set(
+        aspect="equal",
+        xlabel="metres",
+        ylabel="metres",
+        title=f"{drive.name} from above, {len(drive.closures)} closures",
+    )
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.08), ncols=3, frameon=False)
     figure.savefig(file, dpi=120)
 
 
