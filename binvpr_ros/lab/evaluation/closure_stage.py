@@ -452,9 +452,7 @@ class Drive:
         recognizer.camera = self.sequence.camera
         return recognizer
 
-    def _recognize(
-        self, recognizer: PlaceRecognizer, index: int, stamp: int, with_depth: bool = False
-    ) -> Recognition:
+    def _recognize(self, recognizer: PlaceRecognizer, index: int, stamp: int, with_depth: bool = False) -> Recognition:
         features, depths = functools.partial(self.features, index), self.sequence.depths
         depth = functools.partial(depths.__getitem__, index) if with_depth and depths is not None else None
         return recognizer.recognize(self._descriptions[index], stamp, features, depth=depth)
