@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import difflib
 import functools
 import math
 import signal
@@ -20,7 +19,7 @@ from typing import Any
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from nav_msgs.msg import Odometry
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import ParameterException
 from rclpy.executors import SingleThreadedExecutor
@@ -66,6 +65,7 @@ from binvpr_ros.ros.messages import (
     message_from_matches,
     to_nanoseconds,
 )
+from binvpr_ros.ros.parameters import declared
 from binvpr_ros.ros.recent_depths import RecentDepths
 from binvpr_ros.ros.recent_images import MOST_BYTES, Answer, RecentImages
 from binvpr_ros.ros.silence import why_nothing_comes
@@ -101,7 +101,7 @@ class BinvprNode(Node):
 
     def __init__(self) -> None:
         super().__init__("binvpr")
-        self._recognizer = PlaceRecognizer(self._declare_parameters())
+        self._recognizer = PlaceRecognizer(declared(self, Config))
         config = self._recognizer.config
         self.add_on_set_parameters_callback(self._on_parameters)
         self._statistics = Statistics()
@@ -188,23 +188,6 @@ class BinvprNode(Node):
         except UnsupportedEventTypeError:
             self.get_logger().info("this middleware does not report lost messages; messages_lost stays 0")
             self.create_subscription(kind, topic, callback, quality)
-
-    def _declare_parameters(self) -> Config:
-        """Declare all parameters of Config, and return the Config that the user asked for.
-
-        Warns of overrides that are none of them: a misspelt `database` would be a map that is not kept.
-        """
-        for parameter in Config.parameters():
-            self.declare_parameter(parameter.name, parameter.default, _descriptor_of(parameter))
-        known = ["use_sim_time", *(parameter.name for parameter in Config.parameters())]
-        # rclpy has no other way to them: it can declare all overrides, but not those of an empty list.
-        for name in sorted(getattr(self, "_parameter_overrides", ())):
-            if self.has_parameter(name):
-                continue
-            near = difflib.get_close_matches(name, known, n=1)
-            meant = f"; is {near[0]} meant?" if near else ""
-            self.get_logger().warning(f"{name} is set, and is no parameter of this node: it is ignored{meant}")
-        return Config(**{parameter.name: self.get_parameter(parameter.name).value for parameter in Config.parameters()})
 
     def _on_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
         names = {parameter.name for parameter in Config.parameters()}
@@ -528,26 +511,6 @@ def status_name(node: str, namespace: str) -> str:
 def _bytes_of(image: Image | CompressedImage) -> int:
     """Return the size of an image's data in bytes."""
     return len(image.data)
-
-
-def _descriptor_of(parameter: Any) -> ParameterDescriptor:
-    """Return the ROS description of one parameter of Config."""
-    facts = parameter.metadata
-    unit = f" [{facts['unit']}]" if facts["unit"] else ""
-    descriptor = ParameterDescriptor(
-        name=parameter.name,
-        description=facts["sentence"] + unit,
-        additional_constraints=f"one of {', '.join(facts['choices'])}" if facts["choices"] else "",
-        read_only=not facts["live"],
-        # So that exclusion_time:=10 is as good as 10.0; Config checks the type.
-        dynamic_typing=True,
-    )
-    if facts["low"] is not None:
-        if isinstance(parameter.default, int):
-            descriptor.integer_range = [IntegerRange(from_value=facts["low"], to_value=facts["high"], step=1)]
-        else:
-            descriptor.floating_point_range = [FloatingPointRange(from_value=facts["low"], to_value=facts["high"])]
-    return descriptor
 
 
 def main() -> int:
