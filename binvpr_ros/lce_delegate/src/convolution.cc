@@ -140,11 +140,9 @@ std::vector<Dims> BinaryConvolution::prepare(const std::vector<Dims>& inputs) {
   const Dims unpacked = set_input_size(inputs[0]);
   require(!adds_shortcut_ || inputs[1] == unpacked,
           "the two sides of a shortcut's addition have different shapes; check the input's shape");
-  if (!filters_are_packed()) {
-    pack_filters(kernel_.pack, filters_);
-    if (output_type_ == kInt32) find_least_counts();
-    if (zero_padding_) find_tap_corrections();
-  }
+  if (!filters_are_packed()) pack_filters(kernel_.pack, filters_);
+  if (output_type_ == kInt32 && least_counts_.empty()) find_least_counts();
+  if (zero_padding_ && tap_corrections_.empty()) find_tap_corrections();
   Dims packed = unpacked;
   packed[3] = words_for(unpacked[3]);
   if (output_type_ == kInt32) return {packed};
@@ -158,6 +156,7 @@ bool BinaryConvolution::blocks_share_words() const {
 }
 
 void BinaryConvolution::find_least_counts() {
+  least_counts_.reserve(blocks().size() * kTileChannels);  // all or, where memory runs out, none
   for (const Block& block : blocks()) {
     for (int i = 0; i < kTileChannels; ++i) {
       const std::int64_t least = i < block.channels ? std::int64_t{thresholds_[block.first_channel + i]} + 1 : 0;

@@ -33,8 +33,6 @@ ClampedRange clamped(tflite_abi::Activation activation, const TensorFacts& outpu
   return range;
 }
 
-bool is_int8(int zero_point) { return zero_point >= -128 && zero_point <= 127; }
-
 bool is_int8_convolution(const NodeFacts& node) {
   if (node.builtin != tflite_abi::kConv2d || node.builtin_options == nullptr || node.inputs.size() < 2 ||
       node.outputs.size() != 1) {

@@ -16,6 +16,7 @@ using tflite_abi::kUInt8;
 
 constexpr std::size_t kMostParts = 16;  // of a concatenation
 constexpr int kMostBlock = 16;
+constexpr std::int64_t kMostPooled = 1 << 23;  // int8 values of a window, whose sum and half of whose number fit an int32
 
 class AveragePool : public Pool {
  public:
@@ -128,13 +129,15 @@ class PadChannels : public Operator {
 class ConcatenateChannels : public Operator {
  public:
   std::vector<Dims> prepare(const std::vector<Dims>& inputs) override {
-    Dims whole = inputs[0];
-    require(std::all_of(inputs.begin(), inputs.end(), [&](const Dims& dims) { return dims == inputs[0]; }),
+    const auto fits = [&](const Dims& dims) { return dims.size() == 4 && dims == inputs[0]; };
+    require(std::all_of(inputs.begin(), inputs.end(), fits),
             "the parts of a concatenation beside Larq operators differ in shape; check the input's shape");
+    Dims whole = inputs[0];
     channels_ = static_cast<std::size_t>(whole.back());
     rows_ = element_count(whole) / channels_;
-    whole.back() *= static_cast<int>(inputs.size());
-    element_count(whole);
+    const auto parts = static_cast<int>(inputs.size());
+    element_count({whole[0], whole[1], whole[2], whole[3], parts});  // before the product, which might not fit an int
+    whole.back() *= parts;
     return {whole};
   }
 
@@ -158,8 +161,8 @@ class SpaceToDepth : public Operator {
     const Dims& flat = inputs[0];
     require(flat.size() == 4 && flat[1] % side_ == 0 && flat[2] % side_ == 0,
             "the size of an image does not fit the block of a SPACE_TO_DEPTH before Larq operators; check the input's shape");
+    element_count(flat);  // so that the product fits an int
     const Dims deep = {flat[0], flat[1] / side_, flat[2] / side_, flat[3] * side_ * side_};
-    element_count(deep);
     rows_ = static_cast<std::size_t>(deep[0]) * static_cast<std::size_t>(deep[1]);
     columns_ = static_cast<std::size_t>(deep[2]);
     run_ = static_cast<std::size_t>(side_) * static_cast<std::size_t>(flat[3]);
@@ -234,10 +237,10 @@ class DepthToSpace : public Operator {
     const Dims& deep = inputs[0];
     require(deep.size() == 4 && deep[3] % (side_ * side_) == 0,
             "the channels of a DEPTH_TO_SPACE beside Larq operators do not fit its block; check the input's shape");
+    element_count(deep);
     rows_ = static_cast<std::size_t>(deep[0]) * static_cast<std::size_t>(deep[1]);
     columns_ = static_cast<std::size_t>(deep[2]);
     channels_ = static_cast<std::size_t>(deep[3] / (side_ * side_));
-    element_count(deep);
     return {{deep[0], deep[1] * side_, deep[2] * side_, deep[3] / (side_ * side_)}};
   }
 
@@ -307,14 +310,15 @@ std::unique_ptr<Operator> make_pool(const NodeFacts& node) {
                                                            options->padding == tflite_abi::kPaddingSame);
   };
   if (is_image(node.inputs[0], kFloat32)) return make(Kind<AveragePool>());
-  if (is_image(node.inputs[0], kInt8) && have_equal_values(node.inputs[0], node.outputs[0])) return make(Kind<Int8AveragePool>());
-  return nullptr;
+  const bool fits = is_image(node.inputs[0], kInt8) && have_equal_values(node.inputs[0], node.outputs[0]) &&
+                    std::int64_t{options->filter_height} * options->filter_width <= kMostPooled;
+  return fits ? make(Kind<Int8AveragePool>()) : nullptr;
 }
 
 std::unique_ptr<Operator> make_concatenation(const NodeFacts& node) {
   const auto* options = options_of<tflite_abi::ConcatenationParams>(node);
   if (options == nullptr || (options->axis != -1 && options->axis != 3) || options->activation != tflite_abi::kActNone ||
-      node.inputs.empty() || node.inputs.size() > kMostParts) {
+      node.inputs.size() > kMostParts) {
     return nullptr;
   }
   const bool alike = std::all_of(node.inputs.begin(), node.inputs.end(), [&](const TensorFacts& part) {
@@ -340,11 +344,13 @@ std::unique_ptr<Operator> make_conversion(const NodeFacts& node) {
   if (node.inputs.size() != 1 || !node.inputs[0].is_quantized) return nullptr;
   const TensorFacts &input = node.inputs[0], &output = node.outputs[0];
   if (node.builtin == tflite_abi::kDequantize) {
-    const bool fits = is_image(input, kInt8) && output.type == kFloat32;
+    const bool fits = is_image(input, kInt8) && input.channel_scales.size() == 1 && is_int8(input.zero_point) &&
+                      output.type == kFloat32;
     return fits ? std::make_unique<ToFloat>(input) : nullptr;
   }
   const bool flips = is_image(input, kUInt8) && output.type == kInt8 && output.is_quantized &&
-                     input.scale == output.scale && input.zero_point == output.zero_point + 128;
+                     input.scale == output.scale && is_int8(output.zero_point) &&
+                     input.zero_point == output.zero_point + 128;
   return flips ? std::make_unique<FlipSigns>() : nullptr;
 }
 
@@ -370,23 +376,21 @@ Place place_of(const NodeFacts& node) {
 }
 
 std::unique_ptr<Operator> make_surrounding(const NodeFacts& node) {
-  if (node.outputs.size() != 1) return nullptr;
-  const bool gives_float = node.outputs[0].type == kFloat32;
+  if (node.inputs.empty() || node.outputs.size() != 1) return nullptr;
+  if (node.builtin == tflite_abi::kDequantize || node.builtin == tflite_abi::kQuantize) return make_conversion(node);
+  if (node.inputs[0].type != node.outputs[0].type) return nullptr;  // the output's memory is for another type
   switch (node.builtin) {
     case tflite_abi::kAdd:
-      return gives_float ? make_add(node) : nullptr;
+      return make_add(node);
     case tflite_abi::kAveragePool2d:
       return make_pool(node);
     case tflite_abi::kConcatenation:
-      return gives_float ? make_concatenation(node) : nullptr;
+      return make_concatenation(node);
     case tflite_abi::kDepthToSpace:
     case tflite_abi::kSpaceToDepth:
       return make_rearrangement(node);
-    case tflite_abi::kDequantize:
-    case tflite_abi::kQuantize:
-      return make_conversion(node);
     case tflite_abi::kPad:
-      return gives_float && channel_padding(node) != nullptr ? std::make_unique<PadChannels>(channel_padding(node)) : nullptr;
+      return channel_padding(node) != nullptr ? std::make_unique<PadChannels>(channel_padding(node)) : nullptr;
     default:
       return nullptr;
   }

@@ -46,6 +46,8 @@ struct TensorFacts {
   }
 };
 
+inline bool is_int8(int value) { return value >= -128 && value <= 127; }
+
 inline std::size_t bytes_of(tflite_abi::Type type) {
   return type == tflite_abi::kFloat32 || type == tflite_abi::kInt32 ? 4 : 1;
 }

@@ -97,6 +97,7 @@ void TiledConvolution::pack_filters(Pack pack, const std::int32_t* filters) {
                                    static_cast<std::size_t>(group_words());
   const int group_channels = g.channels_out / g.groups;
   std::vector<std::uint8_t> packed;
+  std::vector<Block> blocks;
   for (int group = 0; group < g.groups; ++group) {
     for (int first = 0; first < group_channels; first += kTileChannels) {
       Block block{group, group * group_channels + first, std::min(kTileChannels, group_channels - first), {}};
@@ -113,11 +114,12 @@ void TiledConvolution::pack_filters(Pack pack, const std::int32_t* filters) {
           for (const Run& run : runs) rows[i] += run.words;
         }
       }
-      blocks_.push_back(std::move(block));
+      blocks.push_back(std::move(block));
     }
   }
   packed_filters_ = AlignedBuffer(packed.size());
   std::memcpy(packed_filters_.data(), packed.data(), packed.size());
+  blocks_ = std::move(blocks);  // last: only then are the filters packed, should memory run out on the way
 }
 
 }  // namespace binvpr

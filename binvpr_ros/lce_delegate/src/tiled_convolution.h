@@ -93,7 +93,6 @@ class TiledConvolution : public Operator {
     });
   }
 
-
   int group_words() const { return geometry_.pixel_words / geometry_.groups; }
   const Axis& rows() const { return axes_[0]; }
   const Axis& columns() const { return axes_[1]; }

@@ -7,6 +7,7 @@
 #include <iterator>
 #include <limits>
 #include <random>
+#include <utility>
 
 #include "fake_runtime.h"
 
@@ -124,11 +125,13 @@ class Builder {
   explicit Builder(Random& random) : random_(random) {}
 
   Model build() {
-    const int kind = random_.below(8);
+    const int kind = random_.below(10);
     int tensor = kind < 5   ? input(tflite_abi::kFloat32)
                  : kind < 7 ? input(tflite_abi::kInt8)
+                 : kind < 9 ? flip_signs(input(tflite_abi::kUInt8))
                             : input(tflite_abi::kBool);
-    if (kind == 6) tensor = int8_layers(tensor);
+    if (type(tensor) == tflite_abi::kInt8 && random_.one_in(2)) tensor = space_to_depth(tensor);
+    if (type(tensor) == tflite_abi::kInt8 && random_.one_in(2)) tensor = int8_layers(tensor);
     for (int left = random_.between(1, 6); left > 0; --left) tensor = step(tensor);
     if (larq_nodes_ == 0) tensor = quantize(tensor);
     for (std::size_t i = 0; i < model_.tensors.size(); ++i) {
@@ -164,7 +167,7 @@ class Builder {
       tensor.dims[i] = dims[i];
       tensor.dims[i][3] = type == tflite_abi::kInt32 ? words(channels) : channels;
     }
-    if (type == tflite_abi::kInt8) {
+    if (type == tflite_abi::kInt8 || type == tflite_abi::kUInt8) {
       tensor.quantized = true;
       tensor.scale = random_.pick({0.4F, 0.5F, 1.0F, 1.0F + 0x1p-23F, 3.0F});
       tensor.zero_point = random_.pick({-128, -128, 0, 5, 127});
@@ -173,10 +176,15 @@ class Builder {
   }
 
   int input(int type) {
-    const int largest = random_.one_in(8) ? 24 : 9;
+    const bool is_image = type == tflite_abi::kInt8 || type == tflite_abi::kUInt8;
+    const int channels = is_image ? random_.pick({1, 3, 3, 4, 5, 32, 40, 64, 65}) : some_channels();
+    // Of many channels few rows fit a band.
+    const int largest = random_.one_in(channels > 4096 ? 2 : 8) ? 24 : 9;
+    const int block = is_image ? random_.pick({1, 2, 4}) : 1;
     Dims dims[2];
-    for (Dims& size : dims) size = {random_.between(1, 2), random_.between(1, largest), random_.between(1, largest), 0};
-    const int channels = type == tflite_abi::kInt8 ? random_.pick({1, 3, 4, 32, 40, 64}) : some_channels();
+    for (Dims& size : dims) {
+      size = {random_.between(1, 2), block * random_.between(1, largest), block * random_.between(1, largest), 0};
+    }
     model_.inputs.push_back(add(image(type, dims, channels), channels));
     return model_.inputs[0];
   }
@@ -312,14 +320,17 @@ class Builder {
   }
 
   int average(int from, const Window& w) {
+    const int pooled = slide(w, from, type(from), channels(from));
+    Tensor& tensor = model_.tensors[static_cast<std::size_t>(pooled)];
+    tensor.scale = at(from).scale;
+    tensor.zero_point = at(from).zero_point;
     const tflite_abi::PoolParams options{w.same ? tflite_abi::kPaddingSame : tflite_abi::kPaddingValid,
                                          w.stride[1],
                                          w.stride[0],
                                          w.filter[1],
                                          w.filter[0],
                                          tflite_abi::kActNone};
-    return node(tflite_abi::kAveragePool2d, "", bytes_of(options), {from},
-                slide(w, from, tflite_abi::kFloat32, channels(from)));
+    return node(tflite_abi::kAveragePool2d, "", bytes_of(options), {from}, pooled);
   }
 
   int pad(int from, int before, int after) {
@@ -335,6 +346,70 @@ class Builder {
     const tflite_abi::AddParams options{tflite_abi::kActNone};
     return node(tflite_abi::kAdd, "", bytes_of(options), {a, b},
                 add(image(tflite_abi::kFloat32, at(a).dims, channels(a)), channels(a)));
+  }
+
+  // Another tensor of the same form, or the same one: read again, or later than it was.
+  int alike(int tensor) {
+    std::vector<int> found;
+    for (std::size_t i = 0; i < model_.tensors.size(); ++i) {
+      const Tensor& other = model_.tensors[i];
+      const bool is_alike = !other.constant && other.type == type(tensor) && other.dims[0] == at(tensor).dims[0] &&
+                            other.dims[1] == at(tensor).dims[1] && channels_[i] == channels(tensor);
+      if (is_alike) found.push_back(static_cast<int>(i));
+    }
+    return found[random_.index(found.size())];
+  }
+
+  int concatenate(int from) {
+    std::vector<int> parts = {from};
+    for (int left = random_.below(4); left > 0; --left) parts.push_back(alike(from));
+    const int whole = channels(from) * static_cast<int>(parts.size());
+    const tflite_abi::ConcatenationParams options{random_.pick({-1, 3}), tflite_abi::kActNone};
+    return node(tflite_abi::kConcatenation, "", bytes_of(options), parts,
+                add(image(tflite_abi::kFloat32, at(from).dims, whole), whole));
+  }
+
+  int depth_to_space(int from) {
+    const int side = random_.pick({1, 2, 2, 3});
+    if (channels(from) % (side * side) != 0) return from;
+    const int left = channels(from) / (side * side);
+    Tensor wide = image(tflite_abi::kFloat32, at(from).dims, left);
+    for (Dims& dims : wide.dims) dims[1] *= side, dims[2] *= side;
+    return node(tflite_abi::kDepthToSpace, "", bytes_of(tflite_abi::BlockParams{side}), {from},
+                add(std::move(wide), left));
+  }
+
+  // A copy of an int8 tensor's form that stands for the same values.
+  Tensor with_values_of(int from, int channels) {
+    Tensor tensor = image(tflite_abi::kInt8, at(from).dims, channels);
+    tensor.scale = at(from).scale;
+    tensor.zero_point = at(from).zero_point;
+    return tensor;
+  }
+
+  int space_to_depth(int from) {
+    const int side = random_.pick({1, 2, 4});
+    for (const Dims& dims : at(from).dims) {
+      if (dims[1] % side != 0 || dims[2] % side != 0) return from;
+    }
+    const int deep = channels(from) * side * side;
+    Tensor tensor = with_values_of(from, deep);
+    for (Dims& dims : tensor.dims) dims[1] /= side, dims[2] /= side;
+    return node(tflite_abi::kSpaceToDepth, "", bytes_of(tflite_abi::BlockParams{side}), {from},
+                add(std::move(tensor), deep));
+  }
+
+  // QUANTIZE of uint8 to int8.
+  int flip_signs(int from) {
+    const int flipped = add(with_values_of(from, channels(from)), channels(from));
+    model_.tensors[static_cast<std::size_t>(from)].zero_point += 128;
+    return node(tflite_abi::kQuantize, "", {}, {from}, flipped);
+  }
+
+  // DEQUANTIZE of int8.
+  int to_float(int from) {
+    return node(tflite_abi::kDequantize, "", {}, {from},
+                add(image(tflite_abi::kFloat32, at(from).dims, channels(from)), channels(from)));
   }
 
   // quantize, convolve, add the shortcut; where the layer is wider or strides, that is pooled and padded.
@@ -364,7 +439,11 @@ class Builder {
   // CONV_2D in int8 with RELU6: 16 levels, or not, behind the weights of one magnitude, or not.
   int int8_layer(int from) {
     const Window w = window(from, 3, true);
-    const int in = channels(from), out = random_.one_in(2) ? random_.pick({32, 64, 96}) : some_channels() % 256;
+    const int in = channels(from);
+    const int out = in > 256             ? random_.between(1, 8)
+                    : random_.one_in(20) ? random_.pick({512, 2048})  // several bands, or too many values for a layer
+                    : random_.one_in(2)  ? random_.pick({32, 64, 96})
+                                         : some_channels() % 256;
     const int count = w.filter[0] * w.filter[1] * in;
     const int output = slide(w, from, tflite_abi::kInt8, std::max(out, 1));
     std::vector<std::int8_t> weights;
@@ -424,12 +503,20 @@ class Builder {
       return convolve(from, to, window(from, channels(from) > 4096 ? 3 : 4, true), 0);
     }
     if (type(from) == tflite_abi::kFloat32 && channels(from) < 4096) {
-      const int kind = random_.below(8);
+      const int kind = random_.below(12);
       if (kind < 3) return residual_block(from);
       if (kind == 3) return average(from, window(from, 3, false));
       if (kind == 4) return pad(from, random_.below(9), random_.below(9));
+      if (kind == 5) return depth_to_space(from);
+      if (kind == 6) return sum(from, alike(from));
+      if (kind == 7 && channels(from) < 200) return concatenate(from);
     }
-    if (type(from) == tflite_abi::kInt8 && random_.one_in(4) && channels(from) < 4096) return int8_layer(from);
+    if (type(from) == tflite_abi::kInt8 && channels(from) < 4096) {
+      const int kind = random_.below(6);
+      if (kind == 0) return int8_layer(from);
+      if (kind == 1) return average(from, window(from, 4, false));
+      if (kind == 2) return to_float(from);
+    }
     return quantize(from);
   }
 
@@ -438,6 +525,9 @@ class Builder {
   std::vector<int> channels_;
   int larq_nodes_ = 0;
 };
+
+constexpr std::pair<int, int> kOfTheSameOptions[] = {{tflite_abi::kSpaceToDepth, tflite_abi::kDepthToSpace},
+                                                     {tflite_abi::kQuantize, tflite_abi::kDequantize}};
 
 // One thing in the model made other than a converter makes it.
 inline void damage(Model& model, Random& random) {
@@ -452,7 +542,7 @@ inline void damage(Model& model, Random& random) {
     switch (random.below(14)) {
       case 0:
         tensor.type = random.pick<int>({0, 2, 4, 7, 17, 18, tflite_abi::kFloat32, tflite_abi::kInt32, tflite_abi::kInt8,
-                                        tflite_abi::kBool, kIntMax});
+                                        tflite_abi::kUInt8, tflite_abi::kBool, kIntMax});
         break;
       case 1:
         random.one_in(2) ? tensor.dims[0].push_back(1) : tensor.dims[0].clear();
@@ -525,6 +615,12 @@ inline void damage(Model& model, Random& random) {
     case 6:
       if (node.builtin == tflite_abi::kCustom)
         node.name = random.pick({"LceQuantize", "LceDequantize", "LceBconv2d", "LceBMaxPool2d", "LceNew", "Lc", ""});
+      for (const auto& [one, other] : kOfTheSameOptions) {
+        if (node.builtin == one || node.builtin == other) {
+          node.builtin = node.builtin == one ? other : one;
+          break;
+        }
+      }
       break;
     default:
       if (!node.settings.empty() && random.one_in(2)) {
