@@ -246,20 +246,61 @@ class Graph:
         """Add an ADD of two float tensors."""
         return self.builtin("ADD", [x, y], self.tensor(self.shape(x)), schema.AddOptionsT())
 
-    def average_pool(self, x: int, size: Pair) -> int:
-        """Add a float AVERAGE_POOL_2D whose windows do not overlap."""
-        batch, height, width, channels = self.shape(x)
+    def negate(self, x: int) -> int:
+        """Add a NEG of a float tensor, which the delegate leaves to the runtime."""
+        return self.builtin("NEG", [x], self.tensor(self.shape(x)), schema.NegOptionsT())
+
+    def average_pool(self, x: int, size: Pair, stride: Pair | None = None, padding: Padding = "VALID") -> int:
+        """Add an AVERAGE_POOL_2D of float or int8; without a `stride` windows do not overlap."""
+        stride = stride or size
+        batch, *image, channels = self.shape(x)
+        sides = zip(image, size, stride, strict=True)
+        outputs = [window(length, reach, step, 1, padding).outputs for length, reach, step in sides]
         options = schema.Pool2DOptionsT(
-            padding=schema.Padding.VALID, strideH=size[0], strideW=size[1], filterHeight=size[0], filterWidth=size[1]
+            padding=PADDINGS[padding], strideH=stride[0], strideW=stride[1], filterHeight=size[0], filterWidth=size[1]
         )
-        output = self.tensor([batch, height // size[0], width // size[1], channels])
-        return self.builtin("AVERAGE_POOL_2D", [x], output, options)
+        return self.builtin("AVERAGE_POOL_2D", [x], self._like(x, [batch, *outputs, channels]), options)
+
+    def concatenate(self, *parts: int) -> int:
+        """Add a CONCATENATION of the channels of float tensors."""
+        *shape, _ = self.shape(parts[0])
+        output = self.tensor([*shape, sum(self.shape(part)[-1] for part in parts)])
+        return self.builtin("CONCATENATION", parts, output, schema.ConcatenationOptionsT(axis=-1))
+
+    def space_to_depth(self, x: int, side: int) -> int:
+        """Add a SPACE_TO_DEPTH."""
+        batch, height, width, channels = self.shape(x)
+        output = self._like(x, [batch, height // side, width // side, channels * side * side])
+        return self.builtin("SPACE_TO_DEPTH", [x], output, schema.SpaceToDepthOptionsT(blockSize=side))
+
+    def depth_to_space(self, x: int, side: int) -> int:
+        """Add a DEPTH_TO_SPACE."""
+        batch, height, width, channels = self.shape(x)
+        output = self._like(x, [batch, height * side, width * side, channels // (side * side)])
+        return self.builtin("DEPTH_TO_SPACE", [x], output, schema.DepthToSpaceOptionsT(blockSize=side))
+
+    def to_int8(self, x: int, quantization: Quantization) -> int:
+        """Add a QUANTIZE, of uint8 to int8."""
+        return self.builtin(
+            "QUANTIZE", [x], self.tensor(self.shape(x), np.int8, quantization), schema.QuantizeOptionsT()
+        )
+
+    def to_float(self, x: int) -> int:
+        """Add a DEQUANTIZE."""
+        return self.builtin("DEQUANTIZE", [x], self.tensor(self.shape(x)), schema.DequantizeOptionsT())
 
     def pad_channels(self, x: int, channels: int) -> int:
         """Add a float PAD that fills up with zeros to `channels`."""
         *shape, given = self.shape(x)
         amounts = np.array([(0, 0)] * len(shape) + [(0, channels - given)], np.int32)
         return self.builtin("PAD", [x, self.constant(amounts)], self.tensor([*shape, channels]), schema.PadOptionsT())
+
+    def _like(self, x: int, shape: Sequence[int]) -> int:
+        """Return a new tensor of another shape whose values stand for the same as those of `x`."""
+        output = self.tensor(shape)
+        self._graph.tensors[output].type = self._graph.tensors[x].type
+        self._graph.tensors[output].quantization = self._graph.tensors[x].quantization
+        return output
 
     def _code(self, builtin: int, custom: str | None = None) -> int:
         """Return the index of an operator's code, added on first use."""

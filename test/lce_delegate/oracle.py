@@ -62,6 +62,13 @@ class Litert:
     xnnpack: bool = False
 
 
+class Part(NamedTuple):
+    """A node of the delegate: the tensors that it reads, constants among them, and those that others read of it."""
+
+    inputs: list[int]
+    outputs: list[int]
+
+
 class Job(NamedTuple):
     """A model and the inputs to run it on, one invocation after the other in the same interpreter.
 
@@ -89,6 +96,15 @@ class Interpreter:
 
         Raises InterpreterError where a model is refused, and InterpreterDiedError where the process ends.
         """
+        request = [(job.model, [_flatten(inputs) for inputs in job.feeds]) for job in jobs]
+        answer = self._ask("run", request, how)
+        return [[_unflatten(outputs) for outputs in invocations] for invocations in answer]
+
+    def parts(self, model: bytes, how: Litert) -> list[Part]:
+        """Return what the delegate takes over of `model`; raises as `run_jobs` does."""
+        return [Part(*part) for part in self._ask("parts", model, how)]
+
+    def _ask(self, question: str, request: Any, how: Lce | Litert) -> Any:
         if self._process is None:
             self._process = subprocess.Popen(
                 self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=ENVIRONMENT
@@ -97,16 +113,15 @@ class Interpreter:
         assert process.stdin is not None
         assert process.stdout is not None
         start = self._log.seek(0, os.SEEK_END)
-        request = [(job.model, [_flatten(inputs) for inputs in job.feeds]) for job in jobs]
         try:
-            _send(process.stdin, (request, vars(how)))
+            _send(process.stdin, (question, request, vars(how)))
             answer, error = pickle.load(process.stdout)  # noqa: S301
         except (EOFError, BrokenPipeError):
             self._process = None
             raise InterpreterDiedError(f"status {process.wait()}\n{self._written(start)}") from None
         if error is not None:
             raise InterpreterError(f"{error}\n{self._written(start)}")
-        return [[_unflatten(outputs) for outputs in invocations] for invocations in answer]
+        return answer
 
     def _written(self, start: int) -> str:
         self._log.seek(start)
@@ -145,20 +160,25 @@ def _run_lce(module: Any, job: Job, how: dict[str, Any]) -> list[Arrays]:
     return [[np.array(output) for output in interpreter.predict(list(inputs))] for inputs in job.feeds]
 
 
-def _run_litert(module: Any, job: Job, how: dict[str, Any]) -> list[Arrays]:
+def _load_litert(module: Any, model: bytes, how: dict[str, Any]) -> Any:
     delegates = []
     if how["library"] is not None:
         options = {"threads": str(how["threads"]), "kernel": how["kernel"]}
         delegates.append(module.load_delegate(str(how["library"]), options))
     resolver = module.OpResolverType
     interpreter = module.Interpreter(
-        model_content=job.model,
+        model_content=model,
         # With more, the builtin operators add up floats in another order, and now and then a sign turns.
         num_threads=1,
         experimental_delegates=delegates,
         experimental_op_resolver_type=resolver.AUTO if how["xnnpack"] else resolver.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
     )
     interpreter.allocate_tensors()
+    return interpreter
+
+
+def _run_litert(module: Any, job: Job, how: dict[str, Any]) -> list[Arrays]:
+    interpreter = _load_litert(module, job.model, how)
     outputs: list[Arrays] = []
     for inputs in job.feeds:
         details = interpreter.get_input_details()
@@ -173,6 +193,12 @@ def _run_litert(module: Any, job: Job, how: dict[str, Any]) -> list[Arrays]:
     return outputs
 
 
+def _parts(module: Any, model: bytes, how: dict[str, Any]) -> list[tuple[list[int], list[int]]]:
+    nodes = _load_litert(module, model, how)._get_ops_details()
+    ours = [node for node in nodes if node["op_name"] == "DELEGATE"]
+    return [(node["inputs"].tolist(), node["outputs"].tolist()) for node in ours]
+
+
 def serve(runtime: Runtime) -> None:
     """Answer requests until the standard input ends."""
     answers = os.fdopen(os.dup(1), "wb")
@@ -181,22 +207,28 @@ def serve(runtime: Runtime) -> None:
     if runtime == "lce":
         from binvpr_ros.lab.lce_process import load_interpreter
 
-        run = partial(_run_lce, load_interpreter())
+        module = load_interpreter()
+        run: Any = _run_lce
     else:
-        run = partial(_run_litert, importlib.import_module(f"{runtime}.interpreter"))
+        module = importlib.import_module(f"{runtime}.interpreter")
+        run = _run_litert
     while True:
         try:
-            request, how = pickle.load(sys.stdin.buffer)  # noqa: S301
+            question, request, how = pickle.load(sys.stdin.buffer)  # noqa: S301
         except EOFError:
             return
-        jobs = [Job(model, [_unflatten(inputs) for inputs in feeds]) for model, feeds in request]
         try:
-            with ThreadPoolExecutor(len(jobs)) as threads:
-                results = list(threads.map(partial(run, how=how), jobs))
+            if question == "parts":
+                answer: Any = _parts(module, request, how)
+            else:
+                jobs = [Job(model, [_unflatten(inputs) for inputs in feeds]) for model, feeds in request]
+                with ThreadPoolExecutor(len(jobs)) as threads:
+                    results = list(threads.map(partial(run, module, how=how), jobs))
+                answer = [[_flatten(outputs) for outputs in invocations] for invocations in results]
         except (RuntimeError, ValueError) as error:
             _send(answers, (None, str(error)))
         else:
-            _send(answers, ([[_flatten(outputs) for outputs in invocations] for invocations in results], None))
+            _send(answers, (answer, None))
 
 
 if __name__ == "__main__":
