@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import flatbuffers
@@ -17,6 +16,7 @@ from lce_delegate.reference import (
     WORD_BITS,
     Activation,
     Convolution,
+    Int8Convolution,
     MaxPool,
     Padding,
     Pair,
@@ -76,23 +76,6 @@ def pool_options(pool: MaxPool) -> dict[str, int]:
         "stride_height": pool.stride[0],
         "stride_width": pool.stride[1],
     }
-
-
-@dataclass(frozen=True)
-class Int8Convolution:
-    """One int8 CONV_2D."""
-
-    weights: NDArray[np.int8]
-    """[channels out, height, width, channels in]"""
-    bias: NDArray[np.int32]
-    scales: NDArray[np.float32]
-    """Of the weights, [channels out]."""
-    input_scale: float
-    output: Quantization
-    stride: Pair = (1, 1)
-    dilation: Pair = (1, 1)
-    padding: Padding = "SAME"
-    activation: Activation = "NONE"
 
 
 class Graph:

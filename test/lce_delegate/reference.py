@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The four operators of the Larq Compute Engine in plain NumPy: slow, and meant to be read.
+"""The four operators of the Larq Compute Engine, and TensorFlow Lite's int8 convolution, in plain NumPy.
+
+They are slow, and meant to be read.
 
 A binary tensor holds +1 and -1 as bits 0 and 1, thirty-two channels a word (int32), the first one in the lowest bit;
 the bits past the last channel are zero. Shapes are [batch, height, width, channels].
@@ -79,6 +81,23 @@ class MaxPool:
     size: Pair
     stride: Pair
     padding: Padding
+
+
+@dataclass(frozen=True)
+class Int8Convolution:
+    """One int8 CONV_2D."""
+
+    weights: NDArray[np.int8]
+    """[channels out, height, width, channels in]"""
+    bias: NDArray[np.int32]
+    scales: NDArray[np.float32]
+    """Of the weights, [channels out]."""
+    input_scale: float
+    output: Quantization
+    stride: Pair = (1, 1)
+    dilation: Pair = (1, 1)
+    padding: Padding = "SAME"
+    activation: Activation = "NONE"
 
 
 class Window(NamedTuple):
@@ -224,3 +243,37 @@ def bmaxpool2d(words: Words, pool: MaxPool) -> Words:
         covered = padded[:, y :: pool.stride[0], x :: pool.stride[1]]
         largest &= covered[:, : rows.outputs, : columns.outputs]
     return largest
+
+
+def conv2d(values: NDArray[np.int8], zero_point: int, convolution: Int8Convolution) -> NDArray[np.int8]:
+    """CONV_2D on int8 of a zero point, with the roundings of TensorFlow Lite on x86-64.
+
+    On ARM its own kernels round halves away from zero where a sum is shifted; these round them upwards.
+    """
+    size = convolution.weights.shape[1:3]
+    rows, columns = (
+        window(*axis, convolution.padding)
+        for axis in zip(values.shape[1:3], size, convolution.stride, convolution.dilation, strict=True)
+    )
+    # Whole numbers below 2^53 are exact in float64, and their products much faster.
+    image = np.pad(values.astype(np.float64) - zero_point, ((0, 0), rows[1:], columns[1:], (0, 0)))
+    sums = np.zeros((len(image), rows.outputs, columns.outputs, len(convolution.weights)))
+    for y, x in np.ndindex(*size):
+        covered = image[
+            :,
+            y * convolution.dilation[0] :: convolution.stride[0],
+            x * convolution.dilation[1] :: convolution.stride[1],
+        ]
+        sums += covered[:, : rows.outputs, : columns.outputs] @ convolution.weights[:, y, x].T.astype(np.float64)
+    scale, output_zero = convolution.output
+    real = np.float64(np.float32(convolution.input_scale)) * convolution.scales.astype(np.float64) / np.float32(scale)
+    fraction, exponent = np.frexp(real)
+    multiplier = np.floor(fraction * 2**31 + 0.5).astype(np.int64)
+    product = (sums.astype(np.int64) + convolution.bias) * multiplier
+    shift = -exponent.astype(np.int64)
+    rounded = ((product + (1 << 30) >> 31) + (1 << shift >> 1)) >> shift
+    lowest, highest = (
+        output_zero + round_half_away(np.float32(end) / np.float32(scale)) if np.isfinite(end) else end
+        for end in CLAMP[convolution.activation]
+    )
+    return np.clip(rounded + output_zero, max(-128, lowest), min(127, highest)).astype(np.int8)
