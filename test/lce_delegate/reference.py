@@ -248,7 +248,7 @@ def bmaxpool2d(words: Words, pool: MaxPool) -> Words:
 def conv2d(values: NDArray[np.int8], zero_point: int, convolution: Int8Convolution) -> NDArray[np.int8]:
     """CONV_2D on int8 of a zero point, with the roundings of TensorFlow Lite on x86-64.
 
-    On ARM its own kernels round halves away from zero where a sum is shifted; these round them upwards.
+    These are upwards where there are two as near. Its own kernels for ARM take another one now and then.
     """
     size = convolution.weights.shape[1:3]
     rows, columns = (

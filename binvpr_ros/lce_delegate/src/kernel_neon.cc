@@ -271,8 +271,8 @@ __attribute__((target("arch=armv8.2-a+dotprod"))) void multiply_quads(
         for (int pixel = 0; pixel < kTilePixels; ++pixel) {
           std::uint32_t quad;
           std::memcpy(&quad, pixels[pixel] + at, sizeof(quad));
-          const int8x16_t values = vreinterpretq_s8_u32(vdupq_n_u32(quad));
-          for (int v = 0; v < kVectors; ++v) of[pixel][v] = vdotq_s32(of[pixel][v], filters[v], values);
+          const int8x8_t values = vcreate_s8(quad);  // to multiply by, all lanes by the one
+          for (int v = 0; v < kVectors; ++v) of[pixel][v] = vdotq_lane_s32(of[pixel][v], filters[v], values, 0);
         }
       }
     }
