@@ -188,10 +188,25 @@ def test_layer_in_several_bands(litert: Interpreter, shape: tuple[int, ...], opt
     check(litert, [layer(rng, shape[3], 5, **options)], any_values(rng, shape))
 
 
-@pytest.mark.parametrize("channels", [MOST_VALUES // 64, MOST_VALUES // 64 + 1])
-def test_layer_of_the_most_values_and_of_more(litert: Interpreter, channels: int) -> None:
+def test_layer_of_the_most_values(litert: Interpreter) -> None:
     rng = np.random.default_rng(24)
+    channels = MOST_VALUES // 64
     check(litert, [layer(rng, channels, 66, (8, 8))], any_values(rng, (1, 9, 8, channels)))
+
+
+def test_layer_of_more_values_is_left_to_the_runtime(litert: Interpreter) -> None:
+    rng = np.random.default_rng(24)
+    channels = MOST_VALUES // 64 + 1
+    chain = [layer(rng, channels, 66, (8, 8))]
+    values = any_values(rng, (1, 9, 8, channels))
+    content = model(chain, values.shape, IMAGE, bits=True)
+    (with_delegate, _), (without,) = (
+        litert.run(content, [values], Litert(library())),
+        litert.run(model(chain, values.shape, IMAGE, bits=False), [values], Litert(None)),
+    )
+    np.testing.assert_array_equal(with_delegate, without)
+    (part,) = litert.parts(content, Litert(library()))
+    assert len(part.outputs) == 1  # the bits alone
 
 
 @pytest.mark.parametrize("values", [-128, 127])
