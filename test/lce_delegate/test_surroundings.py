@@ -169,15 +169,32 @@ def test_channels_become_pixels(litert: Interpreter, side: int) -> None:
 
 @pytest.mark.parametrize("padding", ["SAME", "VALID"])
 def test_a_shortcut_of_all_there_is(litert: Interpreter, padding: Padding) -> None:
+    def pooled(graph: Graph, x: int) -> int:
+        return graph.average_pool(binary(graph, x, 36), (3, 2), (1, 2), padding)
+
     def build(graph: Graph, x: int) -> list[int]:
-        pooled = graph.average_pool(x, (3, 2), (1, 2), padding)
-        wide = graph.concatenate(pooled, pooled, pooled)
+        wide = graph.concatenate(x, x, x)
         padded = graph.pad_channels(wide, 112)
         doubled = graph.add(padded, padded)
         spread = graph.depth_to_space(doubled, 4)
-        return [pooled, wide, padded, doubled, spread, graph.add(spread, spread)]
+        return [wide, padded, doubled, spread, graph.add(spread, spread)]
 
-    check(litert, BEHIND_BINARY, build)
+    check(litert, BEHIND_BINARY._replace(source=pooled), build)
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+def test_an_average_of_floats(litert: Interpreter, padding: Padding) -> None:
+    graph = Graph()
+    values = any_values(np.float32, (2, 12, 12, 5))
+    x = binary(graph, graph.input(values.shape), 36)
+    pooled = graph.average_pool(x, (3, 2), (2, 1), padding)
+    model = graph.serialize(x, pooled, graph.quantize(pooled))
+    for way in WAYS:
+        given, averages, _ = litert.run(model, [values], way)
+        plain = Graph()
+        y = plain.average_pool(plain.input(given.shape), (3, 2), (2, 1), padding)
+        (expected,) = litert.run(plain.serialize(y), [given], Litert(None))
+        np.testing.assert_allclose(averages, expected, rtol=1e-6, atol=1e-6)  # some multiply by the inverse
 
 
 @settings(deadline=None, max_examples=min(30, settings().max_examples))
