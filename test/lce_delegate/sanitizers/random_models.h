@@ -177,10 +177,9 @@ class Builder {
 
   int input(int type) {
     const bool is_image = type == tflite_abi::kInt8 || type == tflite_abi::kUInt8;
-    const int channels = is_image ? random_.pick({1, 3, 3, 4, 5, 32, 40, 64, 65}) : some_channels();
-    // Of many channels few rows fit a band.
-    const int largest = random_.one_in(channels > 4096 ? 2 : 8) ? 24 : 9;
-    const int block = is_image ? random_.pick({1, 2, 4}) : 1;
+    const int channels = is_image ? random_.pick({1, 3, 3, 4, 5, 32, 40, 64, 65, 1500}) : some_channels();
+    const int largest = random_.one_in(channels > 1000 ? 2 : 8) ? 24 : 9;  // of many channels few rows fit a band
+    const int block = is_image && channels < 1000 ? random_.pick({1, 2, 4}) : 1;
     Dims dims[2];
     for (Dims& size : dims) {
       size = {random_.between(1, 2), block * random_.between(1, largest), block * random_.between(1, largest), 0};
@@ -438,10 +437,10 @@ class Builder {
 
   // CONV_2D in int8 with RELU6: 16 levels, or not, behind the weights of one magnitude, or not.
   int int8_layer(int from) {
-    const Window w = window(from, 3, true);
     const int in = channels(from);
+    const Window w = window(from, in > 1000 ? 2 : 3, true);
     const int out = in > 256             ? random_.between(1, 8)
-                    : random_.one_in(20) ? random_.pick({512, 2048})  // several bands, or too many values for a layer
+                    : random_.one_in(10) ? random_.pick({512, 2048})  // several bands, or too many values for a layer
                     : random_.one_in(2)  ? random_.pick({32, 64, 96})
                                          : some_channels() % 256;
     const int count = w.filter[0] * w.filter[1] * in;
