@@ -52,6 +52,7 @@ ROS_PACKAGES = {
     "sensor_msgs",
     "std_msgs",
     "std_srvs",
+    "tf2_msgs",
     "visualization_msgs",
 }
 """In the distributions of Humble, Jazzy and Kilted."""
