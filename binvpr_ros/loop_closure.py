@@ -72,6 +72,7 @@ class VerifiedViews(NamedTuple):
     matches: Pairs  # inliers or not
     camera: Camera | None  # of the query; None where its calibration is not known
     match_camera: Camera | None
+    sure: bool = True  # that `match_camera` took the match's image: of the cameras of a map, the latest is known
 
 
 @dataclass(frozen=True)
@@ -528,7 +529,10 @@ class _Trial:
                 break
             found = self._verification(view)
             if found.evidence >= least:
-                views = VerifiedViews(view.ours, view.theirs, found.pairs, view.pairs, *self._cameras(view.position))
+                database = self._search.database
+                sure = database.calibration_is_sure(database.keyframe(view.position))
+                cameras = self._cameras(view.position)
+                views = VerifiedViews(view.ours, view.theirs, found.pairs, view.pairs, *cameras, sure)
                 return _Verified(matched.place, view.position, found, views)
         return None
 

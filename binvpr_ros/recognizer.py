@@ -55,18 +55,30 @@ class Recognition:
     def constraints(self) -> list[LoopConstraint]:
         """Return the relative poses of the closures, best first, of those whose matches tell one.
 
-        Both images must be of calibrated cameras. Their scale is known where either has depths enough.
+        Both images must be of calibrated cameras, surely of these (`of_unsure_calibration`). Their scale is known where
+        either has depths enough.
         """
         found = []
         for closure in self.verdict.closures:
             views = closure.views
-            if views is None or views.camera is None or views.match_camera is None:
+            if views is None or views.camera is None or views.match_camera is None or not views.sure:
                 continue
             ours = views.ours if self.depth is None else with_depths(views.ours, self.depth)
             pose = relative_pose(ours, views.theirs, views.camera, views.match_camera, views.inliers, views.matches)
             if pose is not None:
                 found.append(constraint_of(closure, pose))
         return found
+
+    @property
+    def of_unsure_calibration(self) -> int:
+        """Number of closures without a relative pose since the match may be of a calibration before its map's latest.
+
+        The calibration changed, or the images came before it.
+        """
+        return sum(
+            closure.views is not None and closure.views.camera is not None and not closure.views.sure
+            for closure in self.verdict.closures
+        )
 
 
 def constraint_of(closure: LoopClosure, pose: RelativePose) -> LoopConstraint:

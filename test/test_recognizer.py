@@ -13,11 +13,12 @@ from binvpr_ros.config import Config
 from binvpr_ros.images import decode_file
 from binvpr_ros.keyframes import KEPT_FEATURES, NANOSECONDS
 from binvpr_ros.local_features import orb
+from binvpr_ros.local_features.camera import Camera
 from binvpr_ros.local_features.features import LEARNED, Features
 from binvpr_ros.local_features.kinds import open_local_features
 from binvpr_ros.loop_closure import NOT_VERIFIED, LoopClosure, Refusal
 from binvpr_ros.recognizer import PlaceRecognizer, Recognition
-from binvpr_ros.recordings.world import World, drive
+from binvpr_ros.recordings.world import Pose, World, drive
 from binvpr_ros.stamps import StampError
 
 Image = NDArray[np.uint8]
@@ -100,6 +101,32 @@ def test_the_second_lap_of_the_rendered_building_is_recognised() -> None:
     ]
     assert len(found) >= 35
     assert all(true)
+
+
+def test_no_relative_pose_to_keyframes_of_an_earlier_calibration() -> None:
+    world, path = World(), [pose for pose, _, _ in drive()]
+    there, elsewhere = path[:60:3], path[300:318:3]
+    again = [Pose(pose.x + 0.1, pose.y - 0.05, pose.heading + 0.05) for pose in there[4:10]]
+    focal = world.width / 2 / np.tan(world.field_of_view / 2)
+    recognizer = PlaceRecognizer(EAGER)
+
+    def see(focal: float, seconds: int, poses: list[Pose]) -> list[Recognition]:
+        k = [focal, 0, world.width / 2, 0, focal, world.height / 2, 0, 0, 1]
+        recognizer.camera = Camera.calibrated((world.width, world.height), k, [], "plumb_bob")
+        return show(recognizer, [world.render(pose) for pose in poses], seconds * RATE)
+
+    see(focal, 0, there)
+    see(focal, 10, elsewhere)
+    same = [one for one in see(focal, 20, again) if one.verdict.closures]
+    assert len(same) >= 3
+    assert any(one.constraints() for one in same)
+    assert not any(one.of_unsure_calibration for one in same)
+    see(1.4 * focal, 30, elsewhere)  # a lens of a narrower view
+    other = [one for one in see(1.4 * focal, 40, again) if one.verdict.closures]
+    assert other
+    for one in other:
+        assert one.constraints() == []
+        assert one.of_unsure_calibration == len(one.verdict.closures)
 
 
 def test_each_map_of_a_place_is_matched(redkitchen: list[Image], tmp_path: Path) -> None:

@@ -83,6 +83,14 @@ class Camera:
         matrix = np.reshape(p, (3, 4))[:, :3] if np.any(p) else np.reshape(k, (3, 3))
         return matrix.ravel().tolist(), [], "plumb_bob"
 
+    def is_that(self, other: Camera) -> bool:
+        """Tell whether the calibration is the `other` one, in all its numbers."""
+        return (
+            (self.size, self.fisheye) == (other.size, other.fisheye)
+            and np.array_equal(self.matrix, other.matrix)
+            and np.array_equal(self.coefficients, other.coefficients)
+        )
+
     @property
     def focal_length(self) -> float:
         """Focal length, in pixels of `size`."""

@@ -59,7 +59,9 @@ class KeyframeDatabase:
         self._first_matched = 0
         self._features = UnsavedFeatures()  # of the keyframes that are in no file
         self._thumbnails: dict[int, bytes] = {}  # by id, likewise
-        self._camera: Camera | None = None  # of this map
+        self._camera: Camera | None = None  # of this map, the latest that is known
+        self._camera_from = 0  # first id of this map of whose image it is sure
+        self._no_camera_yet = True  # since the start
         self._earlier: list[tuple[int, KeyframeSource]] = []  # each with its first id
         self._paths = [*earlier, path]
         self._file: MapFile | None = None
@@ -75,6 +77,8 @@ class KeyframeDatabase:
                 self._file = MapFile(path, model_sha256, descriptor_words)
                 self._take_in(self._file, path)
                 self._camera = self._file.identity.camera
+                self._camera_from = self._own_id + self._file.identity.camera_from
+            self._camera_from_at_start = self._camera_from
             self._take_in_closures()
         except DatabaseError:
             self.close()
@@ -219,6 +223,13 @@ class KeyframeDatabase:
         source, _ = self._source_of(keyframe.id)
         return None if source is None else source.identity.camera
 
+    def calibration_is_sure(self, keyframe: Keyframe) -> bool:
+        """Tell whether `camera_of` a keyframe surely took its image: no other one may have, of several of the map."""
+        if keyframe.id >= self._own_id:
+            return self._camera is not None and keyframe.id >= self._camera_from
+        source, number = self._source_of(keyframe.id)
+        return source is not None and source.identity.camera is not None and number >= source.identity.camera_from
+
     @property
     def maps(self) -> int:
         """How many maps the keyframes are of: those of earlier drives, and the own one."""
@@ -268,7 +279,7 @@ class KeyframeDatabase:
         `camera` took the image; None if it is not known. Where the file cannot be written all this holds for the memory
         alone, and DatabaseError is raised.
         """
-        self._camera = camera or self._camera
+        self._take_camera(keyframe.id, camera)
         # The new one comes first: its motion leads to the one before it, also if that goes.
         self._store.append(Columns.of(keyframe))
         self._next_id = keyframe.id + 1
@@ -284,7 +295,8 @@ class KeyframeDatabase:
                 numbers = [number - self._own_id for number in forgotten]
                 changed = self._own_keyframes(set(joined) - set(forgotten))
                 self._file.add(
-                    self._as_in_file(keyframe), self._other_closure(keyframe), self._camera, numbers,
+                    self._as_in_file(keyframe), self._other_closure(keyframe), self._camera,
+                    self._camera_from - self._own_id, numbers,
                     [(self._as_in_file(one), self._other_closure(one)) for one in changed],
                 )  # fmt: skip
         except DatabaseError:
@@ -292,6 +304,18 @@ class KeyframeDatabase:
             raise
         if self._file is None:
             self._keep(keyframe)
+
+    def _take_camera(self, number: int, camera: Camera | None) -> None:
+        """Note which camera took the image of the keyframe of this id, the latest; None if it is not known."""
+        if camera is None:
+            self._camera_from = number + 1
+            return
+        if self._camera is None or not camera.is_that(self._camera):
+            self._camera, self._camera_from = camera, number
+        elif self._no_camera_yet:
+            # It goes on, and so it took the images too that came before its calibration.
+            self._camera_from = self._camera_from_at_start
+        self._no_camera_yet = False
 
     def _keep(self, keyframe: Keyframe) -> None:
         """Keep in memory what belongs to a keyframe that is in no file."""

@@ -100,15 +100,18 @@ class MapFile(KeyframeSource):
         keyframe: Keyframe,
         closure: OtherClosure | None = None,
         camera: Camera | None = None,
+        camera_from: int = 0,
         forgotten: Sequence[int] = (),
         changed: Sequence[tuple[Keyframe, OtherClosure | None]] = (),
     ) -> None:
         """Commit `keyframe` with its `closure` with another map, and that the keyframes of the ids `forgotten` go.
 
         What those that are `changed` close is written anew, each with its closure with another map. `camera` is from
-        now on that of the map; None changes nothing.
+        now on that of the map, surely of the keyframes with ids from `camera_from` on; None changes nothing.
         """
-        camera = camera or self.identity.camera
+        known = self.identity
+        if camera is not None:
+            known = known._replace(camera=camera, camera_from=camera_from)
         with self._writing():
             self._connection.execute("BEGIN")
             try:
@@ -120,14 +123,15 @@ class MapFile(KeyframeSource):
                 for other in (closure, *(other for _, other in changed)):
                     if other is not None:
                         self._connection.execute("INSERT OR REPLACE INTO closures VALUES (?, ?, ?)", other)
-                if camera is not self.identity.camera:
-                    self._connection.execute("UPDATE map SET camera = ?", (camera_text(camera),))
+                if known != self.identity:
+                    text = camera_text(known.camera, known.camera_from)
+                    self._connection.execute("UPDATE map SET camera = ?", (text,))
                 self._connection.execute("COMMIT")
             except BaseException:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 raise
-        self.identity = self.identity._replace(camera=camera)
+        self.identity = known
 
     def _insert(self, keyframe: Keyframe) -> None:
         motion = None if keyframe.motion is None else keyframe.motion.astype("<f4").tobytes()

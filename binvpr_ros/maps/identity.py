@@ -13,6 +13,7 @@ import numpy as np
 
 from binvpr_ros.local_features.camera import LENSES, Camera
 from binvpr_ros.maps.schema import SCHEMA_VERSION, Facts, columns
+from binvpr_ros.maps.store import MOST_KEYFRAMES
 
 DERIVED = uuid.UUID("b4c7b54c-6a0e-4c5b-9d5e-2f6e0d1c7a43")
 """The namespace of the uuids of maps that were made before maps had one."""
@@ -25,10 +26,14 @@ MOST_PIXELS = 1 << 16
 
 
 class Identity(NamedTuple):
-    """What tells a map from others, and the camera that took its images (None: not known)."""
+    """What tells a map from others, and the camera that took its latest images (None: not known).
+
+    It surely took those of the keyframes with ids from `camera_from` on; of those before another one may have.
+    """
 
     uuid: str
     camera: Camera | None = None
+    camera_from: int = 0
 
     @classmethod
     def new(cls) -> Identity:
@@ -42,7 +47,8 @@ class Identity(NamedTuple):
         camera: object = None
         if {"uuid", "camera"} <= set(columns(connection, "map")):
             kept, camera = connection.execute("SELECT uuid, camera FROM map").fetchone()
-        return cls(kept if is_uuid(kept) else _derived(connection, facts), camera_from(camera))
+        uuid_of_map = kept if is_uuid(kept) else _derived(connection, facts)
+        return cls(uuid_of_map, camera_from(camera), _first_keyframe(camera))
 
 
 def is_uuid(value: object) -> TypeGuard[str]:
@@ -66,20 +72,34 @@ def _derived(connection: sqlite3.Connection, facts: Facts) -> str:
 
 def write_facts(connection: sqlite3.Connection, facts: Facts, identity: Identity) -> None:
     """Write what a new map says of itself; its version is the present one."""
-    row = (SCHEMA_VERSION, facts.model, facts.words, identity.uuid, camera_text(identity.camera))
+    row = (SCHEMA_VERSION, facts.model, facts.words, identity.uuid, camera_text(identity.camera, identity.camera_from))
     connection.execute("INSERT INTO map VALUES (?, ?, ?, ?, ?)", row)
 
 
-def camera_text(camera: Camera | None) -> str | None:
-    """Return a camera as JSON: its size, matrix (9 numbers), coefficients, and whether it is a fisheye."""
+def camera_text(camera: Camera | None, first: int = 0) -> str | None:
+    """Return a camera as JSON: its size, matrix (9 numbers), coefficients, and whether it is a fisheye.
+
+    And `first`, the id of the keyframe from which on it surely took the images, where that is not 0.
+    """
     if camera is None:
         return None
+    since = {"from": first} if first else {}
     return json.dumps({
         "size": list(camera.size),
         "matrix": camera.matrix.ravel().tolist(),
         "coefficients": camera.coefficients.ravel().tolist(),
         "fisheye": camera.fisheye,
+        **since,
     })  # fmt: skip
+
+
+def _first_keyframe(text: object) -> int:
+    """Return the `first` that `camera_text` wrote; 0 where there is none, as in maps of before."""
+    if camera_from(text) is None:
+        return 0
+    first = json.loads(str(text)).get("from", 0)
+    # What makes no sense tells that nothing is sure.
+    return first if type(first) is int and 0 <= first < MOST_KEYFRAMES else MOST_KEYFRAMES
 
 
 def camera_from(text: object) -> Camera | None:

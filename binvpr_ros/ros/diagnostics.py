@@ -134,7 +134,7 @@ class Statistics:
         names = [f"images_{fate}" for fate in ("received", "processed", "dropped", "unusable")]
         names += ["messages_lost", "stamps_received", "stamps_without_image"]
         names += ["keyframes", "keyframes_closed", "loop_closures"]
-        names += ["constraints_with_scale", "constraints_without_scale"]
+        names += ["constraints_with_scale", "constraints_without_scale", "closures_of_unsure_calibration"]
         with self._lock:
             values = {name: str(self.counts[name]) for name in names}
             values |= {f"unusable_{kind}": str(count) for kind, count in sorted(self.unusable.items())}

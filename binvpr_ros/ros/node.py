@@ -401,6 +401,7 @@ class BinvprNode(Node):
             height, width = decode(message, copy.copy(self._stretch)).shape[:2]
             self._matches.publish(message_from_matches(message.header, closures, (width, height)))
         constraints = recognition.constraints()
+        self._statistics.count("closures_of_unsure_calibration", recognition.of_unsure_calibration)
         if constraints:
             self._constraints.publish(message_from_constraints(message.header, constraints))
         for constraint in constraints:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from binvpr_ros.local_features.camera import Camera
 from binvpr_ros.maps.command import problems
 from binvpr_ros.maps.database import DatabaseError, KeyframeDatabase
 from maps.small_maps import CAMERA, MODEL, WORDS, descriptor, features, fill, kept_motions, motion
@@ -118,6 +119,28 @@ def test_the_camera_is_kept_with_the_keyframes(path: Path) -> None:
         assert (camera.size, camera.fisheye) == (CAMERA.size, False)
         np.testing.assert_array_equal(camera.matrix, CAMERA.matrix)
         np.testing.assert_array_equal(camera.coefficients, CAMERA.coefficients)
+
+
+def test_of_which_keyframes_the_calibration_is_sure(path: Path) -> None:
+    other = dataclasses.replace(CAMERA, size=(640, 480))
+    again = dataclasses.replace(CAMERA, matrix=CAMERA.matrix.copy())
+    drives: list[tuple[list[Camera | None], list[bool]]] = [
+        ([None, CAMERA, again], [False, True, True]),
+        ([None, again], [False, True, True, True, True]),  # the camera of before, of which no message had come yet
+        ([None], [False] * 6),  # maybe another one
+        ([again, other, None, other], [False] * 9 + [True]),
+        ([other], [False] * 9 + [True] * 2),
+    ]
+    for cameras, sure in drives:
+        database = KeyframeDatabase(path, MODEL, WORDS)
+        for camera in cameras:
+            number = len(database)
+            database.add(database.next_keyframe(number, descriptor(number)), camera=camera)
+        assert [database.calibration_is_sure(database.keyframe(at)) for at in range(len(database))] == sure
+        database.close()
+    new = KeyframeDatabase(path.with_name("new.db"), MODEL, WORDS, [path])
+    assert [new.calibration_is_sure(new.keyframe(at)) for at in range(len(new))] == sure
+    new.close()
 
 
 def test_save_leaves_one_file_that_can_be_copied(path: Path, tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ def merge(paths: Sequence[Path], output: Path) -> str:
         keyframes = sessions = 0
         ids: dict[str, range] = {}  # in the new map, of the maps that are there already
         cameras: set[str | None] = set()
+        sure = True  # that each image is of its map's camera
         for path in paths:
             with opened(path) as (connection, facts):
                 identity = Identity.of(connection, facts)
@@ -47,10 +48,11 @@ def merge(paths: Sequence[Path], output: Path) -> str:
                 keyframes, sessions = _append(rows, closes, merged, keyframes, sessions)
                 ids.setdefault(identity.uuid, range(start, keyframes))
                 cameras.add(camera_text(identity.camera))
+                sure = sure and identity.camera is not None and not identity.camera_from
         assert first is not None  # noqa: S101 -- the command asks for two files at least
         cameras.discard(None)
         camera = camera_from(cameras.pop()) if len(cameras) == 1 else None
-        write_facts(merged, first, Identity.new()._replace(camera=camera))
+        write_facts(merged, first, Identity.new()._replace(camera=camera, camera_from=0 if sure else keyframes))
         (count,) = merged.execute("SELECT COUNT(*) FROM keyframes").fetchone()
     return f"{output}: {counted(count, 'keyframe')} in {counted(sessions, 'session')}"
 
