@@ -18,7 +18,7 @@ from binvpr_ros.images import Image, thumbnail
 from binvpr_ros.keyframes import KEPT_FEATURES, Keyframe, KeyframePolicy
 from binvpr_ros.local_features import orb
 from binvpr_ros.local_features.camera import Camera
-from binvpr_ros.local_features.depth import DepthImage, with_depths
+from binvpr_ros.local_features.depth import DepthImage, why_unusable, with_depths
 from binvpr_ros.local_features.features import LEARNED, Features, Tag
 from binvpr_ros.local_features.kinds import LocalFeatures, open_local_features
 from binvpr_ros.local_features.mask import Mask, read_mask
@@ -51,6 +51,7 @@ class Recognition:
     unmatched: str = ""  # why the features of some keyframes that look like it could not be matched
     kept_bytes: int = 0  # by which the map has grown
     depth: DepthImage | None = None  # of the keyframe's image
+    without_depth: str = ""  # why the depth image that came is not used
 
     def constraints(self) -> list[LoopConstraint]:
         """Return the relative poses of the closures, best first, of those whose matches tell one.
@@ -192,16 +193,18 @@ class PlaceRecognizer:
                 query = dataclasses.replace(query, closes=verdict.closures[0].match.id)
             if decided:
                 decided(query, verdict)
-            measured = None if own is None or depth is None else depth()
-            if own is not None and measured is not None:
-                query = dataclasses.replace(query, features=with_depths(own, measured))
+            measured, without_depth = None, ""
+            if own is not None and depth is not None:
+                own, measured, without_depth = _measured(own, depth)
+                query = dataclasses.replace(query, features=own)
             failure, remembered = "", kept(query)
             try:
                 self.database.add(remembered, self.database.redundant(config), camera)
             except DatabaseError as error:
                 failure = str(error)
             self._policy.accept(query)
-        return Recognition(query, verdict, new_session, failure, others.unmatched, remembered.nbytes, measured)
+        size = remembered.nbytes
+        return Recognition(query, verdict, new_session, failure, others.unmatched, size, measured, without_depth)
 
     def kept_of(self, keyframe: Keyframe) -> tuple[Features | None, bytes | None, Camera | None]:
         """Return a keyframe's local features, thumbnail (a small jpeg file) and camera; None for what is not known."""
@@ -286,6 +289,22 @@ class _OtherKinds:
 
 def _extract(image: Image, kind: LocalFeatures, visible: NDArray[np.uint8] | None) -> Features:
     return kind.extract(image, visible)
+
+
+def _measured(features: Features, find: FindDepth) -> tuple[Features, DepthImage | None, str]:
+    """Return features with their depths, the depth image, and why there is none though one came.
+
+    No error leaves it: the keyframe's closures are out, so that it must be kept.
+    """
+    try:
+        depth = find()
+        if depth is None:
+            return features, None, ""
+        if reason := why_unusable(depth, features.size):
+            return features, None, reason
+        return with_depths(features, depth), depth, ""
+    except Exception as error:  # noqa: BLE001
+        return features, None, f"an error in the program: {error!r}; please report it"
 
 
 def kept(keyframe: Keyframe) -> Keyframe:

@@ -129,6 +129,26 @@ def test_no_relative_pose_to_keyframes_of_an_earlier_calibration() -> None:
         assert one.of_unsure_calibration == len(one.verdict.closures)
 
 
+def test_depth_that_cannot_be_used_costs_no_keyframe(world_images: list[Image]) -> None:
+    recognizer = PlaceRecognizer(EAGER)
+    height, width = world_images[0].shape[:2]
+    ramp = np.linspace(1, 5, height * width, dtype=np.float32).reshape(height, width)
+
+    def broken() -> NDArray[np.float32]:
+        raise MemoryError("no room")
+
+    cases = [
+        (lambda: ramp, ""), (lambda: None, ""), (broken, "an error in the program"),
+        (lambda: ramp[30:-30], "of another shape"), (lambda: np.full_like(ramp, 2), "all its depths are equal"),
+    ]  # fmt: skip
+    for number, (depth, reason) in enumerate(cases):
+        found = recognizer.process(world_images[number], number * NANOSECONDS, depth)
+        assert found.keyframe is not None
+        assert len(recognizer.database) == number + 1
+        assert (reason in found.without_depth) if reason else not found.without_depth
+        assert (found.depth is not None) == (number == 0)
+
+
 def test_each_map_of_a_place_is_matched(redkitchen: list[Image], tmp_path: Path) -> None:
     """Two maps of one place are not rivals of each other: what one map closes, both close."""
     names = [str(tmp_path / name) for name in ("monday.db", "tuesday.db")]

@@ -22,6 +22,24 @@ MOST_SPREAD = 0.05
 """Share of the depth by which the middle half of those pixels may spread: at an edge, which side is it?"""
 
 
+MOST_ASPECT = 0.02
+"""Share by which the shapes of an image and of its depth may differ: of one that is not registered they do."""
+
+
+def why_unusable(depth: DepthImage, size: tuple[int, int]) -> str:
+    """Return why a depth image is none of the view of an image of `size` (width, height); "" where it may be."""
+    height, width = depth.shape
+    if abs(width * size[1] / (height * size[0]) - 1) > MOST_ASPECT:
+        return (
+            f"its {width}x{height} pixels are of another shape than the image's {size[0]}x{size[1]}; "
+            "name the topic of depth that is registered to the camera"
+        )
+    known = depth[np.isfinite(depth) & (depth > 0)]
+    if known.size > 1 and known.min() == known.max():
+        return "all its depths are equal, as of a placeholder; check the driver of the depth camera"
+    return ""
+
+
 def with_depths(features: Features, depth: DepthImage) -> Features:
     """Return features with their depths, read from the `depth` image of the same view, of any size.
 

@@ -387,6 +387,9 @@ class BinvprNode(Node):
             self._statistics.failure = recognition.failure
         if recognition.failure:
             self._voice.warn("database", f"a keyframe is kept in memory alone: {recognition.failure}")
+        if recognition.without_depth:
+            sentence = f"depth is not used: {recognition.without_depth}"
+            self._voice.warn("depth_unused", sentence, interval=math.inf)
         if recognition.unmatched:
             self._voice.warn("unmatched", recognition.unmatched)
         if recognition.new_session:

@@ -22,6 +22,10 @@ ALIVE = 1.0
 """Seconds since the latest depth image, for which more are expected."""
 
 
+MOST_IN_VAIN = 2
+"""Waits in a row that were in vain, after which none is made until one would have helped: the closures wait too."""
+
+
 class RecentDepths(Generic[T]):
     """The latest `capacity` depth images, or fewer where more would exceed MOST_BYTES; `size` gives the bytes of one.
 
@@ -33,6 +37,8 @@ class RecentDepths(Generic[T]):
         self._images: OrderedDict[int, T] = OrderedDict()
         self._bytes = 0
         self._came = -float("inf")  # time at which the latest one came
+        self._in_vain = 0  # latest waits in a row
+        self._missed = 0, -float("inf")  # the latest stamp whose depth was not there, and when it was asked for
         self._changed = threading.Condition()
 
     @property
@@ -53,18 +59,29 @@ class RecentDepths(Generic[T]):
             while len(self._images) > self._capacity or (self._bytes > MOST_BYTES and len(self._images) > 1):
                 self._bytes -= self._size(self._images.popitem(last=False)[1])
             self._came = time.monotonic()
+            missed, asked = self._missed
+            if abs(stamp - missed) <= TOLERANCE and self._came - asked <= LONGEST_WAIT:
+                self._in_vain = 0
             self._changed.notify_all()
 
     def at(self, stamp: int) -> T | None:
         """Return the depth image of the image taken at `stamp`: of the very stamp, or the nearest within TOLERANCE.
 
-        Where depth images come and its own may still be on its way, wait for that, LONGEST_WAIT at most.
+        Where depth images come and its own may still be on its way, wait for that, LONGEST_WAIT at most, unless the
+        latest MOST_IN_VAIN waits were in vain.
         """
         with self._changed:
-            if time.monotonic() - self._came <= ALIVE:
+            asked = time.monotonic()
+            waits = asked - self._came <= ALIVE and self._in_vain < MOST_IN_VAIN and not self._has_passed(stamp)
+            if waits:
                 self._changed.wait_for(lambda: self._has_passed(stamp), LONGEST_WAIT)
             nearest = min(self._images, key=lambda one: abs(one - stamp), default=None)
-            return None if nearest is None or abs(nearest - stamp) > TOLERANCE else self._images[nearest]
+            if nearest is None or abs(nearest - stamp) > TOLERANCE:
+                self._in_vain += waits
+                self._missed = stamp, asked
+                return None
+            self._in_vain = 0
+            return self._images[nearest]
 
     def _has_passed(self, stamp: int) -> bool:
         """Tell whether no depth image that is nearer to `stamp` will come."""

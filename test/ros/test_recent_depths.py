@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
-from binvpr_ros.ros.recent_depths import ALIVE, LONGEST_WAIT, TOLERANCE, RecentDepths
+from binvpr_ros.ros.recent_depths import ALIVE, LONGEST_WAIT, MOST_IN_VAIN, TOLERANCE, RecentDepths
 from binvpr_ros.ros.recent_images import MOST_BYTES
 
 SECOND = 1_000_000_000
@@ -64,3 +64,18 @@ def test_after_a_leap_back_in_time_what_was_later_is_gone() -> None:
     recent = depths(5 * SECOND, 6 * SECOND, SECOND)
     assert recent.at(SECOND) is not None
     assert recent.at(6 * SECOND) is None
+
+
+def test_after_waits_in_vain_nobody_waits_until_one_would_have_helped() -> None:
+    recent = depths(SECOND)
+    for second in range(2, 2 + MOST_IN_VAIN):
+        assert recent.at(second * SECOND) is None
+    started = time.monotonic()
+    for second in range(4, 24):
+        assert recent.at(second * SECOND) is None
+    assert time.monotonic() - started < LONGEST_WAIT * 5  # of 20 waits
+    recent.add(23 * SECOND, "just late")
+    late = threading.Timer(LONGEST_WAIT / 4, recent.add, (24 * SECOND, "late"))
+    late.start()
+    assert recent.at(24 * SECOND) == "late"
+    late.join()
