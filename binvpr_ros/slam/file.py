@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import math
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -22,6 +23,10 @@ from binvpr_ros.slam.poses import Transform
 APPLICATION = 0x62767067
 """By which SQLite tells a file of this kind: bvpg."""
 VERSION = 1
+PATIENCE = 0.1
+"""Seconds to wait for another process that has the file's lock."""
+ORTHONORMAL = 1e-6
+"""By which a rotation matrix times its transpose may fail to be the identity."""
 SCHEMA = f"""
 BEGIN;
 CREATE TABLE sessions (id INTEGER PRIMARY KEY, start BLOB NOT NULL);
@@ -69,7 +74,9 @@ class GraphFile:
         with contextlib.ExitStack() as resources:
             self._lock(resources)
             with self._sentences("opened as a pose graph", "name a file that pose_graph made, or a new one"):
-                self._connection = sqlite3.connect(path.absolute(), check_same_thread=False, isolation_level=None)
+                self._connection = sqlite3.connect(
+                    path.absolute(), timeout=PATIENCE, check_same_thread=False, isolation_level=None
+                )
                 resources.callback(self._connection.close)
                 distrust(self._connection, path)
                 self._prepare()
@@ -83,12 +90,22 @@ class GraphFile:
         except BlockingIOError:
             raise GraphFileError(f"{self._path} is in use by another node; give each node a graph of its own") from None
         except OSError as error:
+            self._require_folder()
             raise GraphFileError(
                 f"{self._path} cannot be opened ({error.strerror}); name a file in a writable folder"
             ) from None
+        self._require_folder()
+
+    def _require_folder(self) -> None:
+        """SQLite makes a log beside the file, and says of a folder where it cannot that the file cannot be opened."""
+        folder = self._path.absolute().parent
+        if folder.is_dir() and not os.access(folder, os.W_OK):
+            raise GraphFileError(f"the folder {folder} is not writable; make it so, or name a graph in another folder")
 
     def _prepare(self) -> None:
         connection = self._connection
+        # Nobody else can have the file's lock then, for which each keyframe would have to wait.
+        connection.execute("PRAGMA locking_mode=EXCLUSIVE")
         (application,) = connection.execute("PRAGMA application_id").fetchone()
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         (tables,) = connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
@@ -104,19 +121,29 @@ class GraphFile:
         """Return all sessions (about where each begins, in the map), keyframes and constraints, in order."""
         execute = self._connection.execute
         with self._sentences("read", "restore a copy of the file, or name a new one"):
-            sessions = [_array(blob, 4, 4) for (blob,) in execute("SELECT start FROM sessions ORDER BY id")]
+            for table, first in (("sessions", 1), ("keyframes", 0), ("constraints", 1)):
+                least, count = execute(f"SELECT MIN(id), COUNT(*) FROM {table}").fetchone()  # noqa: S608
+                (most,) = execute(f"SELECT MAX(id) FROM {table}").fetchone()  # noqa: S608
+                if count and (least, most) != (first, first + count - 1):
+                    raise ValueError(f"rows of the table {table} are missing")
+            sessions = [_pose(blob) for (blob,) in execute("SELECT start FROM sessions ORDER BY id")]
             keyframes = [
-                KeyframeRow(session, stamp, _array(pose, 4, 4), None if noise is None else _array(noise, 6, 6))
+                KeyframeRow(session, stamp, _pose(pose), None if noise is None else _array(noise, 6, 6))
                 for session, stamp, pose, noise in execute(
                     "SELECT session, stamp, pose, covariance FROM keyframes ORDER BY id"
                 )
             ]
+            for keyframe in keyframes:
+                _require_whole(keyframe.session, keyframe.stamp)
             constraints = []
             for query, match, *ids, pose, covariance, scale_known, inliers, distance in execute(
                 "SELECT query, match, query_id, match_id, query_session, match_session, pose, covariance, scale_known, "
                 "inliers, distance FROM constraints ORDER BY id"
             ):
-                transform = _array(pose, 4, 4)
+                _require_whole(query, match, *ids, scale_known, inliers)
+                if distance is not None and not math.isfinite(distance):
+                    raise ValueError("a number is not finite")
+                transform = _pose(pose)
                 relative = RelativePose(
                     transform[:3, :3], transform[:3, 3], _array(covariance, 6, 6), bool(scale_known), inliers
                 )
@@ -129,32 +156,41 @@ class GraphFile:
                 raise ValueError("a constraint is not between two keyframes")
         return sessions, keyframes, constraints
 
-    def add_session(self, start: Transform) -> None:
-        """Commit that a session begins, whose odometry's frame is at about `start` [4,4] in the map."""
-        with self._writing():
-            self._connection.execute("INSERT INTO sessions VALUES (?, ?)", (None, start.tobytes()))
+    def add_keyframe(self, row: KeyframeRow, number: int, start: Transform | None = None) -> None:
+        """Commit a keyframe; `start` where a session begins with it, whose odometry's frame is there in the map, about.
 
-    def add_keyframe(self, row: KeyframeRow, number: int) -> None:
-        """Commit a keyframe."""
-        noise = None if row.covariance is None else row.covariance.tobytes()
-        values = number, row.session, row.stamp, row.pose.tobytes(), noise
+        Raises ValueError for numbers that are not finite.
+        """
+        noise = None if row.covariance is None else _blob(row.covariance)
+        values = number, row.session, row.stamp, _blob(row.pose), noise
+        session = None if start is None else (row.session + 1, _blob(start))
         with self._writing():
+            self._connection.execute("BEGIN")
+            if session is not None:
+                self._connection.execute("INSERT INTO sessions VALUES (?, ?)", session)
             self._connection.execute("INSERT INTO keyframes VALUES (?, ?, ?, ?, ?)", values)
+            self._connection.execute("COMMIT")
 
     def add_constraint(self, row: ConstraintRow) -> None:
-        """Commit a constraint."""
+        """Commit a constraint; raises ValueError for numbers that are not finite."""
         one, pose = row.constraint, row.constraint.pose
         transform = np.eye(4)
         transform[:3, :3], transform[:3, 3] = pose.rotation, pose.translation
         values = (
             None, row.query, row.match, one.query_id, one.match_id, one.query_session, one.match_session,
-            transform.tobytes(), pose.covariance.tobytes(), pose.scale_known, pose.inliers, row.distance,
+            _blob(transform), _blob(pose.covariance), pose.scale_known, pose.inliers, row.distance,
         )  # fmt: skip
         with self._writing():
             self._connection.execute("INSERT INTO constraints VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
 
-    def _writing(self) -> contextlib.AbstractContextManager[None]:
-        return self._sentences("written", "check the disk and its space")
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        with self._sentences("written", "check the disk and its space"):
+            try:
+                yield
+            finally:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
 
     def close(self) -> None:
         """Close the file, and let others have it."""
@@ -169,6 +205,27 @@ class GraphFile:
             raise GraphFileError(str(error)) from None
         except (*SQLITE_ERRORS, OverflowError, ValueError, IndexError, TypeError) as error:
             raise GraphFileError(f"{self._path} cannot be {what} ({first_line(error)}); {remedy}") from None
+
+
+def _require_whole(*numbers: int) -> None:
+    """SQLite lets any value into any column."""
+    if not all(type(number) is int for number in numbers):
+        raise ValueError("a number is not whole")
+
+
+def _blob(array: NDArray[np.float64]) -> bytes:
+    if not np.isfinite(array).all():
+        raise ValueError("a number of a keyframe or a constraint is not finite; check odometry and constraints")
+    return np.ascontiguousarray(array, np.float64).tobytes()
+
+
+def _pose(blob: bytes) -> Transform:
+    pose = _array(blob, 4, 4)
+    rotation = pose[:3, :3]
+    off = np.abs(rotation @ rotation.T - np.eye(3)).max()
+    if not off < ORTHONORMAL or np.linalg.det(rotation) < 0 or pose[3].tolist() != [0, 0, 0, 1]:
+        raise ValueError("a pose holds no rotation")
+    return pose
 
 
 def _array(blob: bytes, *shape: int) -> NDArray[np.float64]:

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from binvpr_ros.loop_constraint import LoopConstraint
+from binvpr_ros.maps.errors import first_line
 from binvpr_ros.slam.consistency import GATE, Constraints, Ends, beside_each_other, beside_odometry, outvoted, squared
-from binvpr_ros.slam.file import ConstraintRow, GraphFile, KeyframeRow
+from binvpr_ros.slam.file import ConstraintRow, GraphFile, GraphFileError, KeyframeRow
 from binvpr_ros.slam.poses import Transform, adjoints, carried, differences, inverse, measured
 from binvpr_ros.slam.solver import CAUCHY, Factor, Knowledge, Solver
 
@@ -91,6 +92,16 @@ class Placed(NamedTuple):
     pose: Transform
 
 
+class _Judgement(NamedTuple):
+    """What a constraint says, [4,4] and [6,6], and what it contradicts."""
+
+    motion: Transform
+    covariance: NDArray[np.float64]
+    travelled: tuple[float, float]  # metres to query and match
+    contradicts_odometry: bool
+    against: list[int]  # other constraints, by their numbers
+
+
 class _Keyframes:
     """What consistency needs of all keyframes, in arrays that grow."""
 
@@ -121,6 +132,7 @@ class PoseGraph:
         self._noise = noise
         self._file = None if path is None else GraphFile(path)
         self._starts: list[Transform] = []  # of each session: its odometry's frame in the map, guessed when it began
+        self._begun: tuple[Transform, Transform] | None = None  # the same of one without keyframes yet, and its pose
         self._rows: list[KeyframeRow] = []
         self._steps: list[Factor | None] = []  # from the keyframe before each; None where a session begins
         self._keyframes = _Keyframes()
@@ -137,8 +149,17 @@ class PoseGraph:
         self._used: set[int] = set()  # constraints
         self._solver = Solver()
         self.unknown = 0  # constraints whose keyframes are not known
-        if self._file is not None:
-            self._resume(self._file)
+        if path is not None and self._file is not None:
+            try:
+                self._resume(self._file)
+            except GraphFileError:
+                self._file.close()
+                raise
+            except (RuntimeError, ValueError) as error:  # of GTSAM and NumPy: numbers that nobody has measured
+                self._file.close()
+                raise GraphFileError(
+                    f"{path} cannot be solved ({first_line(error)}); restore a copy of the file, or name a new one"
+                ) from None
 
     def _resume(self, file: GraphFile) -> None:
         sessions, keyframes, constraints = file.read()
@@ -146,7 +167,7 @@ class PoseGraph:
         for row in keyframes:
             self._remember(row)
         for constraint in constraints:
-            self._judge(constraint)
+            self._take(constraint, self._judged(constraint))
         self._tied, self._used = self._standing()
         if self._rows:
             self._solver = Solver.of(self._knowledge())
@@ -159,7 +180,7 @@ class PoseGraph:
     @property
     def session(self) -> int:
         """The number of the present session; -1 before the first."""
-        return len(self._starts) - 1
+        return len(self._starts) - (self._begun is None)
 
     @property
     def counts(self) -> Counter[Fate]:
@@ -179,6 +200,8 @@ class PoseGraph:
     @property
     def correction(self) -> Transform:
         """The pose [4,4] of the present odometry's frame in the map."""
+        if self._begun is not None:
+            return self._begun[0]
         if self.is_tied:
             newest = len(self._rows) - 1
             return self._solver.pose(newest) @ inverse(self._rows[newest].pose)
@@ -187,37 +210,43 @@ class PoseGraph:
     def begin(self, pose: Transform, before: Transform | None = None) -> None:
         """Begin a session, whose odometry has the camera at `pose` [4,4]; `before` is where that of the last had it.
 
-        Until constraints tie it to the map, the robot is taken to be where the last session ended.
+        Until constraints tie it to the map, the robot is taken to be where the last session ended. The file keeps a
+        session from its first keyframe on.
         """
-        if self._starts:
-            last = self._rows[-1].pose if before is None and self._rows else before
-            start = self.correction if last is None else self.correction @ last @ inverse(pose)
-        else:
-            start = np.eye(4)
-        if self._file is not None:
-            self._file.add_session(start)
-        self._starts.append(start)
+        last = before
+        if last is None and self._begun is not None:
+            last = self._begun[1]
+        elif last is None and self._rows and self._rows[-1].session == self.session:
+            last = self._rows[-1].pose
+        start = self.correction if last is None or self.session < 0 else self.correction @ last @ inverse(pose)
+        self._begun = start, pose
 
     def add(self, stamp: int, pose: Transform, covariance: NDArray[np.float64] | None = None) -> bool:
         """Add a keyframe at `stamp` (nanoseconds), whose camera is at `pose` [4,4] by odometry; False if it is late.
 
         `covariance` [6,6] is that of the step from the keyframe before (poses.py), where odometry tells it.
         """
+        if self.session < 0:
+            raise ValueError("no session has begun; begin one before its keyframes")
         before = self._rows[-1] if self._rows and self._rows[-1].session == self.session else None
         if before is not None and stamp <= before.stamp:
             return False
         if covariance is not None and not _credible(covariance, inverse(before.pose) @ pose if before else None):
             covariance = None
         row = KeyframeRow(self.session, stamp, pose, covariance)
+        start = None if self._begun is None else self._begun[0]
         if self._file is not None:
-            self._file.add_keyframe(row, len(self._rows))
+            self._file.add_keyframe(row, len(self._rows), start)
+        if start is not None:
+            self._starts.append(start)
+            self._begun = None
         self._remember(row)
         newest = len(self._rows) - 1
         step = self._steps[newest]
         if step is None:
-            if self.session == 0:
-                self._tied.add(0)
-                self._solver.add(Knowledge({newest: self._starts[0] @ pose}, anchor=newest))
+            if newest == 0:
+                self._tied.add(self.session)
+                self._solver.add(Knowledge({newest: self._starts[-1] @ pose}, anchor=newest))
         elif self.session in self._tied:
             self._solver.add(Knowledge({newest: self._solver.pose(newest - 1) @ step.motion}, [step]))
         return True
@@ -251,9 +280,10 @@ class PoseGraph:
             return Fate.UNKNOWN
         distance = None if constraint.pose.scale_known else self._distance(*ends, constraint)
         row = ConstraintRow(*ends, constraint, distance)
+        judgement = self._judged(row)  # before it is kept: what cannot be judged would be in every later start's way
         if self._file is not None:
             self._file.add_constraint(row)
-        self._judge(row)
+        self._take(row, judgement)
         self._decide()
         return self.fate(len(self._constraints) - 1)
 
@@ -281,38 +311,47 @@ class PoseGraph:
             return None
         return float(constraint.pose.translation @ (inverse(there) @ here)[:3, 3])
 
-    def _judge(self, row: ConstraintRow) -> None:
+    def _judged(self, row: ConstraintRow) -> _Judgement:
         """Hold a constraint against odometry, and against all others between the same sessions."""
-        number = len(self._constraints)
         motion, covariance = measured(row.constraint.pose)
         if not row.constraint.pose.scale_known:
             motion, covariance = _with_distance(motion, covariance, row.distance)
+        query, match = (self._keyframes.ends(np.array([number])) for number in (row.query, row.match))
+        own = Constraints(query, match, motion[None], covariance[None])
+        travelled = float(query.travelled[0]), float(match.travelled[0])
+        sessions = self._sessions_of(row)
+        against: list[int] = []
+        contradicts_odometry = sessions[0] == sessions[1] and bool(beside_odometry(own)[0] > GATE)
+        if not contradicts_odometry and (group := self._groups.get(sessions)):
+            near = self._nearest(travelled, np.array(group))
+            against = near[beside_each_other(own, self._stacked(near.tolist())) > GATE].tolist()
+        return _Judgement(motion, covariance, travelled, contradicts_odometry, against)
+
+    def _take(self, row: ConstraintRow, judgement: _Judgement) -> None:
+        """Remember a constraint, and what it contradicts."""
+        number = len(self._constraints)
         self._constraints.append(row)
-        self._motions.append(motion)
-        self._covariances.append(covariance)
-        ends = self._keyframes.ends(np.array([row.query, row.match]))
-        self._travelled.append((float(ends.travelled[0]), float(ends.travelled[1])))
-        sessions = self._rows[row.query].session, self._rows[row.match].session
-        own = self._stacked([number])
-        if sessions[0] == sessions[1] and beside_odometry(own)[0] > GATE:
+        self._motions.append(judgement.motion)
+        self._covariances.append(judgement.covariance)
+        self._travelled.append(judgement.travelled)
+        if judgement.contradicts_odometry:
             self._beside_odometry.add(number)
             return
-        group = self._groups.setdefault(sessions, [])
-        if group:
-            near = self._nearest(number, np.array(group))
-            against = near[beside_each_other(own, self._stacked(near.tolist())) > GATE].tolist()
-            for other in against:
-                self._contradictions.setdefault(number, set()).add(other)
-                self._contradictions.setdefault(other, set()).add(number)
-            if against:
-                self._outvoted = outvoted(self._contradictions)
-        group.append(number)
+        for other in judgement.against:
+            self._contradictions.setdefault(number, set()).add(other)
+            self._contradictions.setdefault(other, set()).add(number)
+        if judgement.against:
+            self._outvoted = outvoted(self._contradictions)
+        self._groups.setdefault(self._sessions_of(row), []).append(number)
 
-    def _nearest(self, number: int, others: NDArray[np.int64]) -> NDArray[np.int64]:
+    def _sessions_of(self, row: ConstraintRow) -> tuple[int, int]:
+        return self._rows[row.query].session, self._rows[row.match].session
+
+    def _nearest(self, travelled: tuple[float, float], others: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the MOST_COMPARED constraints of `others` that are the nearest to one along the route."""
         if len(others) <= MOST_COMPARED:
             return others
-        ways = np.abs(np.array(self._travelled)[others] - self._travelled[number]).sum(axis=1)
+        ways = np.abs(np.array(self._travelled)[others] - travelled).sum(axis=1)
         return np.sort(others[np.argpartition(ways, MOST_COMPARED)[:MOST_COMPARED]])
 
     def _stacked(self, numbers: list[int]) -> Constraints:
@@ -354,7 +393,7 @@ class PoseGraph:
             if len({self._constraints[one].query for one in some if self._constraints[one].constraint.pose.scale_known})
             >= TYING
         }  # fmt: skip
-        tied = {0} if self._rows else set()
+        tied = {self._rows[0].session} if self._rows else set()
         while new := [sessions for sessions in ties if len(tied & set(sessions)) == 1 and len(set(sessions)) == 2]:
             tied.update(*new)
         used = {number for sessions, some in standing.items() if tied.issuperset(sessions) for number in some}
@@ -396,7 +435,8 @@ class PoseGraph:
             if row.constraint.pose.scale_known:
                 to_others.setdefault(row.query, []).append((row.match, motion))
                 to_others.setdefault(row.match, []).append((row.query, inverse(motion)))
-        guesses = {numbers[0]: self._starts[0] @ self._rows[numbers[0]].pose}
+        first = self._rows[numbers[0]]
+        guesses = {numbers[0]: self._starts[first.session] @ first.pose}
         placed = 0
         while placed < len(guesses):  # the sessions in turn, as they are tied
             placed = len(guesses)
@@ -479,7 +519,7 @@ def _credible(covariance: NDArray[np.float64], motion: Transform | None) -> bool
     """Tell whether what odometry says of the noise of a step may be true: drivers often fill in constants."""
     if motion is None or not np.isfinite(covariance).all():
         return False
-    values = np.linalg.eigvalsh((covariance + covariance.T) / 2)
+    values = np.linalg.eigvalsh(covariance / 2 + covariance.T / 2)  # the sum of two finite numbers may not be finite
     way = float(np.linalg.norm(motion[:3, 3]))
     deviation = float(np.sqrt(max(np.trace(covariance[3:, 3:]), 0.0)))
     return bool(values[0] > -LEAST_EIGENVALUE and LEAST_SHARE * way <= deviation <= MOST_SHARE * way)

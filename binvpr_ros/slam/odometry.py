@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
 from collections import deque
 from typing import NamedTuple
 
@@ -72,19 +71,17 @@ class OdometryRuns:
 
     def at(self, stamp: int) -> Measurement | None:
         """Return where the robot was at `stamp`, by the latest run that tells; None where none does."""
-        for run in sorted({one.run for one in self._latest}, reverse=True):
-            some = [one for one in self._latest if one.run == run]
-            place = bisect_left(some, stamp, key=lambda one: one.stamp)
-            if place == len(some):
+        later: Measurement | None = None  # the one after, in the same run
+        for one in reversed(self._latest):
+            if one.stamp == stamp:
+                return one
+            if one.stamp > stamp:
+                later = one
                 continue
-            later = some[place]
-            if later.stamp == stamp:
-                return later
-            if place == 0 or later.stamp - some[place - 1].stamp > LONGEST_GAP:
-                continue
-            earlier = some[place - 1]
-            share = (stamp - earlier.stamp) / (later.stamp - earlier.stamp)
-            return Measurement(run, stamp, interpolated(earlier.pose, later.pose, share), earlier.covariance)
+            if later is not None and later.run == one.run and later.stamp - one.stamp <= LONGEST_GAP:
+                share = (stamp - one.stamp) / (later.stamp - one.stamp)
+                return Measurement(one.run, stamp, interpolated(one.pose, later.pose, share), one.covariance)
+            later = None
         return None
 
 

@@ -104,10 +104,15 @@ def _translated(knowledge: Knowledge) -> tuple[gtsam.Values, gtsam.NonlinearFact
     return values, factors
 
 
-def _gaussian(covariance: NDArray[np.float64]) -> gtsam.noiseModel.Base:
-    """Return a noise model of a covariance [6,6]; in no direction is the deviation below LEAST_SIGMA."""
+def credible(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return a covariance [6,6] whose deviation is in no direction below LEAST_SIGMA; it has an inverse."""
     values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
-    return gtsam.noiseModel.Gaussian.Covariance((vectors * np.maximum(values, LEAST_SIGMA**2)) @ vectors.T)
+    result: NDArray[np.float64] = (vectors * np.maximum(values, LEAST_SIGMA**2)) @ vectors.T
+    return result
+
+
+def _gaussian(covariance: NDArray[np.float64]) -> gtsam.noiseModel.Base:
+    return gtsam.noiseModel.Gaussian.Covariance(credible(covariance))
 
 
 def _robust(covariance: NDArray[np.float64]) -> gtsam.noiseModel.Base:

@@ -11,7 +11,7 @@ import numpy as np
 from binvpr_ros.keyframes import NANOSECONDS
 from binvpr_ros.slam.graph import Placed
 from binvpr_ros.slam.poses import Transform, adjoints, carried, inverse, quaternion_of
-from binvpr_ros.slam.solver import Factor
+from binvpr_ros.slam.solver import Factor, credible
 
 
 def write_tum(path: Path, placed: Iterable[Placed]) -> None:
@@ -32,7 +32,7 @@ def write_g2o(path: Path, placed: Iterable[Placed], factors: Iterable[Factor]) -
     order = [3, 4, 5, 0, 1, 2]  # translation first
     upper = np.triu_indices(6)
     for factor in factors:
-        information = np.linalg.inv(factor.covariance)[np.ix_(order, order)]
+        information = np.linalg.inv(credible(factor.covariance))[np.ix_(order, order)]
         numbers = " ".join(f"{number:.9g}" for number in information[upper])
         lines.append(f"EDGE_SE3:QUAT {factor.start} {factor.end} {_numbers(factor.motion)} {numbers}")
     _replace(path, lines)
