@@ -225,6 +225,10 @@ class Config(Parameters):
             raise ConfigError(f"{twice[0]} is named twice among maps and database; name it once")
 
 
+FARTHEST_CAMERA = 1e3
+"""Metres from the origin of the robot's frame."""
+
+
 @dataclass(frozen=True)
 class PoseGraphConfig(Parameters):
     """The parameters of the node pose_graph; raises ConfigError when one is out of its range."""
@@ -266,6 +270,12 @@ class PoseGraphConfig(Parameters):
                 f"camera_pose must be 'x y z qx qy qz qw', such as '0.1 0 0.3 -0.5 0.5 -0.5 0.5', "
                 f"not {self.camera_pose!r}"
             )
+        if self.mounting is not None and math.hypot(*self.mounting[:3]) > FARTHEST_CAMERA:
+            raise ConfigError(
+                f"camera_pose must be within {FARTHEST_CAMERA:.0f} m of the robot's origin, not {self.camera_pose!r}"
+            )
+        if not self.map_frame:
+            raise ConfigError("map_frame must not be empty; name a frame, such as map")
 
     @property
     def mounting(self) -> tuple[float, ...] | None:

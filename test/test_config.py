@@ -134,3 +134,10 @@ def test_a_camera_pose_is_seven_numbers_with_a_quaternion_of_length_one(text: st
         PoseGraphConfig(camera_pose=text)
     assert PoseGraphConfig(camera_pose="0.1 0 0.3 0 0 0 1").mounting == (0.1, 0, 0.3, 0, 0, 0, 1)
     assert PoseGraphConfig().mounting is None
+
+
+def test_a_camera_beside_no_robot_and_a_frame_without_name_are_refused() -> None:
+    with pytest.raises(ConfigError, match="camera_pose must be within 1000 m of the robot's origin"):
+        PoseGraphConfig(camera_pose="2000 0 0 0 0 0 1")
+    with pytest.raises(ConfigError, match="map_frame must not be empty"):
+        PoseGraphConfig(map_frame="")

@@ -16,7 +16,13 @@ from binvpr_ros.ros.messages import constraint_rows_from_message
 LENGTH_TOLERANCE = 1e-3
 """By which a quaternion, or a direction, may fail to be of length one."""
 COVARIANCE_TOLERANCE = 1e-6
-"""Of its largest entry, by which a covariance may fail to be symmetric, and positive semidefinite."""
+"""Of its largest entry, or of 1 where that is less, by which a covariance may fail to be symmetric, and positive
+semidefinite."""
+
+FARTHEST = 1e5
+"""Metres between two cameras beyond which nobody has measured anything."""
+LARGEST_VARIANCE = 1e8
+"""Likewise, of an entry of a covariance: 10 km squared."""
 
 
 def read_loop_constraints(message: PointCloud2) -> list[LoopConstraint]:
@@ -47,6 +53,11 @@ def _pose(row: NDArray[Any]) -> RelativePose:
     scale_known = int(row["scale_known"])
     if not all(np.isfinite(numbers).all() for numbers in (translation, quaternion, covariance)):
         raise ValueError("a loop constraint holds numbers that are not finite; check its publisher")
+    if np.abs(translation).max() > FARTHEST or np.abs(covariance).max() > LARGEST_VARIANCE:
+        raise ValueError(
+            f"a loop constraint is farther than {FARTHEST:.0e} m, or its covariance larger than {LARGEST_VARIANCE:.0e};"
+            " check its publisher"
+        )
     with np.errstate(over="ignore"):
         of_quaternion, of_translation = np.linalg.norm(quaternion), np.linalg.norm(translation)
     if abs(of_quaternion - 1) > LENGTH_TOLERANCE:
@@ -55,9 +66,11 @@ def _pose(row: NDArray[Any]) -> RelativePose:
         raise ValueError(f"scale_known of a loop constraint is {scale_known}, not 0 or 1; check its publisher")
     if not scale_known and abs(of_translation - 1) > LENGTH_TOLERANCE:
         raise ValueError("the direction of a loop constraint without scale is not of length one; check its publisher")
-    scaled = covariance / max(float(np.abs(covariance).max()), np.finfo(np.float64).tiny)
+    largest = max(float(np.abs(covariance).max()), np.finfo(np.float64).tiny)
+    scaled = covariance / largest
     asymmetry = np.abs(scaled - scaled.T).max()
-    if max(asymmetry, -np.linalg.eigvalsh((scaled + scaled.T) / 2).min()) > COVARIANCE_TOLERANCE:
+    least = np.linalg.eigvalsh((scaled + scaled.T) / 2).min()
+    if asymmetry > COVARIANCE_TOLERANCE or -least > COVARIANCE_TOLERANCE * min(1.0, 1 / largest):
         raise ValueError(
             "the covariance of a loop constraint is not symmetric and positive semidefinite; check its publisher"
         )

@@ -37,6 +37,7 @@ from binvpr_ros.config import ConfigError, PoseGraphConfig
 from binvpr_ros.counted import counted
 from binvpr_ros.keyframes import NANOSECONDS
 from binvpr_ros.loop_constraint import LoopConstraint
+from binvpr_ros.maps.errors import first_line
 from binvpr_ros.ros.constraints import read_loop_constraints
 from binvpr_ros.ros.diagnostics import Level
 from binvpr_ros.ros.messages import from_nanoseconds, to_nanoseconds
@@ -69,6 +70,10 @@ MOST_SHOWN = 5000
 """Poses in a path message; of more, every second one is left out, and so on."""
 LATEST_UPDATES = 500
 """Of which the time is told."""
+FARTHEST = 1e7
+"""Metres from its origin beyond which odometry is taken to be broken."""
+RETRY_SECONDS = 1.0
+"""After which what could not be written is tried again: each try may wait for the disk."""
 STOP_SECONDS = 0.1
 
 
@@ -94,6 +99,7 @@ class PoseGraphNode(Node):
         self._counts: Counter[str] = Counter()
         self._updates: deque[float] = deque(maxlen=LATEST_UPDATES)
         self._failure = ""
+        self._retry_at = 0.0  # by time.monotonic()
         self._path_changed = True
         numbers = self._config.mounting
         self._mounting = None if numbers is None else transform_of(numbers[:3], numbers[3:])
@@ -134,13 +140,15 @@ class PoseGraphNode(Node):
         position = [pose.position.x, pose.position.y, pose.position.z]
         quaternion = [pose.orientation.x, pose.orientation.y, pose.orientation.z, pose.orientation.w]
         length = float(np.linalg.norm(quaternion))
-        if not np.isfinite([*position, length]).all() or abs(length - 1) > 0.1:
+        if not all(abs(number) <= FARTHEST for number in position) or not abs(length - 1) <= 0.1:
             self._counts["odometry_unusable"] += 1
             self._voice.warn(
-                "odometry", "odometry is ignored: its pose is not finite, or its quaternion is not of length one"
+                "odometry",
+                f"odometry is ignored: its position is not within {FARTHEST:.0e} m of its origin, or its quaternion is "
+                "not of length one; check its publisher",
             )
             return
-        frame, before = message.header.frame_id, self._newest
+        frame, before, frame_before = message.header.frame_id, self._newest, self._frame
         covariance = np.array(message.pose.covariance, np.float64).reshape(6, 6)
         measurement = self._odometry.add(
             to_nanoseconds(message.header.stamp), frame, transform_of(position, quaternion), covariance
@@ -151,6 +159,14 @@ class PoseGraphNode(Node):
         self._frame, self._base = frame, message.child_frame_id
         self._newest = measurement
         if measurement.run != self._run:
+            if before is not None and frame != frame_before:
+                self._voice.warn(
+                    "frames",
+                    f"odometry comes in {frame_before!r} and in {frame!r}, and each change begins a new session; remap "
+                    "odometry to the topic of one publisher",
+                )
+            elif before is not None:
+                self._voice.warn("jump", "odometry jumped: a new session begins where the last one ended")
             self._begin(measurement, before)
         self._place()
         self._publish_transform()
@@ -158,7 +174,6 @@ class PoseGraphNode(Node):
     def _begin(self, measurement: Measurement, before: Measurement | None) -> None:
         """Begin a session: odometry has begun anew."""
         if before is not None:
-            self.get_logger().warning("odometry jumped: a new session begins where the last one ended")
             # Those at the end of the last run, which no odometry will reach.
             near = [
                 one for one in self._keyframes if _nearer(to_nanoseconds(one.stamp), measurement.stamp, before.stamp)
@@ -189,13 +204,17 @@ class PoseGraphNode(Node):
         """Add the keyframes whose odometry has come, and then the constraints between them."""
         if (mounting := self._camera()) is None:
             return
-        for _ in range(len(self._keyframes)):
-            header = self._keyframes.popleft()
+        if time.monotonic() < self._retry_at:
+            return
+        headers = list(self._keyframes)
+        self._keyframes.clear()
+        for number, header in enumerate(headers):
             stamp = to_nanoseconds(header.stamp)
-            if self._odometry.passed(stamp):
-                self._add(stamp, mounting)
-            else:
+            if not self._odometry.passed(stamp):
                 self._keyframes.append(header)
+            elif not self._add(stamp, mounting):
+                self._keyframes.extend(headers[number:])
+                return
         waiting = {to_nanoseconds(one.stamp) for one in self._keyframes}
         for _ in range(len(self._constraints)):
             constraint = self._constraints.popleft()
@@ -203,10 +222,12 @@ class PoseGraphNode(Node):
             # The keyframe is announced before its constraints, but on another topic.
             if query in waiting or (not self._graph.knows(query) and query > self._last_keyframe):
                 self._constraints.append(constraint)
-            else:
-                self._constrain(constraint)
+            elif not self._constrain(constraint):
+                self._constraints.appendleft(constraint)
+                return
 
-    def _add(self, stamp: int, mounting: Matrix) -> None:
+    def _add(self, stamp: int, mounting: Matrix) -> bool:
+        """Add a keyframe; return False where it must be tried again, since the file could not be written."""
         at = self._odometry.at(stamp)
         if at is None or at.run != self._run:
             self._counts["keyframes_without_odometry"] += 1
@@ -214,7 +235,7 @@ class PoseGraphNode(Node):
                 "keyframe",
                 f"a keyframe at {stamp / NANOSECONDS:.3f} s is left out: there is no odometry around its time",
             )
-            return
+            return True
         told = None if self._placed_before is None else growth(self._placed_before, at)
         if told is not None:  # of the robot's motion, and now of the camera's
             told = carried(told, adjoints(inverse(mounting)))
@@ -224,8 +245,10 @@ class PoseGraphNode(Node):
         elif added:
             self._placed_before = at
             self._path_changed = True
+        return time.monotonic() >= self._retry_at
 
-    def _constrain(self, constraint: LoopConstraint) -> None:
+    def _constrain(self, constraint: LoopConstraint) -> bool:
+        """Take a constraint; return False where it must be tried again, since the file could not be written."""
         fate = self._work(lambda: self._graph.constrain(constraint))
         self._path_changed = True
         if fate in (Fate.ODOMETRY, Fate.OTHERS):
@@ -235,6 +258,7 @@ class PoseGraphNode(Node):
                 f"refused the closure of {constraint.query_stamp / NANOSECONDS:.3f} s with "
                 f"{constraint.match_stamp / NANOSECONDS:.3f} s: it contradicts {why}",
             )
+        return time.monotonic() >= self._retry_at
 
     def _work(self, do: Any) -> Any:
         """Return what a change of the graph returns; None where its file cannot be written, or it cannot be solved."""
@@ -243,8 +267,10 @@ class PoseGraphNode(Node):
             result = do()
             self._failure = ""
             self._correction = self._graph.correction
-        except (GraphFileError, RuntimeError) as error:
-            self._failure = str(error).splitlines()[0]
+        except (RuntimeError, ValueError) as error:  # of the file; of GTSAM; of NumPy
+            if isinstance(error, GraphFileError):
+                self._retry_at = time.monotonic() + RETRY_SECONDS
+            self._failure = first_line(error)
             self._voice.warn("failure", f"a change of the graph failed: {self._failure}")
             result = None
         self._updates.append((time.perf_counter() - started) * 1e3)
@@ -310,11 +336,15 @@ class PoseGraphNode(Node):
             steps, loops = self._graph.factors()
             write_g2o(g2o, placed, [of_robot(one, mounting) for one in (*steps, *loops)])
             response.success, response.message = True, f"{counted(len(placed), 'keyframe')} in {tum} and {g2o}"
-        except (OSError, RuntimeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
+        except OSError as error:
             response.success = False
             response.message = (
-                f"{tum} and {g2o} cannot be written ({reason}); set trajectory to a path in a writable folder"
+                f"{tum} and {g2o} cannot be written ({error.strerror}); set trajectory to a path in a writable folder"
+            )
+        except (RuntimeError, ValueError) as error:
+            response.success = False
+            response.message = (
+                f"the graph cannot be solved ({first_line(error)}); check the publishers of odometry and constraints"
             )
         self.get_logger().info(f"save: {response.message}")
         return response

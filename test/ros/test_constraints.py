@@ -99,7 +99,10 @@ def test_data_of_another_size_are_refused(field: str, value: int | bytes) -> Non
         ("scale_known", 2, 0, "scale_known of a loop constraint is 2"),
         ("covariance", -1.0, 0, "positive semidefinite"),
         ("covariance", 9.0, 1, "symmetric"),
-        ("covariance", 1e308, 1, "symmetric"),
+        ("covariance", 1e308, 1, "covariance larger than 1e\\+08"),
+        ("covariance", 1e16, 35, "covariance larger than 1e\\+08"),
+        ("x", 1e6, 0, "farther than 1e\\+05 m"),
+        ("x", 1e308, 0, "farther than 1e\\+05 m"),
     ],
 )
 def test_numbers_that_are_no_pose_are_refused(field: str, value: float, at: int, sentence: str) -> None:
@@ -113,6 +116,13 @@ def test_a_direction_is_of_length_one() -> None:
     assert len(read_loop_constraints(message)) == 1
     with pytest.raises(ValueError, match="direction"):
         read_loop_constraints(changed(message, "x", 2.0))
+
+
+def test_a_negative_variance_beside_a_large_one_is_refused() -> None:
+    known = constraint(0)
+    off = dataclasses.replace(known.pose, covariance=np.diag([1e6, 1, 1, 1, 1, -0.9]))
+    with pytest.raises(ValueError, match="positive semidefinite"):
+        read_loop_constraints(message_from_constraints(Header(), [dataclasses.replace(known, pose=off)]))
 
 
 def test_a_covariance_of_zeros_is_one() -> None:
