@@ -78,6 +78,8 @@ class GraphFile:
                     path.absolute(), timeout=PATIENCE, check_same_thread=False, isolation_level=None
                 )
                 resources.callback(self._connection.close)
+                # Nobody else can have the file's lock then, for which each keyframe would have to wait.
+                self._connection.execute("PRAGMA locking_mode=EXCLUSIVE")
                 distrust(self._connection, path)
                 self._prepare()
             self._resources = resources.pop_all()
@@ -104,8 +106,6 @@ class GraphFile:
 
     def _prepare(self) -> None:
         connection = self._connection
-        # Nobody else can have the file's lock then, for which each keyframe would have to wait.
-        connection.execute("PRAGMA locking_mode=EXCLUSIVE")
         (application,) = connection.execute("PRAGMA application_id").fetchone()
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         (tables,) = connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()

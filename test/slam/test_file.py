@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import os
 import sqlite3
 from pathlib import Path
 
@@ -55,6 +56,12 @@ def test_two_nodes_cannot_have_one_graph(path: Path) -> None:
         "UPDATE constraints SET query = 100000",
         "UPDATE constraints SET match = -1",
         "UPDATE constraints SET covariance = zeroblob(3)",
+        "UPDATE constraints SET distance = 'far'",
+        "UPDATE constraints SET query_id = 1.5",
+        "UPDATE keyframes SET stamp = 1.5 WHERE id = 7",
+        "UPDATE keyframes SET pose = zeroblob(128) WHERE id = 7",
+        "DELETE FROM keyframes WHERE id = 7",
+        "UPDATE sessions SET id = 5",
         "DROP TABLE sessions",
         "PRAGMA user_version = 99",
         "CREATE VIEW more AS SELECT 1",
@@ -87,3 +94,45 @@ def test_any_other_file_is_refused_and_stays_as_it_is(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(GraphFileError, match="name a file in a writable folder"):
         GraphFile(tmp_path / "nowhere" / "graph.db")
+
+
+@pytest.mark.parametrize("value", [1e300, 0.5])
+def test_numbers_that_nobody_measured_are_refused_in_a_sentence(path: Path, value: float) -> None:
+    pose = np.eye(4)
+    pose[0, 0 if value < 1 else 3] = value
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE constraints SET pose = ? WHERE id = 3", (pose.tobytes(),))
+    connection.execute("UPDATE constraints SET covariance = ? WHERE id = 3", (np.full((6, 6), 1e308).tobytes(),))
+    connection.commit()
+    connection.close()
+    with np.errstate(all="ignore"), pytest.raises(GraphFileError, match=r"graph\.db cannot be .*; restore a copy"):
+        PoseGraph(path, NOISE)
+    GraphFile(path).close()  # it was closed
+
+
+def test_numbers_that_are_not_finite_are_not_written(path: Path) -> None:
+    file = GraphFile(path)
+    _, keyframes, _ = file.read()
+    with pytest.raises(ValueError, match="not finite; check odometry and constraints"):
+        file.add_keyframe(keyframes[0]._replace(pose=np.full((4, 4), np.nan)), len(keyframes))
+    assert len(file.read()[1]) == len(keyframes)
+    file.close()
+
+
+def test_nobody_else_gets_the_lock_of_the_file(path: Path) -> None:
+    file = GraphFile(path)
+    other = sqlite3.connect(path, timeout=0)
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        other.execute("BEGIN IMMEDIATE")
+    other.close()
+    file.close()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="every folder is writable for root")
+def test_a_folder_that_is_not_writable_is_said(path: Path) -> None:
+    path.parent.chmod(0o500)
+    try:
+        with pytest.raises(GraphFileError, match=r"the folder .* is not writable"):
+            GraphFile(path)
+    finally:
+        path.parent.chmod(0o700)

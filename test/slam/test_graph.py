@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import resource
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +19,7 @@ pytest.importorskip("gtsam", reason="the extra slam is not installed")
 import gtsam
 
 from binvpr_ros.loop_constraint import LoopConstraint
+from binvpr_ros.slam.file import GraphFileError
 from binvpr_ros.slam.graph import Fate, OdometryNoise, PoseGraph
 from binvpr_ros.slam.poses import Transform, inverse, rotation_of
 from binvpr_ros.slam.solver import CAUCHY
@@ -274,3 +278,80 @@ def test_noise_by_the_rule_is_half_of_the_share_after_a_metre() -> None:
     step[0, 3] = 1.0
     deviations = np.sqrt(np.diag(OdometryNoise(0.05, 1.0).of_step(step, None)))
     np.testing.assert_allclose(deviations, [np.deg2rad(0.5)] * 3 + [0.025] * 3, rtol=0.01)
+
+
+def test_the_first_session_with_a_keyframe_is_the_maps(tmp_path: Path) -> None:
+    """Odometry came before the camera, and jumped before it did."""
+    route, path = laps(2), tmp_path / "graph.db"
+    for runs in (1, 2):
+        graph = PoseGraph(path, NOISE)
+        graph.begin(np.eye(4))
+        graph.settle()
+        assert (graph.session, graph.is_tied, graph.factors()) == (0, False, ([], []))
+        if runs == 2:
+            route.added_to(graph, closed(route))
+            assert graph.is_tied
+            assert error(graph, route) < 0.5
+        graph.close()
+    again = PoseGraph(path, NOISE)
+    assert (again.session, again.size, again.is_tied) == (0, len(route.stamps), True)
+    assert again.counts[Fate.USED] == len(closed(route))
+    again.close()
+
+
+def test_a_file_whose_first_session_is_empty_is_read(tmp_path: Path) -> None:
+    route, path = laps(1), tmp_path / "graph.db"
+    graph = PoseGraph(path, NOISE)
+    route.added_to(graph, [])
+    graph.close()
+    connection = sqlite3.connect(path)
+    connection.execute("INSERT INTO sessions SELECT 2, start FROM sessions")
+    connection.execute("UPDATE keyframes SET session = 1")
+    connection.commit()
+    connection.close()
+    graph = PoseGraph(path, NOISE)
+    assert graph.is_tied
+    assert len(graph.placed()) == len(graph.factors()[0]) + 1 == len(route.stamps)
+    graph.close()
+
+
+def test_a_keyframe_of_no_session_is_refused() -> None:
+    with pytest.raises(ValueError, match="no session has begun"):
+        PoseGraph(None, NOISE).add(1, np.eye(4))
+
+
+def test_a_constraint_that_cannot_be_judged_is_not_kept(tmp_path: Path) -> None:
+    route, path = laps(2), tmp_path / "graph.db"
+    graph = PoseGraph(path, NOISE)
+    constraints = closed(route)
+    route.added_to(graph, constraints[1:])
+    broken = np.diag([1e-3] * 5 + [np.inf])
+    first = dataclasses.replace(constraints[0], pose=dataclasses.replace(constraints[0].pose, covariance=broken))
+    for covariance in (broken, np.full((6, 6), 1e300)):
+        with contextlib.suppress(ValueError, RuntimeError), np.errstate(all="ignore"):
+            graph.constrain(dataclasses.replace(first, pose=dataclasses.replace(first.pose, covariance=covariance)))
+    graph.close()
+    again = PoseGraph(path, NOISE)
+    assert again.counts[Fate.USED] >= len(constraints) - 1
+    again.close()
+
+
+def test_a_disk_that_is_full_costs_no_session(tmp_path: Path) -> None:
+    """The file is held at its size as by a full disk; what failed is tried again when there is space."""
+    route, path = laps(1), tmp_path / "graph.db"
+    graph = PoseGraph(path, NOISE)
+    graph.begin(route.odometry[0])
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(GraphFileError, match="check the disk and its space"):
+            route.added_to(graph, [])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    written = graph.size
+    for stamp, pose in zip(route.stamps.tolist()[written:], route.odometry[written:], strict=True):
+        assert graph.add(stamp, pose)
+    graph.close()
+    again = PoseGraph(path, NOISE)
+    assert (again.size, again.session, again.is_tied) == (len(route.stamps), 0, True)
+    again.close()

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
 from binvpr_ros.keyframes import NANOSECONDS
-from binvpr_ros.slam.odometry import Measurement, OdometryRuns, growth
+from binvpr_ros.slam.odometry import LATEST, Measurement, OdometryRuns, growth
 from binvpr_ros.slam.poses import Transform, adjoints, carried, inverse, rotation_of
 
 
@@ -36,6 +38,16 @@ def test_a_pose_is_interpolated_at_a_stamp() -> None:
 @pytest.mark.parametrize("stamp", [-1, 11 * NANOSECONDS])
 def test_nothing_is_known_outside_its_time(stamp: int) -> None:
     assert driven().at(stamp) is None
+
+
+def test_two_publishers_cost_no_time() -> None:
+    odometry = OdometryRuns()
+    for number in range(LATEST):
+        odometry.add(NANOSECONDS + number * NANOSECONDS // 200, "ab"[number % 2], at(0.0))
+    started = time.perf_counter()
+    for _ in range(10):
+        assert odometry.at(NANOSECONDS + 1234) is None
+    assert time.perf_counter() - started < 0.5
 
 
 def test_nothing_is_known_in_a_gap() -> None:

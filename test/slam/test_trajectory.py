@@ -12,6 +12,7 @@ gtsam = pytest.importorskip("gtsam", reason="the extra slam is not installed")
 from binvpr_ros.keyframes import NANOSECONDS
 from binvpr_ros.slam.graph import PoseGraph
 from binvpr_ros.slam.poses import FORWARD_CAMERA, inverse
+from binvpr_ros.slam.solver import LEAST_SIGMA
 from binvpr_ros.slam.trajectory import of_robot, write_g2o, write_tum
 
 from .worlds import NOISE, closed, laps
@@ -49,6 +50,13 @@ def test_gtsam_reads_the_graph_and_finds_it_solved(graph: PoseGraph, tmp_path: P
         information = np.linalg.inv(factor.covariance)
         np.testing.assert_allclose(edge.noiseModel().information(), information, atol=1e-5 * np.abs(information).max())
     assert read.error(values) < 6 * len(factors)
+
+
+def test_an_exact_constraint_is_written_with_the_least_noise(graph: PoseGraph, tmp_path: Path) -> None:
+    exact = graph.factors()[1][0]._replace(covariance=np.zeros((6, 6)))
+    write_g2o(tmp_path / "some.g2o", graph.placed(), [exact])
+    read, _ = gtsam.readG2o(str(tmp_path / "some.g2o"), True)
+    np.testing.assert_allclose(read.at(0).noiseModel().sigmas(), LEAST_SIGMA)
 
 
 def test_a_file_is_written_whole_or_left_as_it_was(graph: PoseGraph, tmp_path: Path) -> None:
