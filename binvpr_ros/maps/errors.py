@@ -16,7 +16,7 @@ class DatabaseError(RuntimeError):
 
 def first_line(error: BaseException) -> str:
     """Return what SQLite says without the statement that it may repeat after that."""
-    return str(error).partition("\n")[0]
+    return str(error).strip().partition("\n")[0]
 
 
 def is_denial(error: BaseException) -> bool:

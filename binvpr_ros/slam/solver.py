@@ -19,8 +19,8 @@ CAUCHY = 5.0
 """Standard deviations from which a constraint counts less; at twice as many a fifth of its weight is left."""
 ANCHOR = 1e-4
 """Metres and radians by which the first keyframe may move: it makes the map's frame."""
-LEAST_SIGMA = 1e-4
-"""Radians and metres: no measurement is better, whatever its covariance says."""
+LEAST_SIGMA = 5e-4
+"""Radians and metres: no measurement is better, whatever its covariance says; GTSAM cannot solve for one of 1e-4."""
 
 
 class Factor(NamedTuple):

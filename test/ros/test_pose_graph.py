@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import subprocess
 import sys
@@ -117,7 +118,7 @@ class Graph:
                 header = Header(stamp=from_nanoseconds(stamp), frame_id="camera")
                 self.constraints.publish(message_from_constraints(header, by_stamp[stamp]))
 
-    def wait_for(self, **counts: int) -> None:
+    def wait_for(self, **counts: int | str) -> None:
         """Wait until the diagnostics say so."""
         self.wait(
             lambda: all(self.diagnostics.get(name) == str(count) for name, count in counts.items()), f"{counts}", 60.0
@@ -221,6 +222,71 @@ def test_nothing_that_it_receives_ends_it(graph: Graph) -> None:
     graph.constraints.publish(message_from_constraints(Header(), [constraint(route, 79, 61, rng)]))
     graph.wait_for(keyframes_late=1, keyframes_waiting=1, constraints_used=2)
     assert "Traceback" not in graph.log.read_text()
+
+
+def test_odometry_before_the_camera_may_end_and_begin_anew(graph: Graph, tmp_path: Path) -> None:
+    route = laps(1)
+    graph.deliver_odometry(1, inverse(CAMERA))
+    assert graph.save().success
+    graph.close(signal.SIGKILL)
+    second = Graph(tmp_path, f"graph:={tmp_path / 'graph.db'}")
+    second.drive(route, [])
+    second.wait_for(keyframes=len(route.stamps), session=0, tied_to_map="true")
+    assert second.save().success
+    assert second.close() == 0
+
+
+def test_numbers_that_nobody_measured_are_left_out(graph: Graph, tmp_path: Path) -> None:
+    route, rng = laps(1), np.random.default_rng(0)
+    graph.drive(route, [])
+    graph.wait_for(keyframes=len(route.stamps))
+    far = inverse(CAMERA)
+    far[0, 3] = 1.7e308
+    graph.send_odometry(int(route.stamps[-1]) + 1, far)
+    for changes in (
+        {"covariance": np.diag([1e-3] * 5 + [1e16])},
+        {"translation": np.array([1e6, 0, 0]), "covariance": 1e12 * np.eye(6)},
+        {"covariance": np.zeros((6, 6))},
+    ):
+        one = constraint(route, 79, 78, rng, **changes)
+        graph.constraints.publish(message_from_constraints(Header(), [one]))
+    far_and_vague = constraint(route, 79, 70, rng, translation=np.array([1e5, 0, 0]), covariance=1e8 * np.eye(6))
+    graph.constraints.publish(message_from_constraints(Header(), [far_and_vague]))
+    graph.wait_for(odometry_unusable=1, constraints_unusable=2)
+    assert graph.save().success
+    graph.close(signal.SIGKILL)
+    second = Graph(tmp_path, f"graph:={tmp_path / 'graph.db'}")
+    second.wait_for(keyframes=len(route.stamps))
+    assert second.close() == 0
+    assert "Traceback" not in graph.log.read_text()
+
+
+def test_what_a_full_disk_refuses_is_written_later(graph: Graph, tmp_path: Path) -> None:
+    """No file of the process may grow, as on a full disk, until there is space again."""
+    route = laps(1)
+    _, hard = resource.prlimit(graph.process.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(graph.process.pid, resource.RLIMIT_FSIZE, (4096, hard))
+    graph.drive(route, [])
+    graph.wait(lambda: "cannot be written" in graph.message, "it says so")
+    resource.prlimit(graph.process.pid, resource.RLIMIT_FSIZE, (hard, hard))
+    time.sleep(1.2)
+    graph.send_odometry(int(route.stamps[-1]) + NANOSECONDS // 10, route.odometry[-1] @ inverse(CAMERA))
+    graph.wait_for(keyframes=len(route.stamps), keyframes_waiting=0, session=0)
+    graph.close(signal.SIGKILL)
+    second = Graph(tmp_path, f"graph:={tmp_path / 'graph.db'}")
+    second.wait_for(keyframes=len(route.stamps))
+    assert second.close() == 0
+
+
+def test_two_publishers_of_odometry_are_named_now_and_then(graph: Graph) -> None:
+    for number in range(20):
+        graph.send_odometry(NANOSECONDS + number, inverse(CAMERA), ("odom", "wheels")[number % 2])
+        graph.wait(lambda: True, "")
+    graph.wait(lambda: "remap odometry to the topic of one publisher" in graph.log.read_text(), "it warns")
+    log = graph.log.read_text()
+    assert "'odom'" in log
+    assert "'wheels'" in log
+    assert log.count("remap odometry") + log.count("odometry jumped") <= 2
 
 
 def test_odometry_that_jumps_begins_a_session_where_the_last_one_ended(graph: Graph) -> None:

@@ -315,6 +315,15 @@ def test_a_file_whose_first_session_is_empty_is_read(tmp_path: Path) -> None:
     graph.close()
 
 
+def test_an_exact_constraint_can_be_solved() -> None:
+    route, graph = laps(1), PoseGraph(None, NOISE)
+    route.added_to(graph, [])
+    assert (
+        graph.constrain(constraint(route, 79, 78, np.random.default_rng(0), covariance=np.zeros((6, 6)))) is Fate.USED
+    )
+    graph.settle()
+
+
 def test_a_keyframe_of_no_session_is_refused() -> None:
     with pytest.raises(ValueError, match="no session has begun"):
         PoseGraph(None, NOISE).add(1, np.eye(4))
