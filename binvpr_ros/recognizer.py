@@ -166,8 +166,9 @@ class PlaceRecognizer:
 
         It becomes a keyframe if it differs enough, or where a back end chooses the images in any case, unless it has no
         contrast. `features` finds its local features, `picture` makes its thumbnail, `depth` returns its depth image;
-        each is called where it is wanted, `depth` after `decided`. Raises StampError for an image whose stamp does not
-        follow (stamps.py); a leap back (a bag that loops) begins a session.
+        each is called where it is wanted. `decided` is called once the keyframe is kept, or with `depth` before that,
+        which may have to be waited for. Raises StampError for an image whose stamp does not follow (stamps.py); a leap
+        back (a bag that loops) begins a session.
         """
         config, camera = self.config, self.camera  # which other threads may set meanwhile
         descriptor, contrast = description
@@ -191,7 +192,7 @@ class PlaceRecognizer:
             verdict = self._closer.decide(query, self.database, config, camera, others.like)
             if verdict.closures:
                 query = dataclasses.replace(query, closes=verdict.closures[0].match.id)
-            if decided:
+            if decided and depth is not None:
                 decided(query, verdict)
             measured, without_depth = None, ""
             if own is not None and depth is not None:
@@ -202,6 +203,8 @@ class PlaceRecognizer:
                 self.database.add(remembered, self.database.redundant(config), camera)
             except DatabaseError as error:
                 failure = str(error)
+            if decided and depth is None:
+                decided(query, verdict)
             self._policy.accept(query)
         size = remembered.nbytes
         return Recognition(query, verdict, new_session, failure, others.unmatched, size, measured, without_depth)

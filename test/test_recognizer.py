@@ -149,6 +149,17 @@ def test_depth_that_cannot_be_used_costs_no_keyframe(world_images: list[Image]) 
         assert (found.depth is not None) == (number == 0)
 
 
+def test_a_closure_is_told_once_its_keyframe_is_kept(world_images: list[Image], tmp_path: Path) -> None:
+    recognizer = PlaceRecognizer(EAGER.replace(database=str(tmp_path / "map.db")))
+    kept_before: list[int] = []
+    for number, depth in enumerate((None, lambda: None)):
+        recognizer.process(
+            world_images[number], number * NANOSECONDS, depth, lambda *_: kept_before.append(len(recognizer.database))
+        )
+    # With depth, which may have to be waited for, it is told first.
+    assert kept_before == [1, 1]
+
+
 def test_each_map_of_a_place_is_matched(redkitchen: list[Image], tmp_path: Path) -> None:
     """Two maps of one place are not rivals of each other: what one map closes, both close."""
     names = [str(tmp_path / name) for name in ("monday.db", "tuesday.db")]

@@ -364,7 +364,7 @@ class BinvprNode(Node):
                 self._closures.publish(message_from_closures(message.header, verdict.closures))
 
         try:
-            depth = functools.partial(self._depth_at, stamp)
+            depth = functools.partial(self._depth_at, stamp) if self._depths.any_came else None
             recognition = self._recognizer.process(decode(message, self._stretch), stamp, depth, publish)
         except ImageError as error:
             self._skip("image", str(error))
