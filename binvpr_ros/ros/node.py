@@ -7,7 +7,6 @@ import argparse
 import copy
 import functools
 import math
-import signal
 import sys
 import threading
 import time
@@ -16,18 +15,14 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from nav_msgs.msg import Odometry
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import ParameterException
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
-from rclpy.signals import SignalHandlerOptions
-from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
@@ -66,6 +61,7 @@ from binvpr_ros.ros.messages import (
     to_nanoseconds,
 )
 from binvpr_ros.ros.parameters import declared
+from binvpr_ros.ros.program import run_node
 from binvpr_ros.ros.recent_depths import RecentDepths
 from binvpr_ros.ros.recent_images import MOST_BYTES, Answer, RecentImages
 from binvpr_ros.ros.silence import why_nothing_comes
@@ -88,8 +84,6 @@ CALIBRATION_SECONDS = 10
 """After which a calibration that has not come yet is said to be missing."""
 MOST_CALIBRATIONS = 8
 """Latest calibrations that are remembered, to notice that several take turns."""
-STOP_SECONDS = 0.1
-"""Longest time until the node notices that it is told to stop."""
 
 
 class BinvprNode(Node):
@@ -519,56 +513,13 @@ def _bytes_of(image: Image | CompressedImage) -> int:
 
 def main() -> int:
     """Run the node until it is told to stop; the exit status is 1 where it cannot start."""
-    try:
-        return run()
-    except KeyboardInterrupt:  # before `run` begins
-        return 0
-
-
-def run() -> int:
-    """Start, spin, stop; return the exit status."""
-    node, executor, told_to_stop = None, None, False
-
-    def stop(*_: Any) -> None:
-        # No threading.Event, whose lock a second signal would wait for in vain.
-        nonlocal told_to_stop
-        told_to_stop = True
-
-    # rclpy's own handlers would end the context, and Python's raise KeyboardInterrupt, wherever rclpy is: an error.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
-    try:
-        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    except RuntimeError as error:  # a params file, a name or a log level that ROS cannot read
-        print(f"binvpr_node: cannot start: {str(error).splitlines()[0]}", file=sys.stderr)
-        return 1
-    try:
-        # For --help, and since what stands before --ros-args would be ignored.
-        argparse.ArgumentParser(
-            prog="binvpr_node",
-            description="Recognise places in camera images, and publish loop closures.",
-            usage="%(prog)s [--help] [--ros-args -r image:=TOPIC -p PARAMETER:=VALUE --params-file FILE ...]",
-            epilog="config/binvpr.yaml describes the parameters, README.md the topics.",
-        ).parse_args(remove_ros_args(sys.argv)[1:])
-        node = BinvprNode()
-        executor = SingleThreadedExecutor()
-        executor.add_node(node)
-        while not told_to_stop:
-            executor.spin_once(timeout_sec=STOP_SECONDS)
-    except START_ERRORS as error:
-        rclpy.logging.get_logger("binvpr").fatal(f"cannot start: {error}")
-        return 1
-    finally:
-        # Ctrl-C reaches the node twice, from the terminal and from ros2 launch; the second must not break Python's end.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
-        if executor is not None:
-            executor.shutdown()
-        if node is not None:
-            node.close()
-            node.destroy_node()
-        rclpy.try_shutdown()
-    return 0
+    parser = argparse.ArgumentParser(
+        prog="binvpr_node",
+        description="Recognise places in camera images, and publish loop closures.",
+        usage="%(prog)s [--help] [--ros-args -r image:=TOPIC -p PARAMETER:=VALUE --params-file FILE ...]",
+        epilog="config/binvpr.yaml describes the parameters, README.md the topics.",
+    )
+    return run_node(BinvprNode, "binvpr", parser, START_ERRORS)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 import time
 from collections import Counter, deque
@@ -12,18 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import PoseStamped, TransformStamped
 from nav_msgs.msg import Odometry
 from nav_msgs.msg import Path as PathMessage
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import ParameterException
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.signals import SignalHandlerOptions
-from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
@@ -42,6 +37,7 @@ from binvpr_ros.ros.constraints import read_loop_constraints
 from binvpr_ros.ros.diagnostics import Level
 from binvpr_ros.ros.messages import from_nanoseconds, to_nanoseconds
 from binvpr_ros.ros.parameters import declared
+from binvpr_ros.ros.program import run_node
 from binvpr_ros.ros.transforms import matrix_of, message_of, pose_in, pose_of
 from binvpr_ros.ros.voice import Voice
 from binvpr_ros.slam.file import GraphFileError
@@ -74,7 +70,6 @@ FARTHEST = 1e7
 """Metres from its origin beyond which odometry is taken to be broken."""
 RETRY_SECONDS = 1.0
 """After which what could not be written is tried again: each try may wait for the disk."""
-STOP_SECONDS = 0.1
 
 
 class PoseGraphNode(Node):
@@ -412,53 +407,13 @@ def _nearer(stamp: int, one: int, other: int) -> bool:
 
 def main() -> int:
     """Run the node until it is told to stop; the exit status is 1 where it cannot start."""
-    try:
-        return run()
-    except KeyboardInterrupt:  # before `run` begins
-        return 0
-
-
-def run() -> int:
-    """Start, spin, stop; return the exit status."""
-    node, executor, told_to_stop = None, None, False
-
-    def stop(*_: Any) -> None:
-        nonlocal told_to_stop
-        told_to_stop = True
-
-    # As in node.py: neither rclpy's handlers nor KeyboardInterrupt may end it in the middle of a change.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
-    try:
-        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    except RuntimeError as error:  # a params file, a name or a log level that ROS cannot read
-        print(f"pose_graph: cannot start: {str(error).splitlines()[0]}", file=sys.stderr)
-        return 1
-    try:
-        argparse.ArgumentParser(
-            prog="pose_graph",
-            description="Close loops: take the drift out of odometry, and publish map -> odom.",
-            usage="%(prog)s [--help] [--ros-args -r odometry:=TOPIC -p PARAMETER:=VALUE --params-file FILE ...]",
-            epilog="config/pose_graph.yaml describes the parameters, docs/loop_closing.md the topics.",
-        ).parse_args(remove_ros_args(sys.argv)[1:])
-        node = PoseGraphNode()
-        executor = SingleThreadedExecutor()
-        executor.add_node(node)
-        while not told_to_stop:
-            executor.spin_once(timeout_sec=STOP_SECONDS)
-    except START_ERRORS as error:
-        rclpy.logging.get_logger("pose_graph").fatal(f"cannot start: {error}")
-        return 1
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
-        if executor is not None:
-            executor.shutdown()
-        if node is not None:
-            node.close()
-            node.destroy_node()
-        rclpy.try_shutdown()
-    return 0
+    parser = argparse.ArgumentParser(
+        prog="pose_graph",
+        description="Close loops: take the drift out of odometry, and publish map -> odom.",
+        usage="%(prog)s [--help] [--ros-args -r odometry:=TOPIC -p PARAMETER:=VALUE --params-file FILE ...]",
+        epilog="config/pose_graph.yaml describes the parameters, docs/loop_closing.md the topics.",
+    )
+    return run_node(PoseGraphNode, "pose_graph", parser, START_ERRORS)
 
 
 if __name__ == "__main__":
