@@ -118,6 +118,10 @@ def drive_along(drive: Drive, path: Path, stop: int, tell: bool = False) -> tupl
     if graph.session < 0:
         graph.begin(drive.odometry[0])
     stamps, times = drive.stamps, []
+    newest = graph.size - 1
+    told = sum(number <= newest for number in drive.constraints)
+    if newest in drive.constraints and graph.counts.total() < told:  # killed between a keyframe and its constraint
+        graph.constrain(drive.constraints[newest])
     for number in range(graph.size, stop):
         started = time.perf_counter(), time.process_time()
         graph.add(stamps[number], drive.odometry[number])

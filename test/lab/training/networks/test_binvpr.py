@@ -172,6 +172,7 @@ def test_every_weight_learns() -> None:
 
 
 def test_the_exported_file_computes_what_was_trained(tmp_path: Path) -> None:
+    keras.utils.set_random_seed(1)
     model = build("binvpr20", "deploy", 64, classes=3)
     rng = np.random.default_rng(0)
     set_norms(model, rng)
@@ -184,9 +185,9 @@ def test_the_exported_file_computes_what_was_trained(tmp_path: Path) -> None:
     images = rng.integers(0, 256, (6, 64, 64, 3), np.uint8)
     ours = np.stack([network.backend.run(image[None])[0] for image in images])
     theirs = model.predict(images.astype(np.float32), verbose=0)["descriptor"]
-    # int8 layers round in fixed point: one in a thousand of their values is a level off, and where that turns a sign,
-    # an untrained network turns some of its bits.
-    assert np.mean((ours >= 0) == (theirs >= 0)) > 0.9
+    # int8 layers round in fixed point: one in a thousand of their values is a level off. For one image in six that
+    # turns a sign early in an untrained network, and with it a seventh of the bits.
+    assert np.median(np.mean((ours >= 0) == (theirs >= 0), axis=1)) > 0.99
 
 
 def test_the_exported_basic_block_is_int8_with_weights_of_one_bit_and_inputs_of_four(tmp_path: Path) -> None:
