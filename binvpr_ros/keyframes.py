@@ -50,17 +50,33 @@ FAST_CHANGE = 0.3
 """Share of the descriptor's bits in a change that is much at once: views half of which are the same, about."""
 FAST_INTERVAL = 0.25
 """Of `keyframe_min_interval`, after which a keyframe may follow another one when the view changes fast."""
+LOOK_INTERVAL = 0.1
+"""Of `keyframe_min_interval`, within which an image need not be looked at after another one: 20 a second are enough."""
 
 
 class KeyframePolicy:
     """An image becomes a keyframe when its descriptor has changed, and a while has gone by.
 
     The while is shorter when the view changes fast, so that the camera's motion can be followed from keyframe to
-    keyframe.
+    keyframe. In between not every image of a fast camera is looked at.
     """
 
     def __init__(self) -> None:
         self._last: Keyframe | None = None
+        self._looked: int | None = None  # the stamp of the latest image that was looked at
+
+    def too_soon(self, stamp: int, config: Config) -> bool:
+        """Tell whether the image at `stamp` (nanoseconds) need not be looked at.
+
+        It comes too soon after the last keyframe to be one, or soon after an image that was looked at.
+        """
+        interval = config.keyframe_min_interval * NANOSECONDS
+        after_keyframe = self._last is not None and 0 <= stamp - self._last.stamp < FAST_INTERVAL * interval
+        return after_keyframe or (self._looked is not None and 0 <= stamp - self._looked < LOOK_INTERVAL * interval)
+
+    def look(self, stamp: int) -> None:
+        """Take it that the image at `stamp` was looked at."""
+        self._looked = stamp
 
     def wants(self, stamp: int, descriptor: Descriptor, config: Config) -> bool:
         """Tell whether the image at `stamp` (nanoseconds) shall become a keyframe; the first one does."""

@@ -28,6 +28,7 @@ from binvpr_ros.loop_constraint import LoopConstraint, RelativePose
 from binvpr_ros.maps.database import DatabaseError, KeyframeDatabase
 from binvpr_ros.network.backends import DescriptorError
 from binvpr_ros.network.descriptor import Description, DescriptorNetwork
+from binvpr_ros.network.hamming import Descriptor
 from binvpr_ros.network.model_card import ModelCardError
 from binvpr_ros.odometry import Odometry
 from binvpr_ros.stamps import Stamps
@@ -52,6 +53,7 @@ class Recognition:
     kept_bytes: int = 0  # by which the map has grown
     depth: DepthImage | None = None  # of the keyframe's image
     without_depth: str = ""  # why the depth image that came is not used
+    looked_at: bool = True  # False where it came too soon after another one to become a keyframe
 
     def constraints(self) -> list[LoopConstraint]:
         """Return the relative poses of the closures, best first, of those whose matches tell one.
@@ -143,71 +145,104 @@ class PlaceRecognizer:
         self._config = config
 
     def process(
-        self, image: Image, stamp: int, depth: FindDepth | None = None, decided: Decided | None = None
+        self,
+        image: Image | Callable[[], Image],
+        stamp: int,
+        depth: FindDepth | None = None,
+        decided: Decided | None = None,
     ) -> Recognition:
         """Recognise the place in `image` (uint8, [H,W,3] RGB or [H,W] grey), taken at `stamp` (nanoseconds).
 
-        Raises StampError, as `recognize` does.
+        In its place may stand what decodes it, which is called once, and only where the image is looked at. Raises
+        StampError, as `recognize` does.
         """
-        description = self.network.describe(image)
-        features = functools.partial(_extract, image)
-        return self.recognize(description, stamp, features, lambda: thumbnail(image), depth, decided)
+        pixels = functools.cache(image if callable(image) else lambda: image)
+        return self.recognize(
+            lambda: self.network.describe(pixels()),
+            stamp,
+            lambda kind, visible: kind.extract(pixels(), visible),
+            lambda: thumbnail(pixels()),
+            depth,
+            decided,
+        )
 
     def recognize(
         self,
-        description: Description,
+        describe: Callable[[], Description],
         stamp: int,
         features: FindFeatures | None = None,
         picture: Callable[[], bytes | None] = lambda: None,
         depth: FindDepth | None = None,
         decided: Decided | None = None,
     ) -> Recognition:
-        """Recognise the place of an image that the network has described, taken at `stamp` (nanoseconds).
+        """Recognise the place of an image that the network can `describe`, taken at `stamp` (nanoseconds).
 
         It becomes a keyframe if it differs enough, or where a back end chooses the images in any case, unless it has no
-        contrast. `features` finds its local features, `picture` makes its thumbnail, `depth` returns its depth image;
-        each is called where it is wanted. `decided` is called once the keyframe is kept, or with `depth` before that,
-        which may have to be waited for. Raises StampError for an image whose stamp does not follow (stamps.py); a leap
-        back (a bag that loops) begins a session.
+        contrast; where it comes too soon for that, it is not even described. `features` finds its local features,
+        `picture` makes its thumbnail, `depth` returns its depth image; each is called where it is wanted. `decided` is
+        called once the keyframe is kept, or with `depth` before that, which may have to be waited for. Raises
+        StampError for an image whose stamp does not follow (stamps.py); a leap back (a bag that loops) begins a
+        session.
         """
         config, camera = self.config, self.camera  # which other threads may set meanwhile
-        descriptor, contrast = description
+        chosen = config.keyframe_source == "topic"
         with self._lock:
-            new_session = self._stamps.advance(stamp, config.exclusion_time, config.keyframe_source == "topic")
+            # Before its stamp counts: an image that cannot be read says nothing about time.
+            description = describe() if chosen or not self._policy.too_soon(stamp, config) else None
+            new_session = self._stamps.advance(stamp, config.exclusion_time, chosen)
             if new_session:
                 self.database.new_session()
                 self._start_anew()
+            elif description is None:
+                return Recognition(None, NO_DECISION, looked_at=False)
+            descriptor, contrast = description or describe()
+            self._policy.look(stamp)
             if contrast < config.min_contrast:
                 self._closer.lose_sight()
                 return Recognition(None, Verdict(refused=[Refused(Refusal.FEATURELESS)]), new_session)
-            if config.keyframe_source == "images" and not self._policy.wants(stamp, descriptor, config):
+            if not chosen and not self._policy.wants(stamp, descriptor, config):
                 return Recognition(None, NO_DECISION, new_session)
-            own = None
-            if config.verify and features:
-                own = self.mask.features(functools.partial(features, self.local_features))
-            query = self.database.next_keyframe(stamp, descriptor, own, picture() if config.thumbnails else None)
-            others = _OtherKinds(self._kind_of, own, features, self.mask)
-            query = dataclasses.replace(query, whereabouts=self.odometry.at(stamp))
-            query = self._closer.follow(query, camera)
-            verdict = self._closer.decide(query, self.database, config, camera, others.like)
-            if verdict.closures:
-                query = dataclasses.replace(query, closes=verdict.closures[0].match.id)
-            if decided and depth is not None:
-                decided(query, verdict)
-            measured, without_depth = None, ""
-            if own is not None and depth is not None:
-                own, measured, without_depth = _measured(own, depth)
-                query = dataclasses.replace(query, features=own)
-            failure, remembered = "", kept(query)
-            try:
-                self.database.add(remembered, self.database.redundant(config), camera)
-            except DatabaseError as error:
-                failure = str(error)
-            if decided and depth is None:
-                decided(query, verdict)
-            self._policy.accept(query)
+            recognition = self._keep(stamp, descriptor, config, camera, features, picture, depth, decided)
+            return dataclasses.replace(recognition, new_session=new_session)
+
+    def _keep(
+        self,
+        stamp: int,
+        descriptor: Descriptor,
+        config: Config,
+        camera: Camera | None,
+        features: FindFeatures | None,
+        picture: Callable[[], bytes | None],
+        depth: FindDepth | None,
+        decided: Decided | None,
+    ) -> Recognition:
+        """Make an image a keyframe: decide over its matches, and keep it; the lock is held."""
+        own = None
+        if config.verify and features:
+            own = self.mask.features(functools.partial(features, self.local_features))
+        query = self.database.next_keyframe(stamp, descriptor, own, picture() if config.thumbnails else None)
+        others = _OtherKinds(self._kind_of, own, features, self.mask)
+        query = dataclasses.replace(query, whereabouts=self.odometry.at(stamp))
+        query = self._closer.follow(query, camera)
+        verdict = self._closer.decide(query, self.database, config, camera, others.like)
+        if verdict.closures:
+            query = dataclasses.replace(query, closes=verdict.closures[0].match.id)
+        if decided and depth is not None:
+            decided(query, verdict)
+        measured, without_depth = None, ""
+        if own is not None and depth is not None:
+            own, measured, without_depth = _measured(own, depth)
+            query = dataclasses.replace(query, features=own)
+        failure, remembered = "", kept(query)
+        try:
+            self.database.add(remembered, self.database.redundant(config), camera)
+        except DatabaseError as error:
+            failure = str(error)
+        if decided and depth is None:
+            decided(query, verdict)
+        self._policy.accept(query)
         size = remembered.nbytes
-        return Recognition(query, verdict, new_session, failure, others.unmatched, size, measured, without_depth)
+        return Recognition(query, verdict, False, failure, others.unmatched, size, measured, without_depth)
 
     def kept_of(self, keyframe: Keyframe) -> tuple[Features | None, bytes | None, Camera | None]:
         """Return a keyframe's local features, thumbnail (a small jpeg file) and camera; None for what is not known."""
@@ -288,10 +323,6 @@ class _OtherKinds:
                 return None
             self._found[theirs.tag] = self._find(kind, self._mask.visible)
         return self._found[theirs.tag]
-
-
-def _extract(image: Image, kind: LocalFeatures, visible: NDArray[np.uint8] | None) -> Features:
-    return kind.extract(image, visible)
 
 
 def _measured(features: Features, find: FindDepth) -> tuple[Features, DepthImage | None, str]:

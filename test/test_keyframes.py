@@ -63,6 +63,38 @@ def test_the_change_that_is_asked_for_may_be_none_or_more_than_a_fast_one(
     assert policy.wants(seconds(10.2), descriptor(64), config)
 
 
+@pytest.mark.parametrize(
+    ("after", "too_soon"),
+    [
+        (0.0, True),
+        (0.19, True),  # no change makes a keyframe yet
+        (0.2, False),
+        (3600.0, False),
+        (-0.1, False),  # time has leapt, or the image is late: stamps.py tells
+    ],
+)
+def test_an_image_is_not_looked_at_before_it_may_be_a_keyframe(
+    policy: KeyframePolicy, after: float, too_soon: bool
+) -> None:
+    assert policy.too_soon(seconds(10 + after), CONFIG) == too_soon
+
+
+@pytest.mark.parametrize(("rate", "every"), [(10, 1), (12, 1), (15, 2), (30, 3), (60, 5)])
+def test_of_a_fast_camera_not_every_image_is_looked_at(policy: KeyframePolicy, rate: int, every: int) -> None:
+    looked = []
+    for number in range(600):
+        stamp = seconds(20 + number / rate)
+        if not policy.too_soon(stamp, CONFIG):
+            policy.look(stamp)
+            looked.append(number)
+    assert looked == list(range(0, 600, every))
+
+
+def test_without_an_interval_every_image_is_looked_at(policy: KeyframePolicy) -> None:
+    policy.look(seconds(10))
+    assert not policy.too_soon(seconds(10), CONFIG.replace(keyframe_min_interval=0.0))
+
+
 def test_without_an_interval_each_image_that_differs_is_a_keyframe(policy: KeyframePolicy) -> None:
     config = CONFIG.replace(keyframe_min_interval=0.0)
     assert policy.wants(seconds(10) + 1, descriptor(32), config)

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from binvpr_ros.config import Config
-from binvpr_ros.images import decode_file
+from binvpr_ros.images import ImageError, decode_file
 from binvpr_ros.keyframes import KEPT_FEATURES, NANOSECONDS
 from binvpr_ros.local_features import orb
 from binvpr_ros.local_features.camera import Camera
@@ -255,6 +255,42 @@ def test_images_without_contrast_are_no_keyframes(world_images: list[Image]) -> 
     assert not any(recognition.keyframe for recognition in recognitions)
     assert {refused.reason for r in recognitions for refused in r.verdict.refused} == {Refusal.FEATURELESS}
     assert show(recognizer, world_images[:1], first=60)[0].keyframe is not None
+
+
+def test_an_image_too_soon_to_become_a_keyframe_is_not_even_decoded(world_images: list[Image]) -> None:
+    recognizer = PlaceRecognizer(Config())
+    decoded = []
+
+    def show_at(number: int, milliseconds: int) -> Recognition:
+        def decode() -> Image:
+            decoded.append(milliseconds)
+            return world_images[number]
+
+        return recognizer.process(decode, milliseconds * NANOSECONDS // 1000)
+
+    assert show_at(0, 5000).keyframe is not None
+    assert not show_at(9, 5100).looked_at
+    with pytest.raises(StampError, match="is not later than the last image's"):  # its stamp counts all the same
+        show_at(9, 5050)
+    assert show_at(0, 5130).looked_at
+    assert not show_at(9, 5170).looked_at
+    assert show_at(9, 5600).keyframe is not None
+    assert decoded == [5000, 5130, 5600]
+
+
+def test_an_image_that_cannot_be_read_does_not_take_time_ahead_nor_the_place_of_the_next(
+    world_images: list[Image],
+) -> None:
+    recognizer = PlaceRecognizer(Config())
+    for milliseconds in (9000, 9010, 9020):
+        with pytest.raises(ImageError):
+            recognizer.process(lambda: decode_file(b"no image"), milliseconds * NANOSECONDS // 1000)
+    assert recognizer.process(world_images[0], 5 * NANOSECONDS).keyframe is not None
+
+
+def test_where_a_back_end_chooses_every_image_is_looked_at(world_images: list[Image]) -> None:
+    recognizer = PlaceRecognizer(Config(keyframe_source="topic"))
+    assert all(recognizer.process(world_images[0], NANOSECONDS + number).keyframe is not None for number in range(3))
 
 
 def test_a_stamp_must_advance(world_images: list[Image]) -> None:

@@ -110,10 +110,13 @@ class Statistics:
     def count_recognition(
         self, recognition: Recognition, frame_id: str, processing_ms: float, latency_ms: float
     ) -> None:
-        """Count an image that was processed."""
+        """Count an image that was processed, with its times where it was looked at."""
         with self._lock:
             self.frame_id = frame_id
             self.counts["images_processed"] += 1
+            if not recognition.looked_at:
+                self.counts["images_too_soon"] += 1
+                return
             self.counts["keyframes"] += recognition.keyframe is not None
             self.counts["keyframes_closed"] += bool(recognition.verdict.closures)
             if (reason := refusal_of(recognition.verdict)) is not None:
@@ -131,7 +134,7 @@ class Statistics:
 
     def values(self) -> dict[str, str]:
         """Return everything by name, formatted."""
-        names = [f"images_{fate}" for fate in ("received", "processed", "dropped", "unusable")]
+        names = [f"images_{fate}" for fate in ("received", "processed", "too_soon", "dropped", "unusable")]
         names += ["messages_lost", "stamps_received", "stamps_without_image"]
         names += ["keyframes", "keyframes_closed", "loop_closures"]
         names += ["constraints_with_scale", "constraints_without_scale", "closures_of_unsure_calibration"]
@@ -272,7 +275,7 @@ def health(
             f"there is no image for any of the {stamps} stamps that came on {stamps_topic}",
         ),
         (
-            processed and lately["featureless"] >= processed,
+            lately["featureless"] and lately["featureless"] >= processed - lately["images_too_soon"],
             Level.WARN, "featureless", "the images are too dark, or too blank, to show a place (min_contrast)",
         ),
         (

@@ -359,7 +359,8 @@ class BinvprNode(Node):
 
         try:
             depth = functools.partial(self._depth_at, stamp) if self._depths.any_came else None
-            recognition = self._recognizer.process(decode(message, self._stretch), stamp, depth, publish)
+            image = functools.partial(decode, message, self._stretch)
+            recognition = self._recognizer.process(image, stamp, depth, publish)
         except ImageError as error:
             self._skip("image", str(error))
             return None

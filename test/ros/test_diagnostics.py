@@ -34,6 +34,10 @@ GOOD = {"images_received": 15, "images_processed": 15}
             {**GOOD, "featureless": 15}, "", None,
             Health(Level.WARN, "the images are too dark, or too blank, to show a place (min_contrast)", "featureless"),
         ),
+        (
+            {**GOOD, "images_too_soon": 5, "featureless": 10}, "", None,
+            Health(Level.WARN, "the images are too dark, or too blank, to show a place (min_contrast)", "featureless"),
+        ),
         ({**GOOD, "featureless": 14}, "", None, Health(Level.OK, "14.6 images/s")),
         (GOOD, "", 3 << 20, Health(Level.WARN, "3 MiB are left on the disk of /maps/office.db; make room", "disk")),
         (
@@ -116,6 +120,15 @@ def test_a_latency_by_another_clock_is_unknown(latency_ms: float, told: str) -> 
     assert see(9.0) == ["9.0"] * 3
     assert see(latency_ms) == [f"unknown: {told}"] * 3
     assert see(-20.0) == ["-20.0"] * 3
+
+
+def test_an_image_that_was_not_looked_at_is_processed_and_has_no_times() -> None:
+    statistics = Statistics()
+    statistics.count_recognition(Recognition(None, Verdict()), "camera", 4.0, 5.0)
+    statistics.count_recognition(Recognition(None, Verdict(), looked_at=False), "camera", 0.0, 1.0)
+    values = statistics.values()
+    assert (values["images_processed"], values["images_too_soon"]) == ("2", "1")
+    assert (values["processing_ms_median"], values["latency_ms_median"]) == ("4.0", "5.0")
 
 
 def test_a_map_that_can_forget_no_more_says_so() -> None:

@@ -455,7 +455,7 @@ class Drive:
     def _recognize(self, recognizer: PlaceRecognizer, index: int, stamp: int, with_depth: bool = False) -> Recognition:
         features, depths = functools.partial(self.features, index), self.sequence.depths
         depth = functools.partial(depths.__getitem__, index) if with_depth and depths is not None else None
-        return recognizer.recognize(self._descriptions[index], stamp, features, depth=depth)
+        return recognizer.recognize(lambda: self._descriptions[index], stamp, features, depth=depth)
 
     def _verify(
         self,
