@@ -262,7 +262,13 @@ def node(config: Config, choices: argparse.Namespace) -> int:
             print(f"{figures['size']:14} {'median':>9} {'p95':>9}")
             for name, times in figures["parts"].items():
                 print(f"  {name:12} {times['median_ms']:6.2f} ms {times['p95_ms']:6.2f} ms")
-            for name in ("image_ms", "keyframe_with_match_ms", "without_fsync_ms", "mb_per_hour"):
+            for name in (
+                "image_ms",
+                "cpu_percent_at_rest",
+                "keyframe_with_match_ms",
+                "without_fsync_ms",
+                "mb_per_hour",
+            ):
                 print(f"  {name:23} {figures[name]:8.2f}")
             print(f"  disk         {figures['disk']}")
             print("  node         " + ", ".join(f"{name} {value}" for name, value in figures["node"].items()))

@@ -57,6 +57,8 @@ FLUSHED = 24_576
 """Bytes that a keyframe adds to the log of the map, with learned features."""
 PATIENCE = 0.2
 """Seconds that a closure may take behind its keyframe; and ten times as many images come in that time."""
+CAMERA_RATE = 30
+"""Images a second of a camera that shows the same all the time."""
 LONGEST_WAIT = 30.0
 """Seconds for the node to answer one image."""
 
@@ -76,7 +78,9 @@ def node_figures(config: Config, repeat: int) -> Iterator[dict[str, Any]]:
     Of the node process too, medians: `image_ms` from the stamp of an image that is no keyframe until the node is done
     with it, `keyframe_with_match_ms` from the stamp of one that is until its loop closure has come to this process, and
     `without_fsync_ms` is that less a flush to the `disk` that holds the map, which a closure waits for, and
-    `mb_per_hour`, what an hour of two keyframes a second adds to the map.
+    `mb_per_hour`, what an hour of two keyframes a second adds to the map. `cpu_percent_at_rest` is what the node takes
+    of a core while a camera that shows the same all the time sends CAMERA_RATE images a second, of which a share of
+    `received_at_rest` reaches the node.
     """
     network = DescriptorNetwork(model_path(config), config.backend, config.threads, config.untried_runtime)
     local_features = open_local_features(config.local_features, config.threads)
@@ -97,6 +101,7 @@ def node_figures(config: Config, repeat: int) -> Iterator[dict[str, Any]]:
                 "size": f"{size[0]}x{size[1]}",
                 **{f"{name}_ms": round(medians[name], 3) for name in ("network", "features", "verification")},
                 **matched,
+                **_at_rest(config, messages[0], repeat),
                 "parts": {name: figures_of(taken) for name, taken in times.items()},
                 "node": node,
                 "without_fsync_ms": round(matched["keyframe_with_match_ms"] - medians["fsync"], 2),
@@ -174,19 +179,29 @@ def _with_match(
             if len(listener.closures) > before:
                 closed.append((time.time_ns() - sent) / 1e6)
     keyframes = len(listener.keyframes)
-    with _node(config) as (_, listener, camera):
-        for _ in range(repeat):
-            messages[0].header.stamp = from_nanoseconds(time.time_ns())
-            camera.publish(messages[0])
-            time.sleep(PATIENCE / 10)
-        listener.wait_until_settled(received=repeat)
-        image = float(listener.diagnostics["latency_ms_median"])
     per_keyframe = (path.stat().st_size - grown) / max(keyframes, 1)
     return {
-        "image_ms": image,
         "keyframe_with_match_ms": round(float(np.median(closed)), 2) if closed else float("nan"),
         "matched": round(len(closed) / repeat, 3),
         "mb_per_hour": round(per_keyframe * 3600 / Config.keyframe_min_interval / 1e6, 1),
+    }
+
+
+def _at_rest(config: Config, message: Image, repeat: int) -> dict[str, float]:
+    """Send one image again and again to a node; return what it takes to see that nothing has changed."""
+    with _node(config) as (process, listener, camera):
+        started, used = time.monotonic(), _cpu_seconds(process)
+        for number in range(repeat):
+            message.header.stamp = from_nanoseconds(time.time_ns())
+            camera.publish(message)
+            time.sleep(max(0.0, started + (number + 1) / CAMERA_RATE - time.monotonic()))
+        cpu = (_cpu_seconds(process) - used) / (time.monotonic() - started)
+        listener.wait_until_settled(received=repeat)
+        values = listener.diagnostics
+    return {
+        "image_ms": float(values["latency_ms_median"]),
+        "cpu_percent_at_rest": round(cpu * 100, 1),
+        "received_at_rest": round(int(values["images_received"]) / repeat, 3),
     }
 
 
@@ -201,6 +216,14 @@ def _node(config: Config, *arguments: str) -> Iterator[tuple[NodeProcess, Listen
         if not wait_for_subscriber(camera, LONGEST_WAIT):
             raise NodeError("the node did not start; its messages are above")
         yield process, listener, camera
+
+
+def _cpu_seconds(process: NodeProcess) -> float:
+    """Return the time of a processor that a node has taken so far, in seconds."""
+    user, system = (
+        Path(f"/proc/{process.process.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[11:13]
+    )
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 def _wait(condition: Callable[[], bool], process: NodeProcess) -> None:
