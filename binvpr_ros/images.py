@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import math
 import re
 import sys
@@ -15,6 +16,8 @@ from typing import NamedTuple, TypeAlias
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from binvpr_ros import lce_delegate
 
 Buffer: TypeAlias = "bytes | bytearray | memoryview | array.array[int] | NDArray[np.uint8]"
 
@@ -215,11 +218,21 @@ def _is_cut_jpeg(data: memoryview) -> bool:
 def resize(image: Image, size: tuple[int, int]) -> Image:
     """Return `image` in another size (width, height): by area where it shrinks, else linearly."""
     shrinks = image.shape[1] >= size[0] and image.shape[0] >= size[1]
-    if shrinks and image.shape[1] > SHRINKS_MUCH * size[0]:
+    if not shrinks:
+        return cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
+    if image.shape[1] > SHRINKS_MUCH * size[0]:
         # The width first: OpenCV is twice as fast then, and the values are the same to within 1.
-        image = cv2.resize(image, (size[0], image.shape[0]), interpolation=cv2.INTER_AREA)
-    resized: Image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    return resized
+        image = _shrunk(image, (size[0], image.shape[0]))
+    return _shrunk(image, size)
+
+
+def _shrunk(image: Image, size: tuple[int, int]) -> Image:
+    """Return `image` in a size that is no larger, by area; the library is faster but where factors are whole."""
+    whole = image.shape[1] % size[0] == image.shape[0] % size[1] == 0
+    if image.ndim == 3 and image.shape[1] > 1 and not whole:
+        with contextlib.suppress(lce_delegate.DelegateError):  # where it was not compiled
+            return lce_delegate.shrink(image, size)
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
 def as_rgb(image: Image) -> Image:

@@ -140,6 +140,8 @@ def _functions() -> ctypes.CDLL:
     ]  # fmt: skip
     functions.binvpr_lce_epipolar_inliers.restype = ctypes.c_int64
     functions.binvpr_lce_epipolar_inliers.argtypes = [address, address, size, ctypes.c_float, address]
+    functions.binvpr_lce_shrink.restype = ctypes.c_bool
+    functions.binvpr_lce_shrink.argtypes = [address, *[size] * 5, address]
     functions.binvpr_lce_peak.restype = ctypes.c_double
     functions.binvpr_lce_peak.argtypes = [ctypes.c_char_p, ctypes.c_long]
     return functions
@@ -288,6 +290,31 @@ def epipolar_inliers(here: NDArray[np.float32], there: NDArray[np.float32], tole
     if found < 0:
         raise MemoryError(f"{len(ours)} matches cannot be verified in memory; give fewer")
     return inliers
+
+
+def shrink(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return an RGB image [H,W,3] in a `size` (width, height) that is no larger, as OpenCV's INTER_AREA makes it.
+
+    Rows may be any number of bytes apart. The same on every processor, in a fifth of OpenCV's time where that has no
+    short cut, which is for whole factors. Raises DelegateError where the library cannot be used here.
+    """
+    height, width = image.shape[:2]
+    if (
+        image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3
+        or not (1 < width >= size[0] >= 1) or not height >= size[1] >= 1
+    ):  # fmt: skip
+        raise ValueError(
+            f"an image of shape {image.shape} and {image.dtype} cannot be made smaller to {size[0]}x{size[1]}; "
+            "give a larger RGB image of uint8"
+        )
+    if image.strides[1:] != (3, 1) or image.strides[0] < 3 * width:
+        image = np.ascontiguousarray(image)
+    smaller = np.empty((size[1], size[0], 3), np.uint8)
+    if not _functions().binvpr_lce_shrink(
+        image.ctypes.data, height, width, image.strides[0], size[1], size[0], smaller.ctypes.data
+    ):
+        raise MemoryError(f"an image of {width}x{height} pixels cannot be made smaller in memory; use a smaller one")
+    return smaller
 
 
 def peak(kernel: str, seconds: float = 0.2) -> float:

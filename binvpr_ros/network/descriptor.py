@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -65,8 +66,8 @@ class DescriptorNetwork:
     def describe(self, image: Image) -> Description:
         """Return the descriptor and the contrast of a uint8 image, [H,W,3] RGB or [H,W] grey, of any size."""
         small = resize(image, self._size)
-        grey = small if small.ndim == 2 else small[..., 1]
-        contrast = float(grey.std())
+        deviations = cv2.meanStdDev(small)[1].ravel()
+        contrast = float(deviations[len(deviations) // 2])  # green stands for grey
         batch: NDArray[Any] = as_rgb(small)[np.newaxis]
         if self._range is not None:
             low, high = self._range
@@ -79,4 +80,4 @@ def pack(output: NDArray[Any]) -> Descriptor:
     flat = output.reshape(-1)
     packed = np.packbits(flat >= 0) if np.issubdtype(flat.dtype, np.floating) else flat.view(np.uint8)
     missing = -packed.size % (WORD_BITS // 8)
-    return np.pad(packed, (0, missing)).view(np.uint64)
+    return (np.pad(packed, (0, missing)) if missing else packed).view(np.uint64)

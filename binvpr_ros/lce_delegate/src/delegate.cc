@@ -17,6 +17,7 @@
 #include "operator.h"
 #include "partition.h"
 #include "refusal.h"
+#include "resize.h"
 #include "surroundings.h"
 #include "tflite_abi.h"
 #include "thread_pool.h"
@@ -446,6 +447,17 @@ BINVPR_EXPORT std::int64_t binvpr_lce_epipolar_inliers(const float* here, const 
     return static_cast<std::int64_t>(binvpr::epipolar_inliers(here, there, count, tolerance, inliers));
   } catch (const std::exception&) {
     return -1;
+  }
+}
+
+// As binvpr::shrink; returns false where there is not enough memory.
+BINVPR_EXPORT bool binvpr_lce_shrink(const std::uint8_t* pixels, std::size_t height, std::size_t width, std::size_t stride,
+                                     std::size_t to_height, std::size_t to_width, std::uint8_t* to) {
+  try {
+    binvpr::shrink({pixels, height, width, stride}, to_height, to_width, to);
+    return true;
+  } catch (const std::exception&) {
+    return false;
   }
 }
 
