@@ -6,7 +6,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
@@ -17,7 +17,7 @@ sys.path.insert(0, str(ROOT))
 project = "binvpr_ros"
 author = "binvpr_ros maintainers"
 copyright = "binvpr_ros maintainers, Apache-2.0"  # noqa: A001 - Sphinx's name
-release = version = ElementTree.parse(ROOT / "package.xml").getroot().findtext("version", "")  # noqa: S314 - our own
+release = version = ET.parse(ROOT / "package.xml").getroot().findtext("version", "")  # noqa: S314 - our own
 
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 myst_heading_anchors = 4
