@@ -139,7 +139,7 @@ def test_depth_that_cannot_be_used_costs_no_keyframe(world_images: list[Image]) 
 
     cases = [
         (lambda: ramp, ""), (lambda: None, ""), (broken, "an error in the program"),
-        (lambda: ramp[30:-30], "of another shape"), (lambda: np.full_like(ramp, 2), "all its depths are equal"),
+        (lambda: ramp[30:-30], "another aspect ratio"), (lambda: np.full_like(ramp, 2), "all its depths are equal"),
     ]  # fmt: skip
     for number, (depth, reason) in enumerate(cases):
         found = recognizer.process(world_images[number], number * NANOSECONDS, depth)

@@ -155,7 +155,9 @@ def main() -> int:
     parser.add_argument(
         "images", type=Path, nargs="?", help="folder of images, video, or bag (default: a rendered building)"
     )
-    parser.add_argument("--image-topic", "--source-topic", default="", metavar="TOPIC", help="of a bag with several")
+    parser.add_argument(
+        "--image-topic", "--source-topic", default="", metavar="TOPIC", help="for a bag with several cameras"
+    )
     add_view_arguments(parser)
     choices = parser.parse_args()
     if not os.access(PICTURE.parent, os.W_OK):
@@ -221,7 +223,7 @@ def run(images: Path | None, topic: str = "", view: View | None = None) -> int:
         time.sleep(0.5)
     counts = listener.diagnostics
     if published == 0:
-        print("demo: none of the images can be decoded; give others", file=sys.stderr)
+        print("demo: none of the images can be decoded; name others", file=sys.stderr)
         return 1
     if died is not None or int(counts.get("images_processed", 0)) == 0:
         print("demo: the node did not process the images; its messages are above", file=sys.stderr)

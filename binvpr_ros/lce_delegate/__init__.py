@@ -253,7 +253,7 @@ def decode_features(
     width, height = size
     if not 1 <= width <= CELL * columns or not 1 <= height <= CELL * rows:
         raise ValueError(
-            f"{rows} x {columns} cells are of no image of {width}x{height} pixels; give the size of an image in them"
+            f"{rows} x {columns} cells do not fit an image of {width}x{height} pixels; give a size that fits"
         )
     if not 1 <= most <= MOST_FEATURES:
         raise ValueError(f"{most} features cannot be found; ask for 1 to {MOST_FEATURES}")
@@ -281,7 +281,7 @@ def epipolar_inliers(here: NDArray[np.float32], there: NDArray[np.float32], tole
     where the library cannot be used here.
     """
     if here.shape != there.shape or here.ndim != 2 or here.shape[1] != 2:
-        raise ValueError(f"positions of the shapes {here.shape} and {there.shape} are no matches; give [N,2] twice")
+        raise ValueError(f"positions of the shapes {here.shape} and {there.shape} are not matches; give [N,2] twice")
     ours, theirs = (np.ascontiguousarray(some, np.float32) for some in (here, there))
     inliers = np.empty(len(ours), np.bool_)
     found: int = _functions().binvpr_lce_epipolar_inliers(

@@ -31,12 +31,12 @@ def why_unusable(depth: DepthImage, size: tuple[int, int]) -> str:
     height, width = depth.shape
     if abs(width * size[1] / (height * size[0]) - 1) > MOST_ASPECT:
         return (
-            f"its {width}x{height} pixels are of another shape than the image's {size[0]}x{size[1]}; "
-            "name the topic of depth that is registered to the camera"
+            f"its {width}x{height} pixels have another aspect ratio than the image's {size[0]}x{size[1]}; "
+            "use a depth topic that is registered to the camera"
         )
     known = depth[np.isfinite(depth) & (depth > 0)]
     if known.size > 1 and known.min() == known.max():
-        return "all its depths are equal, as of a placeholder; check the driver of the depth camera"
+        return "all its depths are equal, like a placeholder's; check the driver of the depth camera"
     return ""
 
 

@@ -124,4 +124,4 @@ class Features(NamedTuple):
 
 
 def _no_features(data: bytes) -> FeaturesError:
-    return FeaturesError(f"{len(data)} bytes are no features; restore a copy of the file that holds them")
+    return FeaturesError(f"{len(data)} bytes are not local features; restore a copy of the file that holds them")

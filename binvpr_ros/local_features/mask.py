@@ -146,22 +146,20 @@ def read_mask(text: str) -> NDArray[np.bool_] | None:
         image = cv2.imread(text, cv2.IMREAD_GRAYSCALE) if Path(text).is_file() else None
         if image is None:
             raise ConfigError(
-                f"mask is {text!r}, which is no image file and no rectangles; name an image that is black where the "
-                "robot is, or write 'left top right bottom' in shares of the image"
+                f"mask is {text!r}, which is neither an image file nor rectangles; name an image that is black where "
+                "the robot is, or give 'left top right bottom' as shares of the image"
             ) from None
         return _usable(np.asarray(image) < 128)
     given = np.zeros((EDGES, EDGES), bool)
     for rectangle in rectangles:
         left, top, right, bottom = rectangle if len(rectangle) == 4 else (0.0, 0.0, 0.0, 0.0)
         if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
-            raise ConfigError(
-                f"mask has the rectangle {rectangle}; write 'left top right bottom' in shares from 0 to 1"
-            )
+            raise ConfigError(f"mask has the rectangle {rectangle}; give 'left top right bottom' as shares from 0 to 1")
         given[round(top * EDGES) : round(bottom * EDGES), round(left * EDGES) : round(right * EDGES)] = True
     return _usable(given)
 
 
 def _usable(given: NDArray[np.bool_]) -> NDArray[np.bool_]:
     if given.all():
-        raise ConfigError("mask hides the whole image; leave white what does not show the robot")
+        raise ConfigError("mask hides the whole image; leave the parts that do not show the robot white")
     return given

@@ -37,7 +37,7 @@ def opened(path: Path, *, cut: bool = False) -> Iterator[tuple[sqlite3.Connectio
     except OSError as error:
         raise DatabaseError(f"{path} cannot be read as a map ({error.strerror}); make its folder readable") from None
     if not is_file:
-        raise DatabaseError(f"{path} is no file; name a map file")
+        raise DatabaseError(f"{path} is not a file; name a map file")
     refuse_orphans(path)
     try:
         # SQLite would make an index for a log, and leave it behind, also where the file is no map.
@@ -171,4 +171,4 @@ def distrust(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("PRAGMA trusted_schema=OFF")
     # Views, triggers and virtual tables, which are code in a file of data, have no page of their own.
     if connection.execute("SELECT 1 FROM sqlite_master WHERE IFNULL(rootpage, 0) = 0").fetchone() is not None:
-        raise DatabaseError(f"{path} does more than hold data; name another map file")
+        raise DatabaseError(f"{path} contains views or triggers, which maps do not have; name another map file")

@@ -79,7 +79,7 @@ class ModelCard:
         known = {item.name: item for item in dataclasses.fields(cls)}
         required = [name for name, item in known.items() if item.default is item.default_factory is dataclasses.MISSING]
         if not isinstance(content, dict) or any(name not in content for name in required):
-            raise ModelCardError(f"{path} is no model card, it lacks one of {', '.join(required)}; {advice}")
+            raise ModelCardError(f"{path} is not a model card: it lacks one of {', '.join(required)}; {advice}")
         card = cls(**{name: content[name] for name in known if name in content})
         card._check_types(path, advice)
         if card.sha256 != checksum(model):
@@ -108,7 +108,7 @@ class ModelCard:
                 f'{{"colour": "RGB", "range": [low, high]}}; upgrade binvpr_ros, or {advice}'
             )
         if type(self.noise) not in (int, float) or not 0 <= self.noise < 0.5:
-            raise ModelCardError(f"{path} has noise {self.noise!r}, which is no share of bits below 0.5; {advice}")
+            raise ModelCardError(f"{path} has noise {self.noise!r}, which is not a share of bits below 0.5; {advice}")
         if not all(isinstance(text, str) for text in (self.name, self.network, self.recipe, self.sha256)):
             raise ModelCardError(f"{path} has an entry of the wrong type; {advice}")
 

@@ -80,7 +80,7 @@ class _Message(NamedTuple):
     def of(cls, message: Any) -> _Message:
         stamp = stamp_of(message)
         if not -LATEST_STAMP <= stamp < LATEST_STAMP:
-            raise ValueError("its stamp is no time of ROS 2")
+            raise ValueError("its stamp is not a ROS 2 time")
         return cls(image_of(message), stamp, str(message.header.frame_id))
 
 

@@ -254,7 +254,7 @@ def health(
     left = (free_bytes or 0) / 2**20
     kind_of_silence, why = silence or ("", "")
     troubles = (  # the first that holds is told
-        (bool(failure), Level.ERROR, "failure", f"keyframes are kept in memory alone: {failure}"),
+        (bool(failure), Level.ERROR, "failure", f"keyframes are kept in memory only: {failure}"),
         (
             dropped and not processed and not lately["images_unusable"],
             Level.WARN, "dropped",
@@ -267,12 +267,12 @@ def health(
         ),
         (
             config.keyframe_source == "topic" and received and not lately["stamps_ever"],
-            Level.WARN, "no_stamp", f"no stamp of a keyframe has come on {stamps_topic} yet, so nothing is recognised",
+            Level.WARN, "no_stamp", f"no keyframe stamp has arrived on {stamps_topic} yet, so nothing is recognised",
         ),
         (
             0 < stamps <= lately["stamps_without_image"],
             Level.WARN, "stamps_without_image",
-            f"there is no image for any of the {stamps} stamps that came on {stamps_topic}",
+            f"no image was found for any of the {stamps} stamps that came on {stamps_topic}",
         ),
         (
             lately["featureless"] and lately["featureless"] >= processed - lately["images_too_soon"],
@@ -285,7 +285,7 @@ def health(
         (
             0 < config.max_keyframes < keyframes,
             Level.WARN, "max_keyframes",
-            f"the map has {keyframes} keyframes, more than max_keyframes: none goes that is the only view of a place",
+            f"the map has {keyframes} keyframes, more than max_keyframes, because each is the only view of its place",
         ),
     )  # fmt: skip
     well = Health(Level.OK, f"{rate_hz:.1f} images/s")

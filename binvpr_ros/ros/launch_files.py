@@ -25,7 +25,9 @@ def parameters_of(params_file: Path, node: str) -> dict[str, Any]:
         tree = yaml.safe_load(params_file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
-        raise ValueError(f"{params_file} is no params file of ROS ({reason}); name another, or mend it") from None
+        raise ValueError(
+            f"{params_file} is not a ROS params file ({reason}); name another one, or correct it"
+        ) from None
     found: dict[str, Any] = {}
     for pattern, parameters in _entries(tree, ""):
         if _fits(pattern, node):
@@ -41,7 +43,7 @@ def misspelt(given: Mapping[str, str], known: Mapping[str, str]) -> Iterator[str
     for name in sorted(given.keys() - known.keys()):
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.87)
         if near and given[name] and given.get(near[0]) in (None, known[near[0]]):
-            yield f"{name}:={given[name]} is no argument, and is ignored; is {near[0]} meant?"
+            yield f"{name}:={given[name]} is not a launch argument and is ignored; did you mean {near[0]}?"
 
 
 def python_path(venv: str) -> dict[str, str]:

@@ -61,7 +61,9 @@ def depth_from_message(message: ImageMessage) -> DepthImage:
     """Return a depth image [H,W], uint16 in millimetres or float32 in metres; raises ImageError."""
     kind = DEPTH_ENCODINGS.get(message.encoding)
     if kind is None:
-        raise ImageError(f"its encoding {message.encoding[:40]!r} is none of depth; use {', '.join(DEPTH_ENCODINGS)}")
+        raise ImageError(
+            f"its encoding {message.encoding[:40]!r} is not a depth encoding; use {', '.join(DEPTH_ENCODINGS)}"
+        )
     height, width, step = message.height, message.width, message.step
     if not height or not width or step < width * kind.itemsize or len(message.data) < height * step:
         raise ImageError(f"its {len(message.data)} bytes are no {width}x{height} pixels of {message.encoding}")

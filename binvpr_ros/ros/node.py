@@ -79,7 +79,7 @@ MOST_WAITING_CLOSURES = 50
 """Keyframes with closures whose poses wait to be computed; more have none."""
 MOST_PICTURES = 8
 """Matches that wait to be drawn; more are not shown."""
-UNCALIBRATED = "loops are verified without correcting the distortion of the lens"
+UNCALIBRATED = "loops are verified without correcting lens distortion"
 CALIBRATION_SECONDS = 10
 """After which a calibration that has not come yet is said to be missing."""
 MOST_CALIBRATIONS = 8
@@ -148,7 +148,7 @@ class BinvprNode(Node):
         kind = CompressedImage if config.compressed else Image
         self._listen(kind, "image", self._on_image, NEWEST_IMAGES if self._asked else NEWEST_IMAGE)
         card, backend = self._recognizer.network.card, self._recognizer.network.backend.name
-        kept = f"kept in {config.database}" if config.database else "kept in memory alone, since database is not set"
+        kept = f"kept in {config.database}" if config.database else "kept in memory only, because database is not set"
         if repeated := self._recognizer.database.repeated():
             self.get_logger().warning(repeated)
         self.get_logger().info(
@@ -172,8 +172,8 @@ class BinvprNode(Node):
             policy = qos_policy_name_from_kind(event.last_policy_kind).lower()
             self._voice.warn(
                 f"qos of {topic}",
-                f"nothing is received from a publisher of {self.resolve_topic_name(topic)}, since its {policy} is less "
-                "than this node asks for; let it publish with the default quality of service of ROS",
+                f"no messages arrive from a publisher of {self.resolve_topic_name(topic)}, because its {policy} is "
+                "weaker than this node requires; publish with ROS's default quality of service",
             )
 
         callbacks = SubscriptionEventCallbacks(message_lost=self._on_message_lost, incompatible_qos=on_incompatible)
@@ -225,8 +225,8 @@ class BinvprNode(Node):
             self._calibrations.remove(calibration)
             self._voice.warn(
                 "calibrations",
-                f"different calibrations take turns on {self._calibration.topics}, and the latest is used; let only "
-                f"the camera of {topic} publish there",
+                f"different calibrations take turns on {self._calibration.topics}, and the latest is used; make sure "
+                f"that only the camera of {topic} publishes there",
                 interval=math.inf,
             )
         self._calibrations.append(calibration)
@@ -253,17 +253,17 @@ class BinvprNode(Node):
         if self._seconds_without_calibration >= CALIBRATION_SECONDS and self._recognizer.config.verify:
             self._voice.once(
                 "calibration",
-                f"no calibration has come on {self._calibration.topics}: {UNCALIBRATED}; publish a CameraInfo there, "
-                "or remap camera_info",
+                f"no calibration has arrived on {self._calibration.topics}: {UNCALIBRATED}; publish a CameraInfo "
+                "there, or remap camera_info",
             )
 
     def _verification(self) -> str:
         """Return how closures are verified, for diagnostics."""
         if not self._recognizer.config.verify:
-            return "none, since verify is false"
+            return "none, because verify is false"
         if self._recognizer.camera is not None:
             return "calibrated"
-        missing = f"no calibration has come on {self._calibration.topics}"
+        missing = f"no calibration has arrived on {self._calibration.topics}"
         return f"uncalibrated: {self._unusable_calibration or missing}"
 
     def _on_odometry(self, message: Odometry) -> None:
@@ -381,7 +381,7 @@ class BinvprNode(Node):
         if recognition.keyframe is not None:
             self._statistics.failure = recognition.failure
         if recognition.failure:
-            self._voice.warn("database", f"a keyframe is kept in memory alone: {recognition.failure}")
+            self._voice.warn("database", f"a keyframe is kept in memory only: {recognition.failure}")
         if recognition.without_depth:
             sentence = f"depth is not used: {recognition.without_depth}"
             self._voice.warn("depth_unused", sentence, interval=math.inf)
@@ -410,18 +410,18 @@ class BinvprNode(Node):
         self._waiting_closures.release()
         if not future.cancelled() and (error := future.exception()) is not None:
             self._voice.warn(
-                "constraint", f"a closure has no pose for an error in the program: {error!r}; please report it"
+                "constraint", f"a closure has no pose because of an error in the program: {error!r}; please report it"
             )
 
     def _relative_poses(self) -> str:
         """Return what is known of the relative poses of closures, for diagnostics."""
         if not self._recognizer.config.verify:
-            return "none, since verify is false"
+            return "none, because verify is false"
         if self._recognizer.camera is None:
-            return f"none: {self._unusable_calibration or f'no calibration has come on {self._calibration.topics}'}"
+            return f"none: {self._unusable_calibration or f'no calibration has arrived on {self._calibration.topics}'}"
         if self._depths.any_came:
             return "with scale, where depth is known"
-        return f"without scale: no depth image has come on {self.resolve_topic_name('depth')}"
+        return f"without scale: no depth image has arrived on {self.resolve_topic_name('depth')}"
 
     def _show(self, message: Image | CompressedImage, recognition: Recognition) -> None:
         """Have a keyframe drawn beside its best match where somebody looks at that, and no more than can be drawn."""
@@ -445,7 +445,7 @@ class BinvprNode(Node):
         self._pictures.release()
         if not future.cancelled() and (error := future.exception()) is not None:
             self._voice.warn(
-                "picture", f"a match was not drawn for an error in the program: {error!r}; please report it"
+                "picture", f"a match was not drawn because of an error in the program: {error!r}; please report it"
             )
 
     def _skip(self, kind: str, reason: str) -> None:

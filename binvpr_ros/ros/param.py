@@ -97,7 +97,7 @@ def change(node: Node, of: str, name: str, text: str) -> None:
         )
     typed = Config.value_of(name, text)
     if isinstance(typed, int) and not LEAST_INTEGER <= typed <= LARGEST_INTEGER:
-        raise ParamError(f"{name} must be an integer of at most 64 bits, not {text}")
+        raise ParamError(f"{name} must be a 64-bit integer, not {text}")
     value: ParameterValue = TypedParameter(name, value=typed).get_parameter_value()
     request = SetParameters.Request(parameters=[Parameter(name=name, value=value)])
     (result,) = _call(node, SetParameters, f"{of}/set_parameters", request).results
@@ -118,7 +118,7 @@ def _call(node: Node, kind: Any, service: str, request: Any) -> Any:
                 return future.result()
     finally:
         node.destroy_client(client)
-    raise ParamError(f"{service} does not answer; see whether that node is well")
+    raise ParamError(f"{service} does not answer; check whether that node is running")
 
 
 def main() -> int:

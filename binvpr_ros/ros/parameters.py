@@ -26,8 +26,8 @@ def declared(node: Node, kind: type[Kind]) -> Kind:
     for name in sorted(getattr(node, "_parameter_overrides", ())):
         if not node.has_parameter(name):
             near = difflib.get_close_matches(name, known, n=1)
-            meant = f"; is {near[0]} meant?" if near else ""
-            node.get_logger().warning(f"{name} is set, and is no parameter of this node: it is ignored{meant}")
+            meant = f"; did you mean {near[0]}?" if near else ""
+            node.get_logger().warning(f"{name} is not a parameter of this node and is ignored{meant}")
     return kind(**{parameter.name: node.get_parameter(parameter.name).value for parameter in kind.parameters()})
 
 

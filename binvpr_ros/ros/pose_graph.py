@@ -115,7 +115,9 @@ class PoseGraphNode(Node):
         self.create_subscription(PointCloud2, "loop_constraints", self._on_constraints, EVERY_RESULT)
         for do in (self._publish_diagnostics, self._publish_path):
             self.create_timer(1.0, do, clock=Clock(clock_type=ClockType.STEADY_TIME))
-        kept = f"kept in {self._config.graph}" if self._config.graph else "kept in memory only, since graph is not set"
+        kept = (
+            f"kept in {self._config.graph}" if self._config.graph else "kept in memory only, because graph is not set"
+        )
         self.get_logger().info(
             f"ready: {counted(self._graph.size, 'keyframe')}, odometry from {self.resolve_topic_name('odometry')}, "
             f"constraints from {self.resolve_topic_name('loop_constraints')}; the graph is {kept}"
@@ -157,8 +159,8 @@ class PoseGraphNode(Node):
             if before is not None and frame != frame_before:
                 self._voice.warn(
                     "frames",
-                    f"odometry comes in {frame_before!r} and in {frame!r}, and each change begins a new session; remap "
-                    "odometry to the topic of one publisher",
+                    f"odometry arrives in {frame_before!r} and in {frame!r}, and each change begins a new session; "
+                    "remap odometry to the topic of one publisher",
                 )
             elif before is not None:
                 self._voice.warn("jump", "odometry jumped: a new session begins where the last one ended")
@@ -228,7 +230,7 @@ class PoseGraphNode(Node):
             self._counts["keyframes_without_odometry"] += 1
             self._voice.warn(
                 "keyframe",
-                f"a keyframe at {stamp / NANOSECONDS:.3f} s is left out: there is no odometry around its time",
+                f"a keyframe at {stamp / NANOSECONDS:.3f} s is left out because there is no odometry near its time",
             )
             return True
         told = None if self._placed_before is None else growth(self._placed_before, at)
@@ -377,15 +379,14 @@ class PoseGraphNode(Node):
             ("keyframes", not self._counts["keyframes_received"]),
         ):
             if missing:
-                return Level.WARN, f"nothing has come on {self.resolve_topic_name(topic)} yet"
+                return Level.WARN, f"nothing has arrived on {self.resolve_topic_name(topic)} yet"
         if len(self._keyframes) > MOST_PATIENT:
             return Level.WARN, (
-                f"{len(self._keyframes)} keyframes wait for odometry of their time; check that camera and odometry are "
-                "stamped by one clock"
+                f"{len(self._keyframes)} keyframes wait for odometry; check that camera and odometry use the same clock"
             )
         closures = counted(counts[Fate.USED], "closure")
         if not self._graph.is_tied:
-            return Level.OK, f"{closures}; where this session is in the map is not known yet"
+            return Level.OK, f"{closures}; this session's place in the map is not known yet"
         return Level.OK, f"{counted(self._graph.size, 'keyframe')}, {closures}"
 
 

@@ -66,7 +66,7 @@ def publish(
     depth_publisher = None if depths is None else node.create_publisher(Image, depth_topic, LIKE_A_CAMERA)
     heard = wait_for_subscriber(publisher, wait)
     if not heard:
-        node.get_logger().warning(f"nobody subscribes to {publisher.topic_name}; publishing all the same")
+        node.get_logger().warning(f"nobody subscribes to {publisher.topic_name}; publishing anyway")
     published = 0
     due = time.monotonic()
     for number, message in enumerate(messages):
@@ -132,7 +132,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         help="publish 16-bit grey images as 8 bits, as the node's stretch_16_bit does",
     )
     parser.add_argument("--frame-id", default="", help="frame_id of the images (default: as recorded)")
-    parser.add_argument("--image-topic", "--source-topic", default="", metavar="TOPIC", help="of a bag with several")
+    parser.add_argument(
+        "--image-topic", "--source-topic", default="", metavar="TOPIC", help="for a bag with several cameras"
+    )
     parser.add_argument(
         "--depth-topic",
         default="",
@@ -185,7 +187,7 @@ def main() -> int:
         )
         print(", ".join(filter(None, (f"replay: {published} images", source.describe_left_out()))))
         if not published and rclpy.ok():
-            raise RecordingError(f"none of the images of {choices.source} can be published; give others")
+            raise RecordingError(f"no image of {choices.source} can be published; name another recording")
     except (RecordingError, InvalidTopicNameException) as error:
         print(f"replay: {str(error).splitlines()[0]}", file=sys.stderr)
         return 1

@@ -40,7 +40,7 @@ def why_nothing_comes(node: Node, topic: str, compressed: bool) -> Silence:
         )
     if other in types:
         return Silence("compressed", f"it has {found}; set the parameter compressed to {str(not compressed).lower()}")
-    return Silence("no_images", f"it has {found}, which are no images; {_remedy(_image_topics(node, topic))}")
+    return Silence("no_images", f"it has {found}, which are not images; {_remedy(_image_topics(node, topic))}")
 
 
 def _by_ros2cli(topic: str) -> str:

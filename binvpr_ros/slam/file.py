@@ -102,7 +102,9 @@ class GraphFile:
         """SQLite makes a log beside the file, and says of a folder where it cannot that the file cannot be opened."""
         folder = self._path.absolute().parent
         if folder.is_dir() and not os.access(folder, os.W_OK):
-            raise GraphFileError(f"the folder {folder} is not writable; make it so, or name a graph in another folder")
+            raise GraphFileError(
+                f"the folder {folder} is not writable; change its permissions, or name a graph in another folder"
+            )
 
     def _prepare(self) -> None:
         connection = self._connection
@@ -110,7 +112,7 @@ class GraphFile:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         (tables,) = connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
         if (tables or application) and (application, version) != (APPLICATION, VERSION):
-            raise GraphFileError(f"{self._path} is no pose graph of this version; name another file")
+            raise GraphFileError(f"{self._path} is not a pose graph of this version; name another file")
         connection.execute("PRAGMA journal_mode=WAL")
         # Nothing is lost with the process. Where the power fails, the last seconds may be, and the file stays whole.
         connection.execute("PRAGMA synchronous=NORMAL")
@@ -151,7 +153,7 @@ class GraphFile:
                 constraint = LoopConstraint(ids[0], ids[1], ids[2], ids[3], query_stamp, match_stamp, relative)
                 constraints.append(ConstraintRow(query, match, constraint, distance))
             if any(not 0 <= keyframe.session < len(sessions) for keyframe in keyframes):
-                raise ValueError("a keyframe is of no session")
+                raise ValueError("a keyframe belongs to no session")
             if any(min(row.query, row.match) < 0 or row.query == row.match for row in constraints):
                 raise ValueError("a constraint is not between two keyframes")
         return sessions, keyframes, constraints
@@ -210,7 +212,7 @@ class GraphFile:
 def _require_whole(*numbers: int) -> None:
     """SQLite lets any value into any column."""
     if not all(type(number) is int for number in numbers):
-        raise ValueError("a number is not whole")
+        raise ValueError("a number is not an integer")
 
 
 def _blob(array: NDArray[np.float64]) -> bytes:
@@ -224,7 +226,7 @@ def _pose(blob: bytes) -> Transform:
     rotation = pose[:3, :3]
     off = np.abs(rotation @ rotation.T - np.eye(3)).max()
     if not off < ORTHONORMAL or np.linalg.det(rotation) < 0 or pose[3].tolist() != [0, 0, 0, 1]:
-        raise ValueError("a pose holds no rotation")
+        raise ValueError("a pose is not a rotation")
     return pose
 
 

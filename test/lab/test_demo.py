@@ -120,4 +120,4 @@ def test_images_of_any_shape_and_of_none(tmp_path: Path) -> None:
         file.write_bytes(b"rubbish")
     result = demo(tmp_path, str(tmp_path))
     assert result.returncode == 1
-    assert "demo: none of the images can be decoded; give others" in result.stderr
+    assert "demo: none of the images can be decoded; name others" in result.stderr

@@ -43,7 +43,7 @@ def test_features_of_any_kind_and_width_come_back(wide: int, count: int) -> None
     assert len(data) == len(features.to_bytes()) + colours.nbytes == features._replace(colours=colours).nbytes
     assert_same(Features.from_bytes(data), features)
     np.testing.assert_array_equal(Features.from_bytes(data).colours, colours)
-    with pytest.raises(FeaturesError, match="are no features"):
+    with pytest.raises(FeaturesError, match="are not local features"):
         Features.from_bytes(data[: colours.nbytes])
 
 
@@ -66,7 +66,7 @@ def test_depths_come_back_and_take_two_bytes_each(count: int, coloured: bool) ->
     # Programs that know of no depths read what has none, and refuse the rest by its version.
     assert (features.to_bytes()[3], data[3]) == (1 + coloured, 3 + coloured)
     for length in range(len(data) - 1, max(len(data) - 20, 10), -1):
-        with pytest.raises(FeaturesError, match="are no features"):
+        with pytest.raises(FeaturesError, match="are not local features"):
             Features.from_bytes(data[:length])
 
 
@@ -92,20 +92,20 @@ def test_bytes_without_a_tag_are_orb_of_an_earlier_version(count: int) -> None:
     "data", [b"", *(bytes([first] * length) for first in (0, 1) for length in (3, 5, 9)), b"1" * 40]
 )
 def test_other_bytes_are_no_features(data: bytes) -> None:
-    with pytest.raises(FeaturesError, match=f"{len(data)} bytes are no features"):
+    with pytest.raises(FeaturesError, match=f"{len(data)} bytes are not local features"):
         Features.from_bytes(data)
 
 
 @pytest.mark.parametrize("wide", [0, 4, 31, 72, 255])
 def test_descriptors_that_are_no_whole_words_are_no_features(wide: int) -> None:
     data = struct.pack("<HBBHHBB", 0, ORB[0], VERSIONS[0], 480, 360, wide, 0) + bytes(2 * (5 + wide))
-    with pytest.raises(FeaturesError, match=f"{len(data)} bytes are no features; restore a copy"):
+    with pytest.raises(FeaturesError, match=f"{len(data)} bytes are not local features; restore a copy"):
         Features.from_bytes(data)
 
 
 @pytest.mark.parametrize("size", [(0, 0), (480, 0), (0, 360)])
 def test_features_of_an_image_without_size_are_none(size: tuple[int, int]) -> None:
-    with pytest.raises(FeaturesError, match="are no features"):
+    with pytest.raises(FeaturesError, match="are not local features"):
         Features.from_bytes(random_features(1, 9)._replace(size=size).to_bytes())
 
 

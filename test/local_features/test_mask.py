@@ -126,10 +126,10 @@ def test_no_mask_hides_nothing() -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("nowhere.png", "is no image file and no rectangles; name an image"),
+        ("nowhere.png", "is neither an image file nor rectangles; name an image"),
         ("0 0 1", "has the rectangle"),
         ("0 0.5 1 0.25", "has the rectangle"),
-        ("0 0 1 1.5", "in shares from 0 to 1"),
+        ("0 0 1 1.5", "as shares from 0 to 1"),
         ("nan 0 1 1", "has the rectangle"),
     ],
 )

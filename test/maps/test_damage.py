@@ -248,10 +248,10 @@ def test_an_empty_file_whose_log_is_not_is_no_new_map(commits: Commits, tmp_path
     sentence = "is missing, .*" if missing else "is empty, though map.db-wal is not; copy both files again, or restore"
     with pytest.raises(DatabaseError, match=sentence):
         KeyframeDatabase(path, MODEL, WORDS)
-    with pytest.raises(DatabaseError, match="is no file" if missing else sentence):
+    with pytest.raises(DatabaseError, match="is not a file" if missing else sentence):
         KeyframeDatabase(None, MODEL, WORDS, [path])
     for look in (info, problems):
-        with pytest.raises(DatabaseError, match="is no file" if missing else sentence):
+        with pytest.raises(DatabaseError, match="is not a file" if missing else sentence):
             look(path)
     assert snapshot(tmp_path) == before
 
@@ -332,7 +332,7 @@ def test_a_full_disk_costs_the_keyframes_from_then_on_and_no_other(small_disk: P
     database = KeyframeDatabase(path, MODEL, WORDS)
     with pytest.raises(DatabaseError, match=r"cannot be written \(.*\); check the disk and its space"):
         fill(database, 1000)
-    written = len(database) - 1  # the last one is in memory alone
+    written = len(database) - 1  # the last one is in memory only
     with done_or_refused():
         database.save()
     database.close()
@@ -501,10 +501,10 @@ def test_a_disk_that_fills_up_is_an_error_in_diagnostics_until_there_is_room_aga
         robot.show(world_images[5:10], start=11)
         robot.wait(lambda: robot.listener.level == DiagnosticStatus.ERROR, "diagnostics report an error")
         assert re.fullmatch(
-            rf"keyframes are kept in memory alone: {path} cannot be written \(.*\); check the disk and its space",
+            rf"keyframes are kept in memory only: {path} cannot be written \(.*\); check the disk and its space",
             robot.listener.message,
         )
-        assert robot.log.read_text().count("a keyframe is kept in memory alone") == 1
+        assert robot.log.read_text().count("a keyframe is kept in memory only") == 1
         resource.prlimit(robot.process.process.pid, resource.RLIMIT_FSIZE, (hard, hard))
         saved += robot.show(world_images[10:15], start=12)
         robot.wait(lambda: robot.listener.level != DiagnosticStatus.ERROR, "diagnostics report no error any more")

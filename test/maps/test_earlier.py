@@ -298,7 +298,7 @@ def test_an_earlier_map_of_an_earlier_version_is_read_and_left_as_it_is(path: Pa
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (None, "is no file; name a map file"),
+        (None, "is not a file; name a map file"),
         ("UPDATE map SET model_sha256 = 'b'", "was made with another model"),
         ("UPDATE map SET schema_version = 99", "has map version 99, not"),
         ("UPDATE keyframes SET id = 2147483646", "has too many keyframes, or sessions, beside the other maps"),

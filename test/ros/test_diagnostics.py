@@ -24,7 +24,7 @@ GOOD = {"images_received": 15, "images_processed": 15}
             {"images_received": 9, "images_dropped": 9}, "", None,
             Health(
                 Level.WARN,
-                "all 9 images of the last second were dropped, since one is in work all the time; set threads higher, "
+                "all 9 images of the last second were dropped, because the node is always busy; increase threads, "
                 "or send smaller images",
                 "dropped",
             ),
@@ -42,7 +42,7 @@ GOOD = {"images_received": 15, "images_processed": 15}
         (GOOD, "", 3 << 20, Health(Level.WARN, "3 MiB are left on the disk of /maps/office.db; make room", "disk")),
         (
             {}, "it is full", 0,
-            Health(Level.ERROR, "keyframes are kept in memory alone: it is full", "failure"),
+            Health(Level.ERROR, "keyframes are kept in memory only: it is full", "failure"),
         ),
     ],
 )  # fmt: skip
@@ -53,12 +53,12 @@ def test_how_the_node_is_and_why(lately: dict[str, int], failure: str, free: int
 @pytest.mark.parametrize(
     ("lately", "text"),
     [
-        ({"images_received": 15}, "no stamp of a keyframe has come on /stamps yet, so nothing is recognised"),
+        ({"images_received": 15}, "no keyframe stamp has arrived on /stamps yet, so nothing is recognised"),
         ({"images_received": 15, "stamps_ever": 4}, ""),
         ({"images_received": 15, "images_processed": 2, "stamps_received": 2, "stamps_ever": 2}, ""),
         (
             {"images_received": 15, "stamps_received": 3, "stamps_without_image": 3, "stamps_ever": 3},
-            "there is no image for any of the 3 stamps that came on /stamps",
+            "no image was found for any of the 3 stamps that came on /stamps",
         ),
         ({"images_received": 15, "stamps_received": 3, "stamps_without_image": 2, "stamps_ever": 3}, ""),
     ],
@@ -133,7 +133,7 @@ def test_an_image_that_was_not_looked_at_is_processed_and_has_no_times() -> None
 
 def test_a_map_that_can_forget_no_more_says_so() -> None:
     full = Config(max_keyframes=8)
-    text = "the map has 9 keyframes, more than max_keyframes: none goes that is the only view of a place"
+    text = "the map has 9 keyframes, more than max_keyframes, because each is the only view of its place"
     well = health(Counter(GOOD), 15.0, full, "/camera", "/stamps", "", None, keyframes=9)
     assert well == Health(Level.WARN, text, "max_keyframes")
     assert health(Counter(GOOD), 15.0, full, "/camera", "/stamps", "", None, keyframes=8).level == Level.OK

@@ -214,14 +214,14 @@ def test_an_argument_that_is_misspelt_is_named(launch_file: Any, file: Path, cap
     pytest.importorskip("launch.logging").get_logger(file.name).propagate = True
     if file == LAUNCH_FILE:
         started(launch_file, databases="maps", minscore="3")
-        assert "databases:=maps is no argument, and is ignored; is database meant?" in caplog.text
+        assert "databases:=maps is not a launch argument and is ignored; did you mean database?" in caplog.text
     else:
         context = pytest.importorskip("launch").LaunchContext()
         context.launch_configurations.update(cameras="front", image_topic="image_raw", databases="", databse="maps",
                                              minscore="3")  # fmt: skip
         load(file).start_nodes(context)
-        assert "databse:=maps is no argument, and is ignored; is databases meant?" in caplog.text
-    assert "minscore:=3 is no argument, and is ignored; is min_score meant?" in caplog.text
+        assert "databse:=maps is not a launch argument and is ignored; did you mean databases?" in caplog.text
+    assert "minscore:=3 is not a launch argument and is ignored; did you mean min_score?" in caplog.text
 
 
 def test_a_params_file_of_another_node(launch_file: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -45,7 +45,9 @@ def test_what_a_params_file_says_of_a_node(tmp_path: Path, content: str, value: 
 def test_what_is_no_params_file_is_named(tmp_path: Path, content: str) -> None:
     file = tmp_path / "mine.yaml"
     file.write_bytes(content.encode("latin-1"))
-    with pytest.raises(ValueError, match=r"mine\.yaml is no params file of ROS \(.*\); name another, or mend it"):
+    with pytest.raises(
+        ValueError, match=r"mine\.yaml is no params file of ROS \(.*\); name another one, or correct it"
+    ):
         parameters_of(file, "/front/binvpr")
 
 
@@ -55,12 +57,12 @@ KNOWN = {"image_topic": "/camera/image_raw", "database": "", "maps": "", "min_sc
 @pytest.mark.parametrize(
     ("given", "sentences"),
     [
-        ({"minscore": "3"}, ["minscore:=3 is no argument, and is ignored; is min_score meant?"]),
+        ({"minscore": "3"}, ["minscore:=3 is not a launch argument and is ignored; did you mean min_score?"]),
         (
             {"imagetopic": "/front", **KNOWN},
-            ["imagetopic:=/front is no argument, and is ignored; is image_topic meant?"],
+            ["imagetopic:=/front is not a launch argument and is ignored; did you mean image_topic?"],
         ),
-        ({"databases": "maps"}, ["databases:=maps is no argument, and is ignored; is database meant?"]),
+        ({"databases": "maps"}, ["databases:=maps is not a launch argument and is ignored; did you mean database?"]),
         ({"databases": "maps", "database": "maps/front.db"}, []),
         ({"map": "/maps/nav2.yaml", "use_composition": "true"}, []),  # of a launch file around this one
     ],

@@ -220,7 +220,7 @@ def test_a_calibrated_camera_is_used_and_another_one_is_not(
     refused = "uncalibrated: camera_info is not used: it holds no calibration; calibrate the camera, or go on without"
     robot.wait(lambda: robot.listener.diagnostics["verification"] == refused, "diagnostics say why it is not")
     assert robot.set("verify", False).successful
-    unverified = "none, since verify is false"
+    unverified = "none, because verify is false"
     robot.wait(lambda: robot.listener.diagnostics["verification"] == unverified, "diagnostics say that nothing is")
 
 
@@ -272,7 +272,7 @@ def test_a_calibration_that_does_not_come_is_missed_once(
 ) -> None:
     robot = start(*EAGER)
     robot.show(world_images[:2], start=100)
-    missing = "no calibration has come on /camera_info"
+    missing = "no calibration has arrived on /camera_info"
     robot.wait(lambda: robot.listener.diagnostics["verification"] == f"uncalibrated: {missing}", "diagnostics say so")
     robot.wait(lambda: missing in robot.log.read_text(), "the log says so")
     time.sleep(2)
@@ -388,8 +388,8 @@ def test_stamps_of_a_back_end_that_do_not_fit_are_named(start: Callable[..., Rob
     robot = start("-p", "keyframe_source:=topic")
     robot.node.create_publisher(Header, "keyframe_stamps", CAMERA)
     sentence = (
-        "nothing is received from a publisher of /keyframe_stamps, since its reliability is less than this node asks "
-        "for; let it publish with the default quality of service of ROS"
+        "no messages arrive from a publisher of /keyframe_stamps, because its reliability is weaker than this node "
+        "requires; publish with ROS's default quality of service"
     )
     robot.wait(lambda: sentence in robot.log.read_text(), "the log says so")
 
@@ -938,11 +938,11 @@ def test_what_prevents_a_start_is_said_in_one_sentence(argument: str, sentence: 
 def test_a_misspelt_parameter_is_named_and_where_the_map_is(start: Callable[..., Robot]) -> None:
     robot = start("-p", "databse:=/nowhere/map.db", "-p", "use_sim_time:=false", "-p", "plugins:=[]", "-p", "maps:=[]")
     log = robot.log.read_text()
-    assert "plugins is set, and is no parameter of this node: it is ignored\n" in log
-    assert "databse is set, and is no parameter of this node: it is ignored; is database meant?" in log
+    assert "plugins is not a parameter of this node and is ignored\n" in log
+    assert "databse is not a parameter of this node and is ignored; did you mean database?" in log
     assert "use_sim_time" not in log
     robot.wait(
-        lambda: "the map is kept in memory alone, since database is not set" in robot.log.read_text(), "it says so"
+        lambda: "the map is kept in memory only, because database is not set" in robot.log.read_text(), "it says so"
     )
 
 

@@ -47,7 +47,7 @@ def test_a_parameter_of_a_running_node_is_read_and_changed() -> None:
             (("set", "min_score", "5"), "binvpr param: min_score was not changed: "),
             (
                 ("set", "min_inliers", "9" * 23),
-                "binvpr param: min_inliers must be an integer of at most 64 bits, not 999",
+                "binvpr param: min_inliers must be a 64-bit integer, not 999",
             ),
             (("set", "min_score", "high"), "binvpr param: min_score must be of type float, not 'high'\n"),
             (

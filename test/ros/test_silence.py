@@ -123,7 +123,7 @@ SENDS_NOTHING = 'but nothing arrives; check that images are still sent{}, and se
         (Image, 1, LATCHED, True, "{} (reliable, transient local); set the parameter compressed to false"),
         (
             CameraInfo, 1, SENSOR, False,
-            "{} (best effort, volatile), which are no images; no other image topic is published either; start the "
+            "{} (best effort, volatile), which are not images; no other image topic is published either; start the "
             "camera, and check that ROS_DOMAIN_ID is the same there",
         ),
         (Image, 2, SENSOR, False, f"{{}} (best effort, volatile), {SENDS_NOTHING.format('')}"),

@@ -187,7 +187,7 @@ def test_a_new_kind_of_trouble_is_told_soon_and_new_figures_are_not(speaker: Spe
 
 def test_errors_are_left_to_who_tells_them_as_they_happen(speaker: Speaker) -> None:
     for _ in range(10):
-        speaker.voice.health(Health(Level.ERROR, "keyframes are kept in memory alone: it is full"))
+        speaker.voice.health(Health(Level.ERROR, "keyframes are kept in memory only: it is full"))
     speaker.voice.health(WELL)
     assert speaker.heard() == []
 

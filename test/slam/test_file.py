@@ -87,7 +87,7 @@ def test_any_other_file_is_refused_and_stays_as_it_is(tmp_path: Path) -> None:
     connection = sqlite3.connect(other)
     connection.execute("CREATE TABLE songs (title TEXT)")
     connection.close()
-    with pytest.raises(GraphFileError, match="is no pose graph of this version; name another file"):
+    with pytest.raises(GraphFileError, match="is not a pose graph of this version; name another file"):
         GraphFile(other)
 
 

@@ -395,8 +395,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "--overlay", choices=(*OVERLAYS, "all"), action="append", default=[],
         help="measure drives also with a part of the robot in the picture, which looks the same at every place",
     )  # fmt: skip
-    data.add_argument("--image-topic", default="", metavar="TOPIC", help="of a bag with several")
-    data.add_argument("--pose-topic", default="", metavar="TOPIC", help="of a bag with several")
+    data.add_argument("--image-topic", default="", metavar="TOPIC", help="for a bag with several cameras")
+    data.add_argument("--pose-topic", default="", metavar="TOPIC", help="for a bag with several")
     methods = parser.add_argument_group("methods (default: the packaged model)")
     methods.add_argument(
         "--model",

@@ -104,7 +104,7 @@ def run(choices: argparse.Namespace) -> int:
         card = export(model, choices.network, choices.recipe, size, choices.output, facts)
     except ExportError as error:
         again = shlex.join(["train_offline", *sys.argv[1:]])
-        print(f"train_offline: {error}; what was learnt is kept, finish with: {again}", file=sys.stderr)
+        print(f"train_offline: {error}; the training is kept; finish with: {again}", file=sys.stderr)
         return 1
     except (TrainingDataError, StateError, TeacherError, OSError) as error:
         print(f"train_offline: {error}", file=sys.stderr)

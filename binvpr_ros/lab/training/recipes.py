@@ -11,7 +11,9 @@ RECIPES = ("deploy", "paper")
 SAVE_EVERY = 60.0
 """Seconds between two times that a run is saved."""
 
-_NO_STAGES = "{!r} is no list of stages; write SIZE:EPOCHS,SIZE:EPOCHS, as in 64:8,128:0.5, or 128:0.5:2e-3 with a rate"
+_NO_STAGES = (
+    "{!r} is not a list of stages; write SIZE:EPOCHS,SIZE:EPOCHS, as in 64:8,128:0.5, or 128:0.5:2e-3 with a rate"
+)
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ class TrainingState:
                 self.stage, self.step = int(facts["stage"]), int(facts["step"])
                 self._values = [file[f"variable{number}"] for number in range(len(file.files) - 1)]
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-            raise StateError(f"{self.path} cannot be read ({error}); remove it to begin anew") from None
+            raise StateError(f"{self.path} cannot be read ({error}); remove it to start again") from None
         begun = self.stage + bool(self.step)
         before, now = ({**one, "stages": one.get("stages", [])[:begun]} for one in (facts["settings"], self._settings))
         if before != now:

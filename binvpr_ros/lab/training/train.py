@@ -61,7 +61,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--save-every", type=float, default=SAVE_EVERY, metavar="S", help="seconds (default %(default)s)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of all that is random (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed (default %(default)s)")
     parser.add_argument("--smoke", action="store_true", help="a run of a minute on images it renders itself")
     choices = parser.parse_args(arguments)
     _say_what_is_missing()

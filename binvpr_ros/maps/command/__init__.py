@@ -30,15 +30,15 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Return the command line's choices."""
     parser = argparse.ArgumentParser(prog="map", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, sentence in (("info", "what maps hold"), ("check", "tell whether maps are whole")):
+    for name, sentence in (("info", "what maps hold"), ("check", "check whether maps are intact")):
         commands.add_parser(name, help=sentence).add_argument("maps", type=Path, nargs="+", metavar="MAP")
-    merging = commands.add_parser("merge", help="make one new map of several, which stay as they are")
+    merging = commands.add_parser("merge", help="merge several maps into a new one; they stay unchanged")
     merging.add_argument("maps", type=Path, nargs="+", metavar="MAP")
     merging.add_argument("--output", type=Path, required=True, help="the new map")
-    recovering = commands.add_parser("recover", help="make one new map of what can be read of a damaged one")
+    recovering = commands.add_parser("recover", help="make a new map from what can be read of a damaged one")
     recovering.add_argument("map", type=Path, metavar="MAP")
     recovering.add_argument("--output", type=Path, required=True, help="the new map")
-    redescribing = commands.add_parser("redescribe", help="make one new map for another model, or other local features")
+    redescribing = commands.add_parser("redescribe", help="make a new map for another model or other local features")
     redescribing.add_argument("map", type=Path, metavar="MAP")
     redescribing.add_argument(
         "--images",
@@ -48,13 +48,15 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         metavar="RECORDING",
         help="bags or videos with the images of the keyframes, found by their stamps (default: the thumbnails in MAP)",
     )
-    redescribing.add_argument("--image-topic", "--topic", default="", metavar="TOPIC", help="of a bag with several")
+    redescribing.add_argument(
+        "--image-topic", "--topic", default="", metavar="TOPIC", help="for a bag with several cameras"
+    )
     redescribing.add_argument("--output", type=Path, required=True, help="the new map")
     redescribing.add_argument("--model", default="", help="model file (default: the packaged one)")
     redescribing.add_argument(
         "--local-features",
         default="",
-        help="find these anew: orb, learned or a model file (default: keep MAP's)",
+        help="local features to find again: orb, learned or a model file (default: keep MAP's)",
     )
     redescribing.add_argument(
         "--mask", default="", help="where the robot itself is in the picture, as the node's parameter mask"
@@ -68,7 +70,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     exporting.add_argument("--thumbnails", type=Path, help="a new folder for the keyframes' thumbnails, <id>.jpg")
     choices = parser.parse_args(arguments)
     if choices.command == "merge" and len(choices.maps) < 2:
-        parser.error("name two maps at least")
+        parser.error("name at least two maps")
     if choices.command == "redescribe" and choices.mask and not choices.local_features:
         parser.error("--mask is for local features that are found anew; add --local-features")
     return choices

@@ -26,7 +26,10 @@ def new_map(output: Path) -> Iterator[sqlite3.Connection]:
             raise DatabaseError(f"{file} exists; name a new file")
     prefix = f".{output.name}."
     for left in filter(Path.is_dir, output.parent.glob(f"{glob.escape(prefix)}*")):
-        print(f"{left} is of a program that was killed, or is still at work; remove it if none is", file=sys.stderr)
+        print(
+            f"{left} was left by a program that was killed, or belongs to one that still runs; remove it if none does",
+            file=sys.stderr,
+        )
     try:
         beside = tempfile.TemporaryDirectory(dir=output.parent, prefix=prefix)
     except OSError as error:

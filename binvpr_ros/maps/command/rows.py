@@ -35,7 +35,7 @@ def checked_rows(connection: sqlite3.Connection, facts: Facts) -> Iterator[tuple
     before = None
     for values in connection.execute(f"SELECT {', '.join(names)} FROM keyframes ORDER BY id"):  # noqa: S608
         row = dict(zip(names, values, strict=True))
-        twice = ["its id is there twice"] if row["id"] == before else []
+        twice = ["its id occurs twice"] if row["id"] == before else []
         before = row["id"]
         yield row, [*problems_of(row, facts), *twice]
 
@@ -53,7 +53,7 @@ def checked_closures(connection: sqlite3.Connection) -> Iterator[tuple[OtherClos
     if columns(connection, "closures"):
         for row in connection.execute("SELECT keyframe, map_uuid, match_id FROM closures ORDER BY keyframe"):
             closure = OtherClosure(*row)
-            yield closure, [] if is_sensible(closure) else ["what it closes in another map cannot be read"]
+            yield closure, [] if is_sensible(closure) else ["its closure to another map cannot be read"]
 
 
 def whole_closures(path: Path, connection: sqlite3.Connection) -> Iterator[OtherClosure]:
@@ -75,7 +75,7 @@ def problems_of(row: dict[str, Any], facts: Facts) -> Iterator[str]:
     length = facts.words * WORD_BITS // 8
     for name, (least, limit) in INTEGERS.items():
         if not isinstance(row[name], int):
-            yield f"its {name} is no integer"
+            yield f"its {name} is not an integer"
         elif not least <= row[name] < limit:
             yield f"its {name} is out of range"
     descriptor = row["descriptor"]
@@ -92,10 +92,10 @@ def _later_problems(row: dict[str, Any]) -> Iterator[str]:
         except (FeaturesError, TypeError):
             yield "its features cannot be read"
     if closes is not None and not isinstance(closes, int):
-        yield "what it closes is no integer"
+        yield "the keyframe it closes to is not an integer"
     elif closes is not None and isinstance(row["id"], int) and not NOTHING_CLOSED <= closes < row["id"]:
-        yield "what it closes is no earlier keyframe"
+        yield "the keyframe it closes to is not an earlier one"
     if thumbnail is not None and not (isinstance(thumbnail, bytes) and thumbnail.startswith(JPEG)):
-        yield "its thumbnail is no jpeg file"
+        yield "its thumbnail is not a jpeg file"
     if motion is not None and not (isinstance(motion, bytes) and len(motion) == MOTION_BYTES):
         yield f"its motion is not of {MOTION_BYTES} bytes"

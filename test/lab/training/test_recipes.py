@@ -24,7 +24,7 @@ def test_stages_with_learning_rates_of_the_user() -> None:
     ["", "64", "64:0", "64:1,", "64:-1", "64:1;128:1", "a:b", "64:1:0", "64:1:", "64:1:2:3", "64:1:-1", "64:nan"],
 )
 def test_stages_that_are_none(text: str) -> None:
-    with pytest.raises(ValueError, match="is no list of stages; write SIZE:EPOCHS"):
+    with pytest.raises(ValueError, match="is not a list of stages; write SIZE:EPOCHS"):
         DEPLOY.with_stages(text)
 
 

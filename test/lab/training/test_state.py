@@ -121,7 +121,7 @@ def test_a_damaged_file_is_said_so(tmp_path: Path, keep: int) -> None:
     TrainingState(tmp_path, SETTINGS).save(tiny(0), 0, 1)
     content = (tmp_path / "state.npz").read_bytes()
     (tmp_path / "state.npz").write_bytes(content[:keep])
-    with pytest.raises(StateError, match=r"cannot be read .*; remove it to begin anew"):
+    with pytest.raises(StateError, match=r"cannot be read .*; remove it to start again"):
         TrainingState(tmp_path, SETTINGS)
 
 

@@ -153,15 +153,15 @@ def test_an_endless_view_is_no_map(
         )
     connection.close()
     assert run(monkeypatch, "info", path) == 1
-    assert "does more than hold data" in capsys.readouterr().err
-    with pytest.raises(DatabaseError, match="does more than hold data"):
+    assert "contains views or triggers" in capsys.readouterr().err
+    with pytest.raises(DatabaseError, match="contains views or triggers"):
         KeyframeDatabase(path, "a", WORDS)
 
 
 @pytest.mark.parametrize("command", ["info", "check"])
 @pytest.mark.parametrize(
     ("content", "sentence"),
-    [(None, "is no file; name a map file"), (b"no map at all" * 100, "cannot be read as a map"),
+    [(None, "is not a file; name a map file"), (b"no map at all" * 100, "cannot be read as a map"),
      (b"", "has no tables; copy x.db-wal with it if a node has it open, or name another file")],
 )  # fmt: skip
 def test_what_is_no_map_is_said_so(

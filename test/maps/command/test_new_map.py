@@ -33,5 +33,5 @@ def test_what_a_killed_program_has_left_is_named(
     left.mkdir()
     (tmp_path / ".new.db.swp").touch()  # of an editor, say
     assert run(monkeypatch, "recover", office, "--output", tmp_path / "new.db") == 0
-    named = f"{left} is of a program that was killed, or is still at work; remove it if none is\n"
+    named = f"{left} was left by a program that was killed, or belongs to one that still runs; remove it if none does\n"
     assert capsys.readouterr().err == named

@@ -9,18 +9,18 @@ import pytest
 from binvpr_ros.maps.database import DatabaseError, KeyframeDatabase
 from maps.command.written_maps import MODEL, WORDS, run, write_map
 
-UNREADABLE = "what it closes in another map cannot be read"
+UNREADABLE = "its closure to another map cannot be read"
 
 
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
         ("UPDATE keyframes SET descriptor = x'00' WHERE id = 3", "keyframe 3: its descriptor is not of 32 bytes"),
-        ("UPDATE keyframes SET stamp = 'noon' WHERE id = 1", "keyframe 1: its stamp is no integer"),
+        ("UPDATE keyframes SET stamp = 'noon' WHERE id = 1", "keyframe 1: its stamp is not an integer"),
         ("UPDATE keyframes SET features = x'0102' WHERE id = 5", "keyframe 5: its features cannot be read"),
-        ("UPDATE keyframes SET thumbnail = x'89504e47' WHERE id = 5", "keyframe 5: its thumbnail is no jpeg file"),
-        ("UPDATE keyframes SET closes = 'x' WHERE id = 2", "keyframe 2: what it closes is no integer"),
-        ("UPDATE keyframes SET closes = 2 WHERE id = 2", "keyframe 2: what it closes is no earlier keyframe"),
+        ("UPDATE keyframes SET thumbnail = x'89504e47' WHERE id = 5", "keyframe 5: its thumbnail is not a jpeg file"),
+        ("UPDATE keyframes SET closes = 'x' WHERE id = 2", "keyframe 2: the keyframe it closes to is not an integer"),
+        ("UPDATE keyframes SET closes = 2 WHERE id = 2", "keyframe 2: the keyframe it closes to is not an earlier one"),
         ("UPDATE keyframes SET motion = x'00' WHERE id = 2", "keyframe 2: its motion is not of 36 bytes"),
         ("INSERT INTO closures VALUES (2, 'monday', 1)", f"keyframe 2: {UNREADABLE}"),
         ("INSERT INTO closures SELECT 3, uuid, 'x' FROM map", f"keyframe 3: {UNREADABLE}"),
@@ -60,9 +60,9 @@ def test_a_table_that_has_an_id_twice(
         )
     connection.close()
     assert run(monkeypatch, "check", office) == 1
-    assert capsys.readouterr().out.splitlines() == [f"{office}: problems: 1", "  keyframe 2: its id is there twice"]
+    assert capsys.readouterr().out.splitlines() == [f"{office}: problems: 1", "  keyframe 2: its id occurs twice"]
     lab = write_map(office.with_name("lab.db"), 5000)
     assert run(monkeypatch, "merge", lab, office, "--output", office.with_name("x.db")) == 1
-    assert "is damaged at keyframe 2: its id is there twice" in capsys.readouterr().err
+    assert "is damaged at keyframe 2: its id occurs twice" in capsys.readouterr().err
     with pytest.raises(DatabaseError, match="is damaged at keyframe 2; restore a copy of the file"):
         KeyframeDatabase(office, MODEL, WORDS)

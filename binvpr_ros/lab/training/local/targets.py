@@ -94,7 +94,7 @@ def squares(folder: Path, most: int, seed: int) -> list[Square]:
     order = np.random.default_rng(seed).permutation(len(found))[: most or None]
     chosen = [found[number] for number in order[: len(order) // SQUARES * SQUARES]]
     if not chosen:
-        raise TeacherError(f"{folder} gives {len(found)} squares, {SQUARES} are needed at least; add photographs")
+        raise TeacherError(f"{folder} gives {len(found)} squares, but at least {SQUARES} are needed; add photographs")
     return chosen
 
 
@@ -185,7 +185,7 @@ def _session(teacher: Path) -> Any:
         session = onnxruntime.InferenceSession(str(teacher), providers=["CPUExecutionProvider"])
         shapes = [tuple(entry.shape) for entry in (*session.get_inputs(), *session.get_outputs())]
     except Exception as error:  # noqa: BLE001  whatever the runtime raises is derived from nothing else
-        raise TeacherError(f"{teacher} is no teacher ({str(error).splitlines()[0]}); give an ONNX file") from None
+        raise TeacherError(f"{teacher} is not a teacher ({str(error).splitlines()[0]}); give an ONNX file") from None
     side = CANVAS // CELL
     maps = [(1, channels, side, side) for channels in (CHANNELS, POSITIONS + 1, 1)]
     if shapes != [(1, 3, CANVAS, CANVAS), *maps]:

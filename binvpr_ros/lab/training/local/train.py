@@ -62,7 +62,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--targets", type=Path, metavar="DIR",
                         help="folder for what the teacher says; runs can share it (default: WORK/targets)")  # fmt: skip
     parser.add_argument("--save-every", type=float, default=240.0, metavar="S", help="seconds (default %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of all that is random (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed (default %(default)s)")
     parser.add_argument("--smoke", action="store_true", help="a run of a minute on rendered images, without a teacher")
     choices = parser.parse_args(arguments)
     _check(parser, choices)
@@ -112,7 +112,7 @@ def main(arguments: list[str]) -> int:
         figures = trainer.validate()
         export(model, choices.output, _facts(choices, train, trainer.state.step, figures))
     except ExportError as error:
-        print(f"train_offline: {error}; what was learnt is kept, finish with: {again}", file=sys.stderr)
+        print(f"train_offline: {error}; the training is kept; finish with: {again}", file=sys.stderr)
         return 1
     except (TeacherError, StateError, OSError) as error:
         print(f"train_offline: {error}", file=sys.stderr)

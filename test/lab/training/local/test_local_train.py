@@ -29,7 +29,7 @@ def test_a_smoke_run_goes_from_nothing_to_a_model(tmp_path: Path) -> None:
         [sys.executable, "-c", without, *arguments], capture_output=True, text=True, timeout=280, check=False, cwd=ROOT
     )
     assert result.returncode == 1, result.stderr
-    assert f"what was learnt is kept, finish with: train_offline local --smoke --output {output}\n" in result.stderr
+    assert f"the training is kept; finish with: train_offline local --smoke --output {output}\n" in result.stderr
     assert not output.exists()
     result = subprocess.run(
         [sys.executable, "-m", "binvpr_ros.lab.training.train", *arguments],

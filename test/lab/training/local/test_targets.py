@@ -92,7 +92,7 @@ def test_what_cannot_be_used_is_said(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(TeacherError, match="cannot be read"):
         ask(asked_about, tmp_path / "none.onnx", tmp_path / "targets")
     pytest.importorskip("onnxruntime", reason="no teacher can be asked without it")
-    with pytest.raises(TeacherError, match=r"teacher\.onnx is no teacher"):
+    with pytest.raises(TeacherError, match=r"teacher\.onnx is not a teacher"):
         ask(asked_about, tmp_path / "teacher.onnx", tmp_path / "targets")
     with pytest.raises(TeacherError, match="25 are needed at least"):
         squares(tmp_path / "targets", 0, seed=0)
