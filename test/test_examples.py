@@ -80,7 +80,7 @@ int main()
   }
 }
 """
-# The classes have the members of ORB-SLAM3's that docs/orb_slam3.md uses, whose code stands for @STEP@.
+# The classes have the members of ORB-SLAM3's that docs/back_ends.md uses, whose code stands for @STEP@.
 MAIN = """
 #include <iostream>
 #include <set>
@@ -211,7 +211,7 @@ def test_a_pose_graph_in_cpp_reads_what_the_node_publishes(tmp_path: Path) -> No
 
 
 def test_a_back_end_in_cpp_reads_what_the_node_publishes(tmp_path: Path) -> None:
-    page = (ROOT / "docs" / "orb_slam3.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "back_ends.md").read_text(encoding="utf-8")
     (step,) = re.findall(r"```cpp\n((?:(?!```).)*?appendCandidates.*?)```", page, re.DOTALL)
     message = message_from_closures(Header(stamp=from_nanoseconds(1_790_000_000_200_000_000)), closures())
     printed = printed_in_cpp(MAIN.replace("@STEP@", textwrap.dedent(step)), message, tmp_path)
