@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -80,7 +81,24 @@ int main()
   }
 }
 """
-# The classes have the members of ORB-SLAM3's that docs/orb_slam3.md uses, whose code stands for @STEP@.
+INTERFACES = """
+#include <iostream>
+
+#include "loop_closures.hpp"
+
+void try_to_close(std::int64_t query, std::int64_t match, float score)
+{
+  std::cout << query << ' ' << match << ' ' << score << '\\n';
+}
+
+int main()
+{
+  @READ@
+  const auto * message = &msg;
+  @SNIPPET@
+}
+"""
+# The classes have the members of ORB-SLAM3's that docs/back_ends.md uses, whose code stands for @STEP@.
 MAIN = """
 #include <iostream>
 #include <set>
@@ -211,7 +229,7 @@ def test_a_pose_graph_in_cpp_reads_what_the_node_publishes(tmp_path: Path) -> No
 
 
 def test_a_back_end_in_cpp_reads_what_the_node_publishes(tmp_path: Path) -> None:
-    page = (ROOT / "docs" / "orb_slam3.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "back_ends.md").read_text(encoding="utf-8")
     (step,) = re.findall(r"```cpp\n((?:(?!```).)*?appendCandidates.*?)```", page, re.DOTALL)
     message = message_from_closures(Header(stamp=from_nanoseconds(1_790_000_000_200_000_000)), closures())
     printed = printed_in_cpp(MAIN.replace("@STEP@", textwrap.dedent(step)), message, tmp_path)
@@ -225,6 +243,45 @@ def test_a_back_end_in_cpp_reads_what_the_node_publishes(tmp_path: Path) -> None
         "1",
         "1",
         "0",
+    ]
+
+
+def snippet(language: str, name: str) -> str:
+    """Return the one code block of docs/interfaces.md in a language that has a name in it."""
+    page = (ROOT / "docs" / "interfaces.md").read_text(encoding="utf-8")
+    (found,) = re.findall(rf"```{language}\n((?:(?!```).)*?{name}.*?)```", page, re.DOTALL)
+    return str(found)
+
+
+def test_the_docs_read_closures_in_python() -> None:
+    called: list[tuple[int, int, float]] = []
+    names: dict[str, Any] = {"try_to_close": lambda *values: called.append(values)}
+    exec(snippet("python", "read_loop_closures"), names)  # noqa: S102 - our own page
+    names["on_loop_closures"](
+        message_from_closures(Header(stamp=from_nanoseconds(1_790_000_000_200_000_000)), closures())
+    )
+    assert called == [(one.query.stamp, one.match.stamp, one.score) for one in closures()]
+
+
+def test_the_docs_read_constraints_in_python() -> None:
+    edges: list[tuple[Any, ...]] = []
+    names: dict[str, Any] = {"add_edge": lambda *values: edges.append(values)}
+    exec(snippet("python", "read_loop_constraints"), names)  # noqa: S102 - our own page
+    poses = [RelativePose(np.eye(3), np.array([0.0, 0, 1]), np.eye(6), known, 30) for known in (True, False)]
+    sent = [LoopConstraint(2, 1, 0, 0, 20, 10, pose) for pose in poses]
+    names["on_loop_constraints"](message_from_constraints(Header(), sent))
+    ((match_stamp, query_stamp, rotation, translation, covariance),) = edges
+    assert (match_stamp, query_stamp) == (10, 20)
+    for found, expected in ((rotation, np.eye(3)), (translation, [0, 0, 1]), (covariance, np.eye(6))):
+        np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+def test_the_docs_read_closures_in_cpp(tmp_path: Path) -> None:
+    program = INTERFACES.replace("@SNIPPET@", snippet("cpp", "readLoopClosures"))
+    message = message_from_closures(Header(stamp=from_nanoseconds(1_790_000_000_200_000_000)), closures())
+    assert printed_in_cpp(program, message, tmp_path) == [
+        "1790000000200000000 1789999900500000001 0.75",
+        "1790000000200000000 1700000000000000000 0.5",
     ]
 
 

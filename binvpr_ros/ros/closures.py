@@ -12,7 +12,7 @@ from binvpr_ros.ros.messages import rows_from_message, to_nanoseconds
 
 
 class LoopClosureRow(NamedTuple):
-    """A row of the topic: an image was taken where an earlier keyframe was; README describes the fields."""
+    """A row of the topic: an image was taken where an earlier keyframe was; docs/interfaces.md describes the fields."""
 
     query_stamp: int  # nanoseconds, of the image
     match_stamp: int  # nanoseconds, of the earlier keyframe's image

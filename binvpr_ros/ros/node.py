@@ -518,7 +518,7 @@ def main() -> int:
         prog="binvpr_node",
         description="Recognise places in camera images, and publish loop closures.",
         usage="%(prog)s [--help] [--ros-args -r image:=TOPIC -p PARAMETER:=VALUE --params-file FILE ...]",
-        epilog="config/binvpr.yaml describes the parameters, README.md the topics.",
+        epilog="config/binvpr.yaml describes the parameters, docs/interfaces.md the topics.",
     )
     return run_node(BinvprNode, "binvpr", parser, START_ERRORS)
 

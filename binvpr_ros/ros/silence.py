@@ -36,7 +36,7 @@ def why_nothing_comes(node: Node, topic: str, compressed: bool) -> Silence:
         return Silence(
             "nothing_arrives",
             f"it has {found}, but nothing arrives; check that images are still sent{_by_ros2cli(topic)}, and see "
-            '"Images get lost?" in README',
+            '"Lost images" in docs/robot.md',
         )
     if other in types:
         return Silence("compressed", f"it has {found}; set the parameter compressed to {str(not compressed).lower()}")

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Loop closures of binvpr_ros as candidates of an ORB-SLAM-style back end; docs/orb_slam3.md says where they enter.
+// Loop closures of binvpr_ros as candidates of an ORB-SLAM-style back end; docs/back_ends.md says where they enter.
 #pragma once
 
 #include <algorithm>

@@ -113,7 +113,7 @@ def test_only_some_of_many_topics_are_named(node: Node, publish: Callable[..., N
     assert " and 3 more; " in sentence
 
 
-SENDS_NOTHING = 'but nothing arrives; check that images are still sent{}, and see "Images get lost?" in README'
+SENDS_NOTHING = 'but nothing arrives; check that images are still sent{}, and see "Lost images" in docs/robot.md'
 
 
 @pytest.mark.parametrize(

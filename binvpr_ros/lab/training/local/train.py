@@ -41,7 +41,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     """Return the command line's choices."""
     parser = argparse.ArgumentParser(prog="train_offline local", description=__doc__)
     parser.add_argument("photographs", type=Path, nargs="?", help="folder; images in sub-folders are found too")
-    parser.add_argument("--teacher", type=Path, metavar="FILE", help="ONNX file (docs/local_features.md)")
+    parser.add_argument("--teacher", type=Path, metavar="FILE", help="ONNX file (docs/training.md)")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE",
                         help="model file to write (.tflite); its card goes beside it")  # fmt: skip
     parser.add_argument("--minutes", type=float, metavar="M",
