@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is written for people: links lead somewhere, README stays one page, versions agree."""
+"""What is written for people: links and commands lead somewhere, README stays one page, versions agree."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ from xml.etree import ElementTree as ET
 import pytest
 import yaml
 
+from binvpr_ros.config import Config, PoseGraphConfig
+from binvpr_ros.programs import PROGRAMS
+
 ROOT = Path(__file__).resolve().parents[1]
+OF_CAMERA_DRIVERS = {"enable", "depth_registration"}
+"""Launch arguments of other packages that the pages name."""
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -42,6 +47,26 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_pages_name_nothing_that_users_do_not_have(page: Path) -> None:
     if page.name != "CONTRIBUTING.md":
         assert "../shared" not in page.read_text(encoding="utf-8")
+
+
+def known_launch_arguments() -> set[str]:
+    """Return the arguments of all launch files: those that they list, and every parameter."""
+    texts = (file.read_text(encoding="utf-8") for file in (ROOT / "launch").glob("*.py"))
+    listed = re.findall(r'^    "(\w+)": \(', "".join(texts), re.MULTILINE)
+    parameters = (*Config.parameters(), *PoseGraphConfig.parameters())
+    return {*listed, *(parameter.name for parameter in parameters)}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_launch_arguments_are_known(page: Path) -> None:
+    text = re.sub(r"-[rp] \S+", "", page.read_text(encoding="utf-8"))  # remappings, and parameters of a bare node
+    assert set(re.findall(r"\b([a-z]\w+):=", text)) <= known_launch_arguments() | OF_CAMERA_DRIVERS
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_are_known(page: Path) -> None:
+    typed = re.findall(r"(?:bin/|binvpr_ros )binvpr ([a-z]+)", page.read_text(encoding="utf-8"))
+    assert set(typed) <= set(PROGRAMS)
 
 
 def test_readme_is_one_page() -> None:
