@@ -30,17 +30,21 @@ GRAPH_HEAD = """\
 """
 GRAPH_PAGE = """\
 
-# Parameters of pose_graph
+## pose_graph
 
-The second node ([loop_closing.md](loop_closing.md)); its file is [config/pose_graph.yaml](../config/pose_graph.yaml).
+The [second node](loop_closing.md). Its params file is [pose_graph.yaml](../config/pose_graph.yaml).
 """
 PAGE = """\
 # Parameters
 
-`make parameters` writes this page, and [config/binvpr.yaml](../config/binvpr.yaml), from
-[config.py](../binvpr_ros/config.py). Every parameter is a launch argument too. *Live* ones can be changed while the
-node runs: `ros2 param set /binvpr/binvpr <name> <value>` where launch has started it with its defaults (`/binvpr` where
-it was started alone), or `binvpr param set <name> <value>`, which finds the node, and needs no ROS installation.
+Every parameter is a launch argument too. Those marked *live* can change while the node runs:
+
+    binvpr param set min_score 0.5                    # finds the node, and needs no ROS installation
+    ros2 param set /binvpr/binvpr min_score 0.5       # the node's name under launch; /binvpr without launch
+
+## binvpr_node
+
+Its params file is [binvpr.yaml](../config/binvpr.yaml).
 """
 
 
@@ -70,7 +74,7 @@ def page() -> str:
 def _chapter(node: type[Parameters], head: str) -> str:
     lines = [head]
     for title, basic, sentence in SECTIONS:
-        lines += [f"## {title}", "", sentence, "", "| parameter | default | |", "| --- | --- | --- |"]
+        lines += [f"### {title}", "", sentence, "", "| parameter | default | |", "| --- | --- | --- |"]
         for parameter in _of(node, basic):
             facts = parameter.metadata
             notes = f" ({'; '.join(_notes(facts))})" if _notes(facts) else ""
