@@ -160,7 +160,7 @@ def test_what_does_not_go_together_is_refused_before_it_is_read() -> None:
         with pytest.raises(ValueError, match="cannot be decoded; give maps of int8"):
             decode_features(descriptors, keypoints.astype(kind), reliability, (32, 24), 10)
     for size in ((0, 24), (32, 0), (33, 24), (32, 25), (-1, 24)):
-        with pytest.raises(ValueError, match=r"3 x 4 cells are of no image of .* pixels; give"):
+        with pytest.raises(ValueError, match=r"3 x 4 cells do not fit an image of .* pixels; give"):
             decode_features(descriptors, keypoints, reliability, size, 10)
     for most in (0, -1, MOST_FEATURES + 1):
         with pytest.raises(ValueError, match="features cannot be found; ask for 1 to"):

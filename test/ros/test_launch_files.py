@@ -46,7 +46,7 @@ def test_what_is_no_params_file_is_named(tmp_path: Path, content: str) -> None:
     file = tmp_path / "mine.yaml"
     file.write_bytes(content.encode("latin-1"))
     with pytest.raises(
-        ValueError, match=r"mine\.yaml is no params file of ROS \(.*\); name another one, or correct it"
+        ValueError, match=r"mine\.yaml is not a ROS params file \(.*\); name another one, or correct it"
     ):
         parameters_of(file, "/front/binvpr")
 
