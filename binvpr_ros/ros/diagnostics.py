@@ -258,8 +258,8 @@ def health(
         (
             dropped and not processed and not lately["images_unusable"],
             Level.WARN, "dropped",
-            f"all {dropped} images of the last second were dropped, since one is in work all the time; set threads "
-            "higher, or send smaller images",
+            f"all {dropped} images of the last second were dropped, because the node is always busy; increase "
+            "threads, or send smaller images",
         ),
         (
             bool(why), Level.WARN, f"silence: {kind_of_silence}",
