@@ -51,32 +51,33 @@ FAST_CHANGE = 0.3
 FAST_INTERVAL = 0.25
 """Of `keyframe_min_interval`, after which a keyframe may follow another one when the view changes fast."""
 LOOK_INTERVAL = 0.1
-"""Of `keyframe_min_interval`, within which an image need not be looked at after another one: 20 a second are enough."""
+"""Of `keyframe_min_interval`, within which an image need not be looked at after one that showed little change."""
+LITTLE_CHANGE = 0.5 * FAST_CHANGE
 
 
 class KeyframePolicy:
     """An image becomes a keyframe when its descriptor has changed, and a while has gone by.
 
     The while is shorter when the view changes fast, so that the camera's motion can be followed from keyframe to
-    keyframe. In between not every image of a fast camera is looked at.
+    keyframe. While it changes little, not every image of a fast camera is looked at.
     """
 
     def __init__(self) -> None:
         self._last: Keyframe | None = None
-        self._looked: int | None = None  # the stamp of the latest image that was looked at
+        self._calm: int | None = None  # the stamp of the latest image that was looked at, where it showed little change
 
     def too_soon(self, stamp: int, config: Config) -> bool:
         """Tell whether the image at `stamp` (nanoseconds) need not be looked at.
 
-        It comes too soon after the last keyframe to be one, or soon after an image that was looked at.
+        It comes too soon after the last keyframe to be one, or soon after an image that showed little change.
         """
         interval = config.keyframe_min_interval * NANOSECONDS
         after_keyframe = self._last is not None and 0 <= stamp - self._last.stamp < FAST_INTERVAL * interval
-        return after_keyframe or (self._looked is not None and 0 <= stamp - self._looked < LOOK_INTERVAL * interval)
+        return after_keyframe or (self._calm is not None and 0 <= stamp - self._calm < LOOK_INTERVAL * interval)
 
-    def look(self, stamp: int) -> None:
-        """Take it that the image at `stamp` was looked at."""
-        self._looked = stamp
+    def rest(self, stamp: int) -> None:
+        """Take it that the image at `stamp` was looked at, and shows nothing that changes fast."""
+        self._calm = stamp
 
     def wants(self, stamp: int, descriptor: Descriptor, config: Config) -> bool:
         """Tell whether the image at `stamp` (nanoseconds) shall become a keyframe; the first one does."""
@@ -86,6 +87,7 @@ class KeyframePolicy:
         if interval < FAST_INTERVAL * config.keyframe_min_interval:
             return False
         change = _change(self._last.descriptor, descriptor)
+        self._calm = stamp if change < LITTLE_CHANGE else None
         soon = interval < config.keyframe_min_interval
         return change >= (max(FAST_CHANGE, config.keyframe_distance) if soon else config.keyframe_distance)
 

@@ -196,8 +196,8 @@ class PlaceRecognizer:
             elif description is None:
                 return Recognition(None, NO_DECISION, looked_at=False)
             descriptor, contrast = description or describe()
-            self._policy.look(stamp)
             if contrast < config.min_contrast:
+                self._policy.rest(stamp)
                 self._closer.lose_sight()
                 return Recognition(None, Verdict(refused=[Refused(Refusal.FEATURELESS)]), new_session)
             if not chosen and not self._policy.wants(stamp, descriptor, config):

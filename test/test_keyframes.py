@@ -79,20 +79,37 @@ def test_an_image_is_not_looked_at_before_it_may_be_a_keyframe(
     assert policy.too_soon(seconds(10 + after), CONFIG) == too_soon
 
 
-@pytest.mark.parametrize(("rate", "every"), [(10, 1), (12, 1), (15, 2), (30, 3), (60, 5)])
-def test_of_a_fast_camera_not_every_image_is_looked_at(policy: KeyframePolicy, rate: int, every: int) -> None:
-    looked = []
-    for number in range(600):
+def looked_at(policy: KeyframePolicy, rate: int, changed_bits: int) -> list[int]:
+    """Return which images of ten seconds are looked at, by their numbers, where all differ from the last keyframe."""
+    numbers = []
+    for number in range(10 * rate):
         stamp = seconds(20 + number / rate)
         if not policy.too_soon(stamp, CONFIG):
-            policy.look(stamp)
-            looked.append(number)
-    assert looked == list(range(0, 600, every))
+            policy.wants(stamp, descriptor(changed_bits), CONFIG)
+            numbers.append(number)
+    return numbers
+
+
+@pytest.mark.parametrize(("rate", "every"), [(10, 1), (12, 1), (15, 2), (30, 3), (60, 5)])
+def test_of_a_fast_camera_not_every_image_is_looked_at_while_little_changes(
+    policy: KeyframePolicy, rate: int, every: int
+) -> None:
+    assert looked_at(policy, rate, FAST // 2 - 1) == list(range(0, 10 * rate, every))
+
+
+def test_while_much_changes_every_image_is_looked_at(policy: KeyframePolicy) -> None:
+    assert looked_at(policy, 60, FAST // 2 + 1) == list(range(600))
+
+
+def test_an_image_without_contrast_is_as_one_that_shows_little_change(policy: KeyframePolicy) -> None:
+    policy.rest(seconds(20))
+    assert policy.too_soon(seconds(20.07), CONFIG)
+    assert not policy.too_soon(seconds(20.08), CONFIG)
 
 
 def test_without_an_interval_every_image_is_looked_at(policy: KeyframePolicy) -> None:
-    policy.look(seconds(10))
-    assert not policy.too_soon(seconds(10), CONFIG.replace(keyframe_min_interval=0.0))
+    policy.rest(seconds(20))
+    assert not policy.too_soon(seconds(20), CONFIG.replace(keyframe_min_interval=0.0))
 
 
 def test_without_an_interval_each_image_that_differs_is_a_keyframe(policy: KeyframePolicy) -> None:
