@@ -13,13 +13,13 @@ from binvpr_ros.config import Config, Parameters, PoseGraphConfig
 ROOT = Path(__file__).resolve().parents[1]
 SECTIONS = (
     ("Basic", True, "What most robots set."),
-    ("Advanced", False, "Rarely needed: the defaults suit most robots."),
+    ("Advanced", False, "The defaults suit most robots."),
 )
 HEAD = """\
-# The parameters of binvpr_ros with their defaults. Copy this file, change what you need, and start with
+# The parameters of binvpr_ros with their defaults. Copy this file, change what you need, and start the node with
 #     ros2 launch binvpr_ros binvpr.launch.py params_file:=/path/to/your.yaml
-# (live) can be changed while the node runs: ros2 param set /binvpr/binvpr <name> <value>, with the node's full name;
-# or, without a ROS installation too: binvpr param set <name> <value>
+# Parameters marked (live) can be changed while the node runs: ros2 param set /binvpr/binvpr <name> <value>, with the
+# node's full name. `binvpr param set <name> <value>` does the same without a ROS installation.
 /**:
   ros__parameters:
 """
@@ -32,15 +32,19 @@ GRAPH_PAGE = """\
 
 # Parameters of pose_graph
 
-The second node ([loop_closing.md](loop_closing.md)); its file is [config/pose_graph.yaml](../config/pose_graph.yaml).
+The second node ([loop_closing.md](loop_closing.md)). Its params file is
+[config/pose_graph.yaml](../config/pose_graph.yaml).
 """
 PAGE = """\
 # Parameters
 
-`make parameters` writes this page, and [config/binvpr.yaml](../config/binvpr.yaml), from
-[config.py](../binvpr_ros/config.py). Every parameter is a launch argument too. *Live* ones can be changed while the
-node runs: `ros2 param set /binvpr/binvpr <name> <value>` where launch has started it with its defaults (`/binvpr` where
-it was started alone), or `binvpr param set <name> <value>`, which finds the node, and needs no ROS installation.
+Every parameter is also a launch argument. [config/binvpr.yaml](../config/binvpr.yaml) lists them with their defaults.
+*Live* parameters can be changed while the node runs:
+
+    ros2 param set /binvpr/binvpr <name> <value>    # started by launch; without launch the node is /binvpr
+    binvpr param set <name> <value>                 # finds the node, and needs no ROS installation
+
+`make parameters` writes this page and the YAML files from [config.py](../binvpr_ros/config.py).
 """
 
 
