@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`make demo`: the node, end to end, over DDS, on a rendered building or on the user's own images.
+"""`make demo`: run the node end to end over DDS, on a rendered building or your own images.
 
-Leaves demo.png in the current folder, and ends with
+Writes demo.png to the current folder, and ends with
 `demo: <images> images, <keyframes> keyframes, <closures> loop closures`.
 """
 
@@ -155,7 +155,9 @@ def main() -> int:
     parser.add_argument(
         "images", type=Path, nargs="?", help="folder of images, video, or bag (default: a rendered building)"
     )
-    parser.add_argument("--image-topic", "--source-topic", default="", metavar="TOPIC", help="of a bag with several")
+    parser.add_argument(
+        "--image-topic", "--source-topic", default="", metavar="TOPIC", help="image topic, if a bag has several"
+    )
     add_view_arguments(parser)
     choices = parser.parse_args()
     if not os.access(PICTURE.parent, os.W_OK):
