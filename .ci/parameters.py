@@ -13,13 +13,13 @@ from binvpr_ros.config import Config, Parameters, PoseGraphConfig
 ROOT = Path(__file__).resolve().parents[1]
 SECTIONS = (
     ("Basic", True, "What most robots set."),
-    ("Advanced", False, "Rarely needed: the defaults suit most robots."),
+    ("Advanced", False, "The defaults suit most robots."),
 )
 HEAD = """\
-# The parameters of binvpr_ros with their defaults. Copy this file, change what you need, and start with
+# The parameters of binvpr_ros with their defaults. Copy this file, change what you need, and start the node with
 #     ros2 launch binvpr_ros binvpr.launch.py params_file:=/path/to/your.yaml
-# (live) can be changed while the node runs: ros2 param set /binvpr/binvpr <name> <value>, with the node's full name;
-# or, without a ROS installation too: binvpr param set <name> <value>
+# Parameters marked (live) can be changed while the node runs: ros2 param set /binvpr/binvpr <name> <value>, with the
+# node's full name. `binvpr param set <name> <value>` does the same without a ROS installation.
 /**:
   ros__parameters:
 """

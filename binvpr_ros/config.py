@@ -101,14 +101,14 @@ class Config(Parameters):
 
     PATHS = ("model", "database", "local_features", "mask")
 
-    model: str = _parameter("", "Model file (.tflite, with its .json beside it); empty: the packaged one.", basic=True)
-    database: str = _parameter("", "SQLite file that keeps the keyframes; empty: memory only.", basic=True)
+    model: str = _parameter("", "Model file (.tflite, with its .json next to it); empty: the packaged one.", basic=True)
+    database: str = _parameter("", "SQLite file for the keyframes; empty: memory only.", basic=True)
     maps: tuple[str, ...] = _parameter(
         ("",), "Map files of earlier drives to match against, opened read-only.", basic=True
     )
     max_keyframes: int = _parameter(
         0,
-        "Most keyframes in the map, 0: no limit; the most redundant one gives way, never a place's only view.",
+        "Maximum number of keyframes; a full map replaces redundant ones, never a place's only view; 0: no limit.",
         low=0,
         high=1_000_000_000,
         live=True,
@@ -117,35 +117,35 @@ class Config(Parameters):
     thumbnails: bool = _parameter(
         False, "Keep a small picture of each keyframe in the map, for people to look at.", live=True
     )
-    backend: str = _parameter("auto", "What runs the model.", choices=BACKENDS)
+    backend: str = _parameter("auto", "Runtime for the model.", choices=BACKENDS)
     untried_runtime: bool = _parameter(
-        False, "Go on, at your own risk, with a version of TensorFlow Lite in which the delegate was never tried."
+        False, "Run, at your own risk, with a TensorFlow Lite version that the delegate was never tested with."
     )
     threads: int = _parameter(1, "Threads for inference.", low=1, high=64)
     compressed: bool = _parameter(False, "Subscribe to sensor_msgs/CompressedImage instead of Image.", basic=True)
     stretch_16_bit: bool = _parameter(
-        False, "Stretch 16-bit grey and Bayer images to their own range; for cameras of 10 to 14 bits."
+        False, "Stretch 16-bit grey and Bayer images to their own range, for cameras with 10 to 14 bits."
     )
 
     keyframe_source: str = _parameter(
         "images",
-        "What becomes a keyframe: images that differ, or those whose stamps a back end names on keyframe_stamps.",
+        "What becomes a keyframe: images that differ, or those whose stamps a back end sends on keyframe_stamps.",
         choices=KEYFRAME_SOURCES,
         basic=True,
     )
     recent_images: int = _parameter(
-        60, "Latest images that are kept, within 64 MiB, until keyframe_stamps names them.", low=1, high=10_000
+        60, "Number of latest images kept until keyframe_stamps names them, within 64 MiB.", low=1, high=10_000
     )
     keyframe_distance: float = _parameter(
         -1.0, "Share of descriptor bits that must change for a new keyframe; -1: more than the model's own noise.",
         low=-1.0, high=1.0, live=True,
     )  # fmt: skip
     keyframe_min_interval: float = _parameter(
-        0.5, "Least time between two keyframes; a quarter of it where the view changes fast.", low=0.0, high=3600.0,
+        0.5, "Minimum time between two keyframes; a quarter of it while the view changes fast.", low=0.0, high=3600.0,
         unit="s", live=True,
     )  # fmt: skip
     min_contrast: float = _parameter(
-        6.0, "Standard deviation of the grey values (0 to 255) below which an image shows nothing to recognise.",
+        6.0, "Minimum standard deviation of the grey values (0 to 255); below it, an image shows nothing to recognise.",
         low=0.0, high=127.0, live=True,
     )  # fmt: skip
 
@@ -153,45 +153,49 @@ class Config(Parameters):
         10.0, "Keyframes younger than this are not matched.", low=0.0, high=86400.0, unit="s", live=True, basic=True
     )
     exclusion_keyframes: int = _parameter(
-        10, "This many latest keyframes of a session are not matched.", low=0, high=1_000_000, live=True
+        10, "Number of latest keyframes of the session that are not matched.", low=0, high=1_000_000, live=True
     )
     min_score: float = _parameter(
         0.0,
-        "Least score of a loop closure: 0 is the map's median similarity, 1 that of neighbours.",
+        "Minimum score of a loop closure; 0 is the map's median similarity, 1 that of neighbouring keyframes.",
         low=0.0,
         high=1.0,
         live=True,
     )
     shift_cells: int = _parameter(
         1,
-        "Cells of the descriptor, eighths of the image with binvpr20r, by which a view may be off each way; 0: none.",
+        "Descriptor cells (with binvpr20r an eighth of the image) by which a view may be shifted each way; 0: none.",
         low=0,
         high=2,
         live=True,
     )
     sequence_keyframes: int = _parameter(
-        1, "Latest keyframes that are matched together, at any speed along the map; 1: each alone.", low=1, high=100,
-        live=True,
+        1, "Number of latest keyframes matched together, at any speed along the map; 1: each by itself.",
+        low=1, high=100, live=True,
     )  # fmt: skip
     confirmations: int = _parameter(
-        2, "Without verify: preceding keyframes that must have matched near the same place.", low=0, high=100, live=True
+        2,
+        "Without verify: number of preceding keyframes that must have matched near the same place.",
+        low=0,
+        high=100,
+        live=True,
     )
     confirmation_window: float = _parameter(
-        2.5, "Keyframes of a session no further apart in time are taken for views of one place.", low=0.0, high=60.0,
+        2.5, "Keyframes of a session at most this far apart in time count as views of one place.", low=0.0, high=60.0,
         unit="s", live=True,
     )  # fmt: skip
-    verify: bool = _parameter(True, "Publish only what local features verify by geometry.", live=True)
+    verify: bool = _parameter(True, "Publish only closures that the geometry of local features verifies.", live=True)
     local_features: str = _parameter(
         "learned",
-        "What verifies: learned, by the packaged 1-bit network; orb; or a model file that train_offline local wrote.",
+        "Features for verification: learned (the packaged 1-bit network), orb, or a model file by train_offline local.",
     )
     mask: str = _parameter(
         "",
-        "Where the robot itself is in the picture: an image that is black there, or 'left top right bottom' in shares.",
+        "The robot itself in the image: an image file that is black there, or 'left top right bottom' in shares.",
     )
     min_inliers: int = _parameter(
         15,
-        "Matches of local features that must agree, times the share of the common view that they cover.",
+        "Minimum number of matches that agree on one geometry, times the share of the common view that they cover.",
         low=8,
         high=500,
         live=True,
@@ -202,7 +206,7 @@ class Config(Parameters):
     )
     verification_time: float = _parameter(
         0.2,
-        "Time after which no more verification of a keyframe begins, as a last resort.",
+        "Time after which no more verifications of a keyframe start, as a last resort.",
         low=0.0,
         high=60.0,
         unit="s",
@@ -210,12 +214,12 @@ class Config(Parameters):
     )
     odometry_drift: float = _parameter(
         0.1,
-        "Share of the way travelled by which odometry may be off: what is further away is no match; 0: do not ask it.",
+        "Odometry error, as a share of the distance travelled; matches farther away are refused; 0: ignore odometry.",
         low=0.0,
         high=10.0,
         live=True,
     )
-    max_candidates: int = _parameter(3, "Most candidates for one keyframe.", low=1, high=100, live=True)
+    max_candidates: int = _parameter(3, "Maximum number of candidates per keyframe.", low=1, high=100, live=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -236,28 +240,26 @@ class PoseGraphConfig(Parameters):
     PATHS = ("graph", "trajectory")
 
     graph: str = _parameter(
-        "", "SQLite file that keeps the keyframes' odometry and the loop constraints; empty: memory only.", basic=True
+        "", "SQLite file for the keyframes' odometry and the loop constraints; empty: memory only.", basic=True
     )
-    trajectory: str = _parameter(
-        "pose_graph", "What ~/save writes: this path with .tum and .g2o at its end.", basic=True
-    )
+    trajectory: str = _parameter("pose_graph", "Path that ~/save writes to, with .tum and .g2o appended.", basic=True)
     camera_pose: str = _parameter(
         "",
-        "Camera's optical frame in the robot's, 'x y z qx qy qz qw'; empty: from /tf_static, or at its origin.",
+        "Camera's optical frame in the robot's, 'x y z qx qy qz qw'; empty: from /tf_static, else the origin.",
         basic=True,
     )
     map_frame: str = _parameter("map", "Frame of the corrected poses.")
-    publish_tf: bool = _parameter(True, "Publish map -> odom on /tf too; false where something else does.")
+    publish_tf: bool = _parameter(True, "Also publish map -> odom on /tf; set to false if another node does.")
     odometry_drift: float = _parameter(
         0.05,
-        "Share of the way, and of the turn, by which odometry may be off: two deviations.",
+        "Odometry error (two standard deviations), as a share of the distance and of the turn.",
         low=0.001,
         high=1.0,
         basic=True,
     )
     odometry_turn: float = _parameter(
         1.0,
-        "Degrees for each metre of the way by which odometry may turn wrongly: two deviations.",
+        "Rotation error of odometry per metre travelled (two standard deviations).",
         low=0.01,
         high=45.0,
         unit="deg/m",
@@ -301,7 +303,7 @@ def _check(parameter: dataclasses.Field[Any], value: Any) -> None:
         raise ConfigError(f"{parameter.name} must be of type {type(parameter.default).__name__}, not {value!r}")
     texts = value if isinstance(value, tuple) else (value,)
     if not all(_can_be_path(text) for text in texts if isinstance(text, str)):
-        raise ConfigError(f"{parameter.name} has characters that no file has in its name ({value!r}); write others")
+        raise ConfigError(f"{parameter.name} has characters that are not allowed in file names ({value!r}); use others")
     low, high, choices = (parameter.metadata[key] for key in ("low", "high", "choices"))
     if low is not None and not low <= value <= high:
         raise ConfigError(f"{parameter.name} must be between {low} and {high}, not {value}")

@@ -494,11 +494,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     """Return the command line's choices."""
     parser = argparse.ArgumentParser(
         prog="binvpr doctor",
-        description="Check whether this machine can run the node, and say what to do where it cannot.",
-        epilog="The exit status is 1 where something would keep the node from working.",
+        description="Check whether this machine can run the node, and say how to fix what is missing.",
+        epilog="The exit status is 1 if something would keep the node from working.",
     )  # fmt: skip
     parser.add_argument("--database", default="", metavar="FILE",
-                        help="the map whose disk is checked (default: that of this folder is)")  # fmt: skip
+                        help="map whose disk to check (default: the current folder's disk)")  # fmt: skip
     parser.add_argument("--seconds", type=float, default=3.0, metavar="S",
                         help="how long to look for cameras (default %(default)s)")  # fmt: skip
     choices = parser.parse_args(arguments)

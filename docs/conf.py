@@ -21,6 +21,7 @@ release = version = ET.parse(ROOT / "package.xml").getroot().findtext("version",
 
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 myst_heading_anchors = 4
+suppress_warnings = ["toc.not_included"]  # the tables in reproduction/, to which reproduction.md leads
 autodoc_mock_imports = ["rclpy", "sensor_msgs", "std_msgs", "builtin_interfaces"]
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"

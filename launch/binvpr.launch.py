@@ -21,27 +21,27 @@ from launch import LaunchContext, LaunchDescription, logging
 ARGUMENTS = {
     "image_topic": (
         "/camera/image_raw",
-        "Camera topic; with compressed:=true its /compressed sibling is read, and camera_info beside it.",
+        "Camera topic, with camera_info next to it; compressed:=true reads <topic>/compressed instead.",
     ),
     "odometry_topic": (
         "/odom",
-        "Odometry topic (nav_msgs/Odometry), which tells alike places apart; it may be missing.",
+        "Odometry topic (nav_msgs/Odometry), optional; odometry tells similar places apart.",
     ),
     "depth_topic": (
         "",
-        "Depth image of the same view (sensor_msgs/Image, 16UC1 or 32FC1): relative poses of closures get their scale.",
+        "Depth image of the same view (sensor_msgs/Image, 16UC1 or 32FC1); gives relative poses their scale.",
     ),
     "compressed": ("", "true: subscribe to sensor_msgs/CompressedImage."),
     "namespace": ("binvpr", "Namespace of the node and its topics."),
     "params_file": ("", "YAML file of parameters; empty: the package's config/binvpr.yaml."),
     "model": ("", "Model file (.tflite)."),
-    "database": ("", "Map file (SQLite) that keeps the keyframes."),
+    "database": ("", "Map file (SQLite) for the keyframes; empty: memory only."),
     "enclave": ("", "Security enclave of the node under SROS 2."),
     "log_level": ("", "debug, info, warn, error or fatal."),
     "use_sim_time": ("", "true: take the time from /clock."),
-    "venv": ("", "Virtual environment that holds the runtime of the network, such as ~/binvpr_venv."),
+    "venv": ("", "Virtual environment with the network's runtime, such as ~/binvpr_venv."),
     "fastdds_profile": ("", "XML profile for Fast DDS, such as the package's config/fastdds_large_images.xml."),
-    "rviz": ("", "true: start RViz 2 too, with the package's config/binvpr.rviz."),
+    "rviz": ("", "true: also start RViz 2, with the package's config/binvpr.rviz."),
 }
 PARAMETERS = {parameter.name: parameter for parameter in Config.parameters()}
 

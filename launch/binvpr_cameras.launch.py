@@ -17,11 +17,17 @@ from binvpr_ros.ros.launch_files import misspelt
 from launch import LaunchContext, LaunchDescription, logging
 
 ARGUMENTS = {
-    "cameras": (None, "Their namespaces, separated by commas, such as front,rear or robot1/camera,robot2/camera."),
-    "image_topic": ("image_raw", "Camera topic below each namespace: /front/image_raw, with camera_info beside it."),
+    "cameras": (
+        None,
+        "Namespaces of the cameras, separated by commas, such as front,rear or robot1/camera,robot2/camera.",
+    ),
+    "image_topic": (
+        "image_raw",
+        "Camera topic in each namespace, such as /front/image_raw, with camera_info next to it.",
+    ),
     "databases": (
         "",
-        "Folder of the map files, made where there is none: front.db, robot1_camera.db; empty: memory only.",
+        "Folder for the map files (front.db, robot1_camera.db), created if missing; empty: memory only.",
     ),
 }
 

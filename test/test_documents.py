@@ -69,6 +69,14 @@ def test_commands_are_known(page: Path) -> None:
     assert set(typed) <= set(PROGRAMS)
 
 
+def test_the_index_lists_every_page() -> None:
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    listed = re.findall(
+        r"^(?:[^<\n]*<)?([a-z_]+)>?$", "".join(re.findall(r"```{toctree}.*?```", index, re.DOTALL)), re.MULTILINE
+    )
+    assert sorted(listed) == sorted(page.stem for page in (ROOT / "docs").glob("*.md") if page.stem != "index")
+
+
 def test_readme_is_one_page() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     lines = readme.splitlines()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`benchmark`: what an image takes on this machine, against another runtime or model; the search; the whole node."""
+"""`benchmark`: time an image on this machine, also against another runtime or model; the search; the whole node."""
 
 from __future__ import annotations
 
@@ -287,28 +287,30 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmark", description=__doc__)
     parser.add_argument("--model", default="", help="model file (default: the packaged one)")
     parser.add_argument("--backend", choices=BACKENDS, default="auto", help="(default %(default)s)")
-    parser.add_argument("--kernel", default="auto", help="of the delegate, e.g. avx2 (default: the processor's best)")
+    parser.add_argument(
+        "--kernel", default="auto", help="kernel of the delegate, e.g. avx2 (default: the processor's best)"
+    )
     parser.add_argument("--local-features", default=Config.local_features, metavar="KIND",
-                        help="with --node: what verifies, orb, learned, or a file (default %(default)s)")  # fmt: skip
+                        help="with --node: what verifies: orb, learned, or a file (default %(default)s)")  # fmt: skip
     parser.add_argument("--threads", type=int, default=1, help="(default %(default)s)")
-    parser.add_argument("--repeat", type=int, default=100, help="runs to measure (default %(default)s)")
+    parser.add_argument("--repeat", type=int, default=100, help="number of runs to measure (default %(default)s)")
     parser.add_argument(
         "--versus",
-        help="time the network alone, in turns with the Larq Compute Engine (lce; `make oracle`) or another model file",
+        help="time only the network, in turns with the Larq Compute Engine (lce; `make oracle`) or another model file",
     )
-    parser.add_argument("--binary", action="store_true", help="time the network's binary layers alone")
+    parser.add_argument("--binary", action="store_true", help="time only the network's binary layers")
     parser.add_argument("--search", action="store_true", help="load and search maps of random keyframes instead")
     parser.add_argument("--node", action="store_true", help="measure the node and each of its parts instead")
     parser.add_argument("--profile", action="store_true",
                         help="time each operator of both networks, or of --model, with one thread")  # fmt: skip
     parser.add_argument("--start", action="store_true",
-                        help="measure the node's start and memory, above a node that does nothing")  # fmt: skip
+                        help="measure the node's start and memory, compared with a node that does nothing")  # fmt: skip
     parser.add_argument("--report", action="store_true",
-                        help="print this machine, and figures of networks and features, for an issue")  # fmt: skip
+                        help="print machine details and times of networks and features, for an issue")  # fmt: skip
     parser.add_argument(
         "--keyframes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], help="(default %(default)s)"
     )
-    parser.add_argument("--bits", type=int, default=2048, help="of a keyframe's descriptor (default %(default)s)")
+    parser.add_argument("--bits", type=int, default=2048, help="bits of a keyframe's descriptor (default %(default)s)")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     choices = parser.parse_args(arguments)
     if choices.repeat < 1:

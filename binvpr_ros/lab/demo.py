@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`make demo`: the node, end to end, over DDS, on a rendered building or on the user's own images.
+"""`make demo`: run the node end to end over DDS, on a rendered building or your own images.
 
-Leaves demo.png in the current folder, and ends with
+Writes demo.png to the current folder, and ends with
 `demo: <images> images, <keyframes> keyframes, <closures> loop closures`.
 """
 
@@ -156,7 +156,7 @@ def main() -> int:
         "images", type=Path, nargs="?", help="folder of images, video, or bag (default: a rendered building)"
     )
     parser.add_argument(
-        "--image-topic", "--source-topic", default="", metavar="TOPIC", help="for a bag with several cameras"
+        "--image-topic", "--source-topic", default="", metavar="TOPIC", help="image topic, if a bag has several"
     )
     add_view_arguments(parser)
     choices = parser.parse_args()

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`make load`: a camera far faster than the node, over DDS, while services are called.
+"""`make load`: run the node with a camera far too fast for it, over DDS, while services are called.
 
-The camera, a process of its own, publishes 1920x1080 rgb8 at 60 Hz. The node is held to one core, and other programs
-keep that core busy until the node does about 10 Hz, where it is not that slow already. Every image becomes a keyframe
-and is saved. The exit status is 1 where a target is missed.
+The camera runs in its own process and publishes 1920x1080 rgb8 at 60 Hz. The node is bound to one core, and other
+programs keep that core busy until the node is as slow as about 10 Hz. Every image becomes a keyframe and is saved. The
+exit status is 1 if a target is missed.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def on_core(core: int) -> Iterator[None]:
 def main() -> int:
     """Load the node, print what came of it, and return the exit status."""
     parser = argparse.ArgumentParser(prog="load", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=20.0, help="of the measurement (default %(default)s)")
+    parser.add_argument("--seconds", type=float, default=20.0, help="duration of the measurement (default %(default)s)")
     choices = parser.parse_args()
     core = max(os.sched_getaffinity(0))
     spawn = multiprocessing.get_context("spawn")

@@ -201,7 +201,7 @@ def main() -> int:
     parser.add_argument("--keyframes", type=int, default=KEYFRAMES, help="of the drive (%(default)s)")
     parser.add_argument("--closures", type=int, default=CLOSURES, help="of the drive (%(default)s)")
     parser.add_argument("--graph", type=Path, help="only drive along with the graph in this file")
-    parser.add_argument("--json", type=Path, help="file of the figures")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
     choices = parser.parse_args()
     if choices.graph:
         drive = building_drive(choices.keyframes, choices.closures)

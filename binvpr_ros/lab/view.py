@@ -90,7 +90,7 @@ class ViewError(ValueError):
 
 def add_arguments(parser: argparse._ActionsContainer) -> None:
     """Add the options that say where a drive is shown."""
-    parser.add_argument("--view", action="store_true", help="show the drive as it happens, in Rerun's viewer")
+    parser.add_argument("--view", action="store_true", help="show the drive in Rerun's viewer as it happens")
     parser.add_argument("--record", type=Path, metavar="FILE.rrd", help="write what the viewer shows to this file")
 
 

@@ -39,15 +39,18 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     """Return the command line's choices."""
     parser = argparse.ArgumentParser(
         prog="binvpr param", description="Read or change a parameter of a running node.",
-        epilog="docs/parameters.md describes the parameters, and says which can change while the node runs.",
+        epilog="docs/parameters.md describes the parameters and says which can be changed while the node runs.",
     )  # fmt: skip
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, sentence in (("get", "print the value of a parameter"), ("set", "change a parameter while it runs")):
+    for name, sentence in (
+        ("get", "print the value of a parameter"),
+        ("set", "change a parameter of the running node"),
+    ):
         command = commands.add_parser(name, help=sentence)
         command.add_argument("name", metavar="NAME")
         if name == "set":
             command.add_argument("value", metavar="VALUE")
-        command.add_argument("--node", default="", help="full name of the node, such as /binvpr/binvpr, of several")
+        command.add_argument("--node", default="", help="full name of the node, such as /binvpr/binvpr, if several run")
     choices = parser.parse_args(arguments)
     if choices.node:
         choices.node = "/" + choices.node.strip("/")

@@ -410,7 +410,7 @@ def main() -> int:
     """Run the node until it is told to stop; the exit status is 1 where it cannot start."""
     parser = argparse.ArgumentParser(
         prog="pose_graph",
-        description="Close loops: take the drift out of odometry, and publish map -> odom.",
+        description="Close loops: correct the drift of odometry, and publish map -> odom.",
         usage="%(prog)s [--help] [--ros-args -r odometry:=TOPIC -p PARAMETER:=VALUE --params-file FILE ...]",
         epilog="config/pose_graph.yaml describes the parameters, docs/loop_closing.md the topics.",
     )

@@ -121,25 +121,25 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--rate",
         type=float,
-        help=f"images a second (default: as recorded, pauses cut to {LONGEST_PAUSE:g} s; folders: {DEFAULT_RATE:g})",
+        help=f"images per second (default: as recorded, pauses cut to {LONGEST_PAUSE:g} s; folders: {DEFAULT_RATE:g})",
     )
     parser.add_argument("--compressed", action="store_true", help="publish CompressedImage on TOPIC/compressed")
     parser.add_argument("--keep-stamps", action="store_true", help="keep the stamps of the recording")
-    parser.add_argument("--backwards", action="store_true", help="from the last image to the first (folders)")
+    parser.add_argument("--backwards", action="store_true", help="publish from the last image to the first (folders)")
     parser.add_argument(
         "--stretch-16-bit",
         action="store_true",
-        help="publish 16-bit grey images as 8 bits, as the node's stretch_16_bit does",
+        help="publish 16-bit grey images as 8 bits, stretched like the node's stretch_16_bit",
     )
     parser.add_argument("--frame-id", default="", help="frame_id of the images (default: as recorded)")
     parser.add_argument(
-        "--image-topic", "--source-topic", default="", metavar="TOPIC", help="for a bag with several cameras"
+        "--image-topic", "--source-topic", default="", metavar="TOPIC", help="image topic, if a bag has several"
     )
     parser.add_argument(
         "--depth-topic",
         default="",
         metavar="TOPIC",
-        help="publish depth images of a bag too, on their topic",
+        help="also publish a bag's depth images, on their own topic",
     )
     parser.add_argument(
         "--wait", type=float, default=10.0, help="seconds to wait for a subscriber (default %(default)s)"

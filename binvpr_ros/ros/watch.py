@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`binvpr watch`: show what a running node recognises: closures, what became of keyframes, rates and latency."""
+"""`binvpr watch`: show what a running node recognises: closures, outcomes of keyframes, rates and latency."""
 
 from __future__ import annotations
 
@@ -293,10 +293,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     """Return the command line's choices."""
     parser = argparse.ArgumentParser(prog="binvpr watch", description=__doc__)
     parser.add_argument(
-        "--namespace", help="of the node, such as binvpr or robot1/camera, / for none (default: of the one that runs)"
+        "--namespace",
+        help="namespace of the node, such as binvpr or robot1/camera, or / for none (default: the running node's)",
     )
     parser.add_argument(
-        "--save", type=Path, metavar="DIR", help="save each match image as DIR/<stamp>.jpg, some 70 kB each"
+        "--save", type=Path, metavar="DIR", help="save each match image as DIR/<stamp>.jpg, about 70 kB each"
     )
     choices = parser.parse_args(arguments)
     if choices.namespace is not None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`evaluate`: how well models and other methods recognise places, on any data set, in one run."""
+"""`evaluate`: measure how well models and other methods recognise places, on any data set, in one run."""
 
 from __future__ import annotations
 
@@ -347,56 +347,62 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     data = parser.add_argument_group("data set (default: a rendered building)")
     data.add_argument(
         "--dataset", "--sequence", type=Path, action="append", default=[], metavar="PATH",
-        help="folder or bag, of any known layout; may be given again",
+        help="folder or bag of any known layout; may be repeated",
     )  # fmt: skip
     data.add_argument(
-        "--one-place", action="store_true", help="the drives are of one place; default: of different ones, if not known"
+        "--one-place",
+        action="store_true",
+        help="the drives are of one place (default: of different places, unless known)",
     )
-    data.add_argument("--queries", default="", metavar="DIR", help="folder of queries (of --dataset: its name)")
-    data.add_argument("--references", default="", metavar="DIR", help="folder of references (likewise)")
-    data.add_argument("--ground-truth", type=Path, metavar="CSV", help="for --queries and --references")
+    data.add_argument("--queries", default="", metavar="DIR", help="folder of queries (with --dataset: its name there)")
     data.add_argument(
-        "--all", type=Path, metavar="DIR", help="all data sets below DIR, with all models below it and all baselines"
+        "--references", default="", metavar="DIR", help="folder of references (with --dataset: its name there)"
     )
+    data.add_argument("--ground-truth", type=Path, metavar="CSV", help="ground truth of --queries and --references")
+    data.add_argument("--all", type=Path, metavar="DIR", help="every data set and model below DIR, with every baseline")
     data.add_argument(
         "--tolerance", type=int, default=Options.tolerance, metavar="N",
-        help="frames by which a match may be off, in traverses without ground truth (default %(default)s)",
+        help="frames by which a match may be off in traverses without ground truth (default %(default)s)",
     )  # fmt: skip
-    data.add_argument("--radius", type=float, metavar="M", help="metres that are one place (default: by layout)")
-    data.add_argument("--angle", type=float, metavar="DEG", help="degrees that are one view (default: by layout)")
+    data.add_argument(
+        "--radius", type=float, metavar="M", help="largest distance in metres within one place (default: by layout)"
+    )
+    data.add_argument(
+        "--angle", type=float, metavar="DEG", help="largest angle in degrees within one view (default: by layout)"
+    )
     data.add_argument(
         "--apart-radii", type=float, default=Options.apart_radii, metavar="N",
         help="radii beyond which two images show different places (default %(default)s)",
     )  # fmt: skip
     data.add_argument(
         "--apart-angle", type=float, default=Options.apart_angle, metavar="DEG",
-        help="degrees between the optical axes, likewise (default %(default)s)",
+        help="degrees between the optical axes beyond which two images show different places (default %(default)s)",
     )  # fmt: skip
     data.add_argument(
         "--camera-axis", choices=CAMERA_AXES, default="",
-        help="along which the camera looks in the frame of the poses: z (optical frame), -z (OpenGL), x (ROS body); "
-        "default: as the layout says, for bags not known",
+        help="direction of the camera in the frame of the poses: z (optical frame), -z (OpenGL), x (ROS body); "
+        "default: by layout; unknown for bags",
     )  # fmt: skip
     data.add_argument(
         "--camera", type=Path, metavar="YAML", help="calibration of a drive's camera, as camera_calibration writes it"
     )
     data.add_argument(
         "--rate", type=float, default=Options.rate, metavar="HZ",
-        help="images a second, in a drive without stamps (default %(default)s)",
+        help="images per second in a drive without stamps (default %(default)s)",
     )  # fmt: skip
     data.add_argument(
         "--exclude-seconds", type=float, default=Options.exclude_seconds, metavar="S",
-        help="in a drive, match nothing that is younger (default %(default)s)",
+        help="on a drive, match only images at least this much older (default %(default)s)",
     )  # fmt: skip
     data.add_argument(
-        "--stretch-16-bit", action="store_true", help="stretch 16-bit images, as the node's parameter of this name does"
+        "--stretch-16-bit", action="store_true", help="stretch 16-bit images, like the node's parameter stretch_16_bit"
     )
     data.add_argument(
         "--overlay", choices=(*OVERLAYS, "all"), action="append", default=[],
-        help="measure drives also with a part of the robot in the picture, which looks the same at every place",
+        help="also measure drives with a part of the robot in the picture, the same at every place; may be repeated",
     )  # fmt: skip
-    data.add_argument("--image-topic", default="", metavar="TOPIC", help="for a bag with several cameras")
-    data.add_argument("--pose-topic", default="", metavar="TOPIC", help="for a bag with several")
+    data.add_argument("--image-topic", default="", metavar="TOPIC", help="image topic, if a bag has several")
+    data.add_argument("--pose-topic", default="", metavar="TOPIC", help="pose topic, if a bag has several")
     methods = parser.add_argument_group("methods (default: the packaged model)")
     methods.add_argument(
         "--model",
@@ -404,18 +410,18 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         action="append",
         default=[],
         metavar="TFLITE",
-        help="model file, measured beside the packaged one; may be given again",
+        help="model file to measure along with the packaged one; may be repeated",
     )
     methods.add_argument(
         "--baseline",
         choices=[*BASELINES, *DETECTORS],
         action="append",
         default=[],
-        help="classical method, or a whole loop detector (dbow2, on drives); may be given again",
+        help="classical method, or a complete loop detector (dbow2, on drives); may be repeated",
     )
     methods.add_argument(
         "--similarities", type=Path, action="append", default=[], metavar="NPY",
-        help="matrix, queries by references, that another program wrote, or VPR-Bench's matches; may be given again",
+        help="matrix, queries by references, from another program, or VPR-Bench's matches; may be repeated",
     )  # fmt: skip
     methods.add_argument(
         "--seqslam", type=int, metavar="N", help=f"also match sequences of N images (0: none; --all: {SEQUENCE_LENGTH})"
@@ -426,17 +432,17 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )  # fmt: skip
     methods.add_argument(
         "--local-features", nargs="+", default=[Config.local_features], metavar="KIND",
-        help="what verifies matches: learned, orb, or a model file (default %(default)s); several are rows of a table",
+        help="features for verification: learned, orb, or a model file (default %(default)s); each gets a row",
     )  # fmt: skip
     methods.add_argument(
         "--shift-cells", type=int, default=Config.shift_cells, metavar="N",
         help="match shifted images as the node does with this parameter (default %(default)s; 0: none)",
     )  # fmt: skip
     methods.add_argument(
-        "--threads", type=int, default=Config.threads, metavar="N", help="for models (default %(default)s)"
+        "--threads", type=int, default=Config.threads, metavar="N", help="threads for models (default %(default)s)"
     )
     output = parser.add_argument_group("output")
-    output.add_argument("--json", type=Path, metavar="FILE", help="write the figures")
+    output.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
     output.add_argument("--markdown", type=Path, metavar="FILE", help="write one table (--all: evaluation.md)")
     output.add_argument(
         "--calibrate", type=Path, metavar="YAML",

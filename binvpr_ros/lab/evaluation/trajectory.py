@@ -276,15 +276,15 @@ def picture(file: Path, drive: Closed, odometry: Transform, corrected: Transform
 def main() -> int:
     """Measure the drives that the command line names, or the rendered building."""
     parser = argparse.ArgumentParser(
-        prog="trajectory", description="Measure by how much closing loops reduces the trajectory error of drives."
+        prog="trajectory", description="Measure how much closing loops reduces the trajectory error of drives."
     )
     parser.add_argument(
         "drives", nargs="*", type=Path, help="folders of drives with poses; none: the rendered building"
     )
-    parser.add_argument("--seeds", type=int, default=10, help="odometries that are made of each (%(default)s)")
+    parser.add_argument("--seeds", type=int, default=10, help="simulated odometries per drive (default %(default)s)")
     parser.add_argument("--camera-axis", default="", help="axis of the poses' frame along which the camera looks")
-    parser.add_argument("--json", type=Path, help="file of all outcomes")
-    parser.add_argument("--picture", type=Path, help="picture of the routes of the last drive")
+    parser.add_argument("--json", type=Path, help="write all outcomes to this file")
+    parser.add_argument("--picture", type=Path, help="draw the routes of the last drive")
     choices = parser.parse_args()
     config = Config()
     method = BinaryNetwork(model_path(config), config, open_local_features(config.local_features, config.threads))

@@ -38,31 +38,36 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "data", type=Path, nargs="?", help="folder with train/<class>/ and val/<class>/ images, or <place>/ (--places)"
     )
     parser.add_argument("--places", action="store_true", help="DATA holds a folder of images for each place")
-    parser.add_argument("--group", choices=GROUPS, help="the classes of one of the paper's groups of Places365 alone")
-    parser.add_argument("--per-class", type=int, default=0, metavar="N", help="images of each class, at most")
+    parser.add_argument("--group", choices=GROUPS, help="only the classes of one of the paper's groups of Places365")
+    parser.add_argument("--per-class", type=int, default=0, metavar="N", help="maximum number of images per class")
     parser.add_argument("--network", choices=NETWORKS,
                         help="(default: the shipped one's, binvpr20r; with --recipe paper: binvpr20)")  # fmt: skip
-    parser.add_argument("--recipe", choices=RECIPES, help="(default: deploy, where the network has it)")
+    parser.add_argument("--recipe", choices=RECIPES, help="(default: deploy, if the network has it)")
     parser.add_argument("--stages", metavar="SIZE:EPOCHS[:RATE],...",
-                        help="image sizes, epochs, first learning rates (default: the recipe's)")  # fmt: skip
-    parser.add_argument("--batch", type=int, metavar="N", help="places in a batch (default: the recipe's)")
+                        help="image sizes, epochs, first learning rates (default: the recipe's); "
+                        "to extend a finished run, append a stage")  # fmt: skip
+    parser.add_argument("--batch", type=int, metavar="N", help="places per batch (default: the recipe's)")
     parser.add_argument(
-        "--distill", action="store_true", help="learn from EfficientNet-Lite0 too (needs the extra `baselines`)"
+        "--distill", action="store_true", help="also learn from EfficientNet-Lite0 (needs the extra `baselines`)"
     )
     parser.add_argument(
         "--precision", choices=("float32", "mixed_bfloat16"), default="float32", help="on a GPU (default %(default)s)"
     )
     parser.add_argument(
-        "--output", type=Path, required=True, help="model file to write (.tflite); its card goes beside it"
+        "--output", type=Path, required=True, help="model file to write (.tflite), with its card next to it"
     )
     parser.add_argument(
         "--work", type=Path, help="folder for the state, the log and its curves (default: OUTPUT without its suffix)"
     )
     parser.add_argument(
-        "--save-every", type=float, default=SAVE_EVERY, metavar="S", help="seconds (default %(default)s)"
+        "--save-every",
+        type=float,
+        default=SAVE_EVERY,
+        metavar="S",
+        help="seconds between saved states (default %(default)s)",
     )
     parser.add_argument("--seed", type=int, default=0, help="random seed (default %(default)s)")
-    parser.add_argument("--smoke", action="store_true", help="a run of a minute on images it renders itself")
+    parser.add_argument("--smoke", action="store_true", help="a one-minute run on rendered images")
     choices = parser.parse_args(arguments)
     _say_what_is_missing()
     _check(parser, choices)

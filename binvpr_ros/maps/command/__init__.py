@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`map`: look after map files: what they hold, whether they are whole; merge, recover, redescribe and export them."""
+"""`map`: inspect, check, merge, recover, redescribe and export map files."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Return the command line's choices."""
     parser = argparse.ArgumentParser(prog="map", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, sentence in (("info", "what maps hold"), ("check", "check whether maps are intact")):
+    for name, sentence in (("info", "show what maps contain"), ("check", "check maps for damage")):
         commands.add_parser(name, help=sentence).add_argument("maps", type=Path, nargs="+", metavar="MAP")
-    merging = commands.add_parser("merge", help="merge several maps into a new one; they stay unchanged")
+    merging = commands.add_parser("merge", help="make a new map from several, which are not changed")
     merging.add_argument("maps", type=Path, nargs="+", metavar="MAP")
     merging.add_argument("--output", type=Path, required=True, help="the new map")
-    recovering = commands.add_parser("recover", help="make a new map from what can be read of a damaged one")
+    recovering = commands.add_parser("recover", help="make a new map from what is readable in a damaged one")
     recovering.add_argument("map", type=Path, metavar="MAP")
     recovering.add_argument("--output", type=Path, required=True, help="the new map")
     redescribing = commands.add_parser("redescribe", help="make a new map for another model or other local features")
@@ -46,28 +46,28 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         nargs="+",
         default=[],
         metavar="RECORDING",
-        help="bags or videos with the images of the keyframes, found by their stamps (default: the thumbnails in MAP)",
+        help="bags or videos with the keyframes' images, found by stamp (default: the thumbnails in MAP)",
     )
     redescribing.add_argument(
-        "--image-topic", "--topic", default="", metavar="TOPIC", help="for a bag with several cameras"
+        "--image-topic", "--topic", default="", metavar="TOPIC", help="image topic, if a bag has several"
     )
     redescribing.add_argument("--output", type=Path, required=True, help="the new map")
     redescribing.add_argument("--model", default="", help="model file (default: the packaged one)")
     redescribing.add_argument(
         "--local-features",
         default="",
-        help="local features to find again: orb, learned or a model file (default: keep MAP's)",
+        help="compute these anew: orb, learned or a model file (default: keep MAP's)",
     )
     redescribing.add_argument(
-        "--mask", default="", help="where the robot itself is in the picture, as the node's parameter mask"
+        "--mask", default="", help="the robot itself in the image, like the node's parameter mask"
     )
     redescribing.add_argument(
-        "--stretch-16-bit", action="store_true", help="stretch 16-bit images, as the node's stretch_16_bit does"
+        "--stretch-16-bit", action="store_true", help="stretch 16-bit images, like the node's parameter stretch_16_bit"
     )
     exporting = commands.add_parser("export", help="write the keyframes as CSV")
     exporting.add_argument("map", type=Path, metavar="MAP")
-    exporting.add_argument("--output", type=Path, help="the new file (default: standard output)")
-    exporting.add_argument("--thumbnails", type=Path, help="a new folder for the keyframes' thumbnails, <id>.jpg")
+    exporting.add_argument("--output", type=Path, help="file to write (default: standard output)")
+    exporting.add_argument("--thumbnails", type=Path, help="new folder for the keyframes' thumbnails, <id>.jpg")
     choices = parser.parse_args(arguments)
     if choices.command == "merge" and len(choices.maps) < 2:
         parser.error("name at least two maps")

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What each part of the network for local features, and of its training, is worth: one is changed at a time.
+"""Measure what each part of the local-feature network and of its training is worth, by changing one at a time.
 
     python -m binvpr_ros.lab.training.local.ablations PHOTOGRAPHS --teacher xfeat.onnx --steps 400 --output DIR \
         --data DATA_SET... [NAME...]
 
 Trains the base and each variation from scratch, for the same steps on the same batches, measures them, and writes the
-table: DIR/ablations.json and DIR/ablations.md. What is done is not done again, and an interrupted run goes on.
+table: DIR/ablations.json and DIR/ablations.md. The same command resumes an interrupted run, and skips what is done.
 """
 
 from __future__ import annotations
@@ -156,11 +156,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("photographs", type=Path, help="folder; images in sub-folders are found too")
     parser.add_argument("--teacher", type=Path, required=True, metavar="FILE", help="ONNX file")
     parser.add_argument("--targets", type=Path, metavar="DIR",
-                        help="folder for what the teacher says (default: DIR/targets)")  # fmt: skip
-    parser.add_argument("--images", type=int, default=0, metavar="N", help="squares of photographs (default: all)")
-    parser.add_argument("--steps", type=int, required=True, metavar="N", help="of each variation")
+                        help="folder for the teacher's answers (default: DIR/targets)")  # fmt: skip
+    parser.add_argument(
+        "--images", type=int, default=0, metavar="N", help="number of squares of photographs (default: all)"
+    )
+    parser.add_argument("--steps", type=int, required=True, metavar="N", help="training steps of each variation")
     parser.add_argument("--data", type=Path, nargs="+", default=[], metavar="DATA_SET",
-                        help="sets whose first half of the queries is measured on")  # fmt: skip
+                        help="data sets; the first half of their queries is used")  # fmt: skip
     parser.add_argument("--output", type=Path, required=True, metavar="DIR")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"(default: all) {', '.join(VARIATIONS)}")
     choices = parser.parse_intermixed_args(arguments)

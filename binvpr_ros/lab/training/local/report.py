@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How well a network for local features tells places apart, beside ORB.
+"""Measure how well a local-feature network tells places apart, compared with ORB.
 
     python -m binvpr_ros.lab.training.local.report MODEL.tflite DATA_SET... [--half]
 
-For each data set, of the queries that have a true reference: the share whose best true pair has more inliers than every
-pair that shows different places (above), the median inliers of the best true pairs, and the most of the others. Choose
-among networks with --half; report without it.
+For each data set, over the queries with a true reference: the share whose best true pair has more inliers than every
+pair of different places (above), the median inliers of the best true pairs, and the most of the others. Choose between
+networks with --half; report without it.
 """
 
 from __future__ import annotations
@@ -209,15 +209,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("data", type=Path, nargs="*", help="data sets, as `evaluate` reads them")
-    parser.add_argument("--half", action="store_true", help="the first half of the queries: for choosing")
+    parser.add_argument("--half", action="store_true", help="use the first half of the queries: for choosing")
     parser.add_argument("--features", type=int, nargs="+", default=[learned.MOST_FEATURES], metavar="N",
-                        help="of an image, at the most (default %(default)s); several make a curve")  # fmt: skip
+                        help="maximum features per image (default %(default)s); several make a curve")  # fmt: skip
     parser.add_argument("--most-bits", type=int, nargs="+", default=[learned.MOST_BITS], metavar="N")
     parser.add_argument("--ratio", type=float, nargs="+", default=[learned.RATIO])
-    parser.add_argument("--roll", action="store_true", help="turned images of the first data set, too")
+    parser.add_argument("--roll", action="store_true", help="also measure turned images of the first data set")
     parser.add_argument("--no-orb", action="store_true")
     parser.add_argument("--pair", type=Path, nargs=2, metavar="IMAGE",
-                        help="draw the matches of two images instead, ORB's beneath, into --picture")  # fmt: skip
+                        help="instead, draw the matches of two images into --picture, with ORB's below")  # fmt: skip
     parser.add_argument("--picture", type=Path, metavar="FILE", help="draw the curves over --features (.png)")
     choices = parser.parse_args(arguments)
     cv2.setNumThreads(1)

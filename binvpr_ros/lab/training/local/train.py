@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`train_offline local`: train the 1-bit network for local features and write the model file with its card.
 
-It learns from a teacher, an ONNX file with the interface of XFeat at 640x640, on any folder of photographs.
+The network learns from a teacher, an ONNX file with XFeat's interface at 640x640, on any folder of photographs.
 """
 
 from __future__ import annotations
@@ -43,27 +43,35 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("photographs", type=Path, nargs="?", help="folder; images in sub-folders are found too")
     parser.add_argument("--teacher", type=Path, metavar="FILE", help="ONNX file (docs/training.md)")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE",
-                        help="model file to write (.tflite); its card goes beside it")  # fmt: skip
+                        help="model file to write (.tflite), with its card next to it")  # fmt: skip
     parser.add_argument("--minutes", type=float, metavar="M",
                         help=f"minutes of training, earlier calls included (default {MINUTES:.0f})")  # fmt: skip
     parser.add_argument("--steps", type=int, metavar="N", help="train N steps instead; the result is reproducible")
-    parser.add_argument("--images", type=int, default=0, metavar="N", help="photographs, at most (default: all)")
+    parser.add_argument(
+        "--images", type=int, default=0, metavar="N", help="maximum number of photographs (default: all)"
+    )
     parser.add_argument("--batch", type=int, default=Recipe.batch, metavar="N",
-                        help="photographs in a batch, each in two views (default %(default)s)")  # fmt: skip
+                        help="photographs per batch, each in two views (default %(default)s)")  # fmt: skip
     parser.add_argument("--roll", type=float, default=MOTION.roll, metavar="DEGREES",
-                        help="views are rolled by up to this (default %(default)s)")  # fmt: skip
+                        help="largest roll of a view (default %(default)s)")  # fmt: skip
     parser.add_argument("--scale", type=float, default=MOTION.scale, metavar="FACTOR",
-                        help="views are up to FACTOR times larger or smaller (default %(default)s)")  # fmt: skip
+                        help="largest change of scale of a view (default %(default)s)")  # fmt: skip
     parser.add_argument("--moved", type=float, default=MOTION.share, metavar="SHARE",
-                        help="share of the views that are moved and rolled (default %(default)s)")  # fmt: skip
+                        help="share of views that are moved and rolled (default %(default)s)")  # fmt: skip
     parser.add_argument("--start-from", type=Path, metavar="FILE", help="weights.npz of another run")
     parser.add_argument("--work", type=Path, metavar="DIR",
-                        help="folder of the state, log and curves (default: OUTPUT without its suffix)")  # fmt: skip
+                        help="folder for the state, log and curves (default: OUTPUT without its suffix)")  # fmt: skip
     parser.add_argument("--targets", type=Path, metavar="DIR",
-                        help="folder for what the teacher says; runs can share it (default: WORK/targets)")  # fmt: skip
-    parser.add_argument("--save-every", type=float, default=240.0, metavar="S", help="seconds (default %(default)s)")
+                        help="folder for the teacher's answers; runs can share it (default: WORK/targets)")  # fmt: skip
+    parser.add_argument(
+        "--save-every",
+        type=float,
+        default=240.0,
+        metavar="S",
+        help="seconds between saved states (default %(default)s)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="random seed (default %(default)s)")
-    parser.add_argument("--smoke", action="store_true", help="a run of a minute on rendered images, without a teacher")
+    parser.add_argument("--smoke", action="store_true", help="a one-minute run on rendered images, without a teacher")
     choices = parser.parse_args(arguments)
     _check(parser, choices)
     return choices

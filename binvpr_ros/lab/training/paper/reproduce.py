@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`train_offline reproduce`: run an experiment of the paper, and show each figure beside the published one.
 
-Every cell of a table is one run of training or more. What is done is kept in `results.csv`: the same command goes on
-with the next run, and with one that was killed where its last state is.
+Every cell of a table is one or more training runs. Finished runs are kept in `results.csv`. The same command continues
+with the next run, and resumes a killed one from its last state.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("experiment", choices=EXPERIMENTS, metavar="EXPERIMENT", help=", ".join(EXPERIMENTS))
     parser.add_argument("--data", type=Path, required=True, help="Places365: train/<class>/ and val/<class>/ images")
     parser.add_argument(
-        "--stand-ins", action="store_true", help="take what classes DATA has, others instead of Forest's"
+        "--stand-ins", action="store_true", help="use the classes that DATA has, and others in place of Forest's"
     )
     parser.add_argument(
         "--recipe", choices=RESTORED, default="paper", help="paper: real-valued leaky tanh and a ReLU before each"
@@ -117,18 +117,18 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--size", type=int, default=224, help="pixels of the images (default %(default)s, the authors')"
     )
-    parser.add_argument("--epochs", type=float, help="(default: the authors' of each network)")
-    parser.add_argument("--batch", type=int, help="images in a batch (default: the authors' of each network)")
-    parser.add_argument("--per-class", type=int, default=0, metavar="N", help="training images of each class, at most")
-    parser.add_argument("--rates", default="", metavar="R,R,...", help="learning rates, of which the best counts "
-                        "(default: the authors' of each network)")  # fmt: skip
+    parser.add_argument("--epochs", type=float, help="(default: the authors' for each network)")
+    parser.add_argument("--batch", type=int, help="images per batch (default: the authors' for each network)")
+    parser.add_argument("--per-class", type=int, default=0, metavar="N", help="most training images per class")
+    parser.add_argument("--rates", default="", metavar="R,R,...", help="learning rates; the best one counts "
+                        "(default: the authors' for each network)")  # fmt: skip
     parser.add_argument(
-        "--decay", action="store_true", help="let the learning rate fall to 0, which a short run gains by (the authors:"
+        "--decay", action="store_true", help="let the learning rate fall to 0, which helps short runs (the authors:"
         " constant)",
     )  # fmt: skip
     parser.add_argument("--seeds", default="0", metavar="S,S,...", help="(default %(default)s)")
-    parser.add_argument("--rows", default="", metavar="NAME,NAME,...", help="these rows alone")
-    parser.add_argument("--columns", default="", metavar="NAME,NAME,...", help="these columns alone")
+    parser.add_argument("--rows", default="", metavar="NAME,NAME,...", help="only these rows")
+    parser.add_argument("--columns", default="", metavar="NAME,NAME,...", help="only these columns")
     parser.add_argument("--work", type=Path, help="folder for the results (default: reproduce-EXPERIMENT)")
     choices = parser.parse_args(arguments)
     recipes = EXPERIMENTS[choices.experiment].recipes

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`train_offline sizes`: what the networks of the paper's table 6 weigh as model files, and what an image takes.
+"""`train_offline sizes`: measure the networks of the paper's table 6 as model files: their size and time per image.
 
-Nothing is trained, since neither depends on the weights' values. The files are of the networks that classify, with all
-that the paper counts; the node's models end at the descriptor.
+Nothing is trained, since neither depends on the weights' values. The files hold the classifying networks, with
+everything that the paper counts; the node's models end at the descriptor.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("output", type=Path, help="folder for the model files, the table and its picture")
     parser.add_argument("--size", type=int, default=224, help="pixels of an image (default %(default)s, the paper's)")
     parser.add_argument("--rows", default=",".join(SYSTEMS), metavar="NAME,NAME,...", help="(default: all networks)")
-    parser.add_argument("--repeat", type=int, default=20, help="images to time (default %(default)s)")
+    parser.add_argument("--repeat", type=int, default=20, help="number of images to time (default %(default)s)")
     choices = parser.parse_args(arguments)
     choices.rows = choices.rows.split(",")
     if unknown := [name for name in choices.rows if name not in SYSTEMS]:
