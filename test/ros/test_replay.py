@@ -89,7 +89,7 @@ def test_a_folder_of_rubbish_is_no_success(tmp_path: Path) -> None:
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
     assert f"left out {tmp_path / '0.png'}: " in errors
-    assert f"none of the images of {tmp_path} can be published; name others" in errors
+    assert f"no image of {tmp_path} can be published; name another recording" in errors
 
 
 def test_what_is_left_out_is_counted_and_a_replay_that_nobody_hears_is_said(folder: Path) -> None:
