@@ -123,6 +123,7 @@ BinaryConvolution::BinaryConvolution(const NodeFacts& node, const Kernel& kernel
     const auto size = static_cast<std::int32_t>(window);
     clamp_min_ = size - std::min(range.max, size);
     clamp_max_ = size - std::max(range.min, -size);
+    clamps_ = clamp_min_ > 0 || clamp_max_ < 2 * size;
     const double scale = output_type_ == kInt8 ? static_cast<double>(output.scale) : 1.0;
     const double zero_point = output_type_ == kInt8 ? output.zero_point : 0.0;
     for (int i = 0; i < channels_out; ++i) {
@@ -204,22 +205,36 @@ void BinaryConvolution::run_tile(const Block& block, const Tile& tile, const flo
                                  std::int32_t* packed) const {
   TileTimer timer(times, tile.in_band / kTilePixels);
   const int count = tile.pixels;
-  const bool counts_suffice = output_type_ == kInt32 && chunk_count() == 1 && !zero_padding_;
+  const auto channels_out = static_cast<std::size_t>(geometry().channels_out);
+  const auto words_out = static_cast<std::size_t>(words_for(geometry().channels_out));
+  const auto channel = static_cast<std::size_t>(block.first_channel);
+  const auto first = static_cast<std::size_t>(tile.first_pixel);
+  const RealTransform transform = output_type_ == kInt32 ? RealTransform{}
+                                                         : RealTransform{clamps_, clamp_min_, clamp_max_, &multiplier_[channel], &bias_[channel]};
+  const bool counts_suffice = chunk_count() == 1 && !zero_padding_;
+  if (counts_suffice && output_type_ == kFloat32) {
+    const std::size_t at = first * channels_out + channel;
+    const FloatTile to{count, block.channels, channels_out, shortcut != nullptr ? shortcut + at : nullptr,
+                       output != nullptr ? static_cast<float*>(output) + at : nullptr, words_out,
+                       packed != nullptr ? packed + first * words_out + channel / kWordBits : nullptr};
+    with_tile(0, block, tile, [&](const auto* pixels, const Run* runs, int run_count, const auto* filters) {
+      kernel_.count_to_float(pixels, runs, run_count, filters, transform, to);
+    });
+    timer.counted();
+    return;
+  }
   alignas(64) std::uint16_t counts[kTilePixels * kTileChannels];
   alignas(64) std::int32_t sums[kTilePixels][kTileChannels];
   for (std::size_t chunk = 0; chunk < chunk_count(); ++chunk) {
     count_tile(kernel_.count, chunk, block, tile, counts);
-    if (counts_suffice) break;
+    if (counts_suffice && output_type_ == kInt32) break;
     if (chunk == 0) std::memset(sums, 0, sizeof(sums));
     for (int i = 0; i < count; ++i) kernel_.add_doubled(counts + i * kTileChannels, sums[i]);
   }
   timer.counted();
 
-  const auto channels_out = static_cast<std::size_t>(geometry().channels_out);
-  const auto words_out = static_cast<std::size_t>(words_for(geometry().channels_out));
-  const auto channel = static_cast<std::size_t>(block.first_channel);
   for (int i = 0; i < count; ++i) {
-    const auto pixel = static_cast<std::size_t>(tile.first_pixel + i);
+    const std::size_t pixel = first + static_cast<std::size_t>(i);
     if (zero_padding_) correct_zero_padding(tile.first_pixel + i, block, sums[i]);
     if (output_type_ == kInt32) {
       std::uint64_t bits = 0;
@@ -235,7 +250,6 @@ void BinaryConvolution::run_tile(const Block& block, const Tile& tile, const flo
                  static_cast<std::int32_t*>(output) + pixel * words_out);
       continue;
     }
-    const RealTransform transform{clamp_min_, clamp_max_, &multiplier_[channel], &bias_[channel]};
     const std::size_t at = pixel * channels_out + channel;
     if (output_type_ == kInt8) {
       kernel_.to_int8(sums[i], block.channels, transform, static_cast<std::int8_t*>(output) + at);

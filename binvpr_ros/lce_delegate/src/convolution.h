@@ -44,6 +44,7 @@ class BinaryConvolution : public TiledConvolution {
   bool packs_ = false;
 
   // The output transform.
+  bool clamps_ = false;
   std::int32_t clamp_min_ = 0, clamp_max_ = 0;
   std::vector<float> multiplier_, bias_;
   const std::int32_t* thresholds_ = nullptr;   // [channels_out]: the bit is set where the count is above

@@ -130,19 +130,18 @@ Int8Output::Int8Output(const NodeFacts& node) {
           multipliers_.emplace_back(), shifts_.emplace_back());
     halves_.push_back(static_cast<std::int32_t>(std::uint32_t{1} << shifts_.back() >> 1));
   }
-  bias_.resize(bias_.size() + kTileChannels);
+  for (auto* values : {&bias_, &multipliers_, &shifts_, &halves_}) values->resize(values->size() + kTileChannels);
   const auto& options = *static_cast<const tflite_abi::ConvParams*>(node.builtin_options);
   const ClampedRange range = clamped(options.activation, output);
   to_ = {nullptr, nullptr, nullptr, output.zero_point, range.min, range.max};
 }
 
-void Int8Output::write(const QuantizedKernel& kernel, const std::int32_t* sums, int pixels, int first_channel,
-                       int channels, std::int8_t* output, std::size_t stride) const {
+Requantization Int8Output::requantization(int first_channel) const {
   Requantization to = to_;
   to.multipliers = &multipliers_[static_cast<std::size_t>(first_channel)];
   to.shifts = &shifts_[static_cast<std::size_t>(first_channel)];
   to.halves = &halves_[static_cast<std::size_t>(first_channel)];
-  kernel.requantize(sums, pixels, channels, to, output, stride);
+  return to;
 }
 
 bool LevelConvolution::fits(const NodeFacts& node) {
@@ -224,8 +223,9 @@ void LevelConvolution::run_tile(const Block& block, const Tile& tile, std::int8_
     kernel_.quantized.combine(doubled[i], block.channels, window_sums_[static_cast<std::size_t>(tile.first_pixel + i)],
                               &magnitudes_[channel], output_.bias(block.first_channel), sums[i]);
   }
-  output_.write(kernel_.quantized, sums[0], tile.pixels, block.first_channel, block.channels,
-                output + static_cast<std::size_t>(tile.first_pixel) * channels_out + channel, channels_out);
+  std::int8_t* values = output + static_cast<std::size_t>(tile.first_pixel) * channels_out + channel;
+  kernel_.quantized.requantize(sums[0], output_.requantization(block.first_channel),
+                               {tile.pixels, block.channels, channels_out, values});
 }
 
 // The sums of all input channels over the windows of a band; outside the image the input is zero.
@@ -301,13 +301,13 @@ void Int8Convolution::run_tile(const Block& block, const Tile& tile, std::int8_t
   TileTimer timer(times, tile.in_band / kTilePixels);
   const auto channels_out = static_cast<std::size_t>(geometry().channels_out);
   const auto channel = static_cast<std::size_t>(block.first_channel);
-  alignas(64) std::int32_t sums[kTilePixels][kTileChannels];
+  std::int8_t* values = output + static_cast<std::size_t>(tile.first_pixel) * channels_out + channel;
+  const Requantization to = output_.requantization(block.first_channel);
   with_tile(0, block, tile, [&](const auto* pixels, const Run* runs, int run_count, const auto* filters) {
-    kernel_.multiply(pixels, runs, run_count, filters, block.channels, &bias_[channel], sums[0]);
+    kernel_.multiply(pixels, runs, run_count, filters, &bias_[channel], to,
+                     {tile.pixels, block.channels, channels_out, values});
   });
   timer.counted();
-  output_.write(kernel_, sums[0], tile.pixels, block.first_channel, block.channels,
-                output + static_cast<std::size_t>(tile.first_pixel) * channels_out + channel, channels_out);
 }
 
 }  // namespace binvpr

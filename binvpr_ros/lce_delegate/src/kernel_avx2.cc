@@ -240,8 +240,8 @@ inline __m256i add_products(__m256i sum, __m256i values, __m256i weights) {
   return _mm256_add_epi32(sum, _mm256_madd_epi16(values, weights));
 }
 
-void multiply(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
-              int channels, const std::int32_t* bias, std::int32_t* sums) {
+void sum_products(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
+                  int channels, const std::int32_t* bias, std::int32_t* sums) {
   constexpr int kPairBytes = 4;
   for (int first = 0; first < channels; first += 16) {
     const std::uint8_t* weight = packed + kPairBytes * first;
@@ -284,7 +284,7 @@ void stage_offset_values(const std::int8_t* values, int count, std::uint8_t* sta
   for (int i = 0; i < count; ++i) staged[i] = static_cast<std::uint8_t>(values[i] + kValueOffset);
 }
 
-__attribute__((target("avx2,avxvnni"))) void multiply_quads(const std::uint8_t* const* pixels, const Run* runs,
+__attribute__((target("avx2,avxvnni"))) void sum_quad_products(const std::uint8_t* const* pixels, const Run* runs,
                                                             int run_count, const std::uint8_t* packed, int channels,
                                                             const std::int32_t* bias, std::int32_t* sums) {
   for (int first = 0; first < channels; first += 16) {
@@ -339,10 +339,21 @@ void requantize_pixel(const std::int32_t* sums, int channels, const Requantizati
   loop_requantize_from(i, sums, channels, to, output);
 }
 
-void requantize(const std::int32_t* sums, int pixels, int channels, const Requantization& to, std::int8_t* output,
-                std::size_t stride) {
-  for (; pixels > 0; --pixels, sums += kTileChannels, output += stride) requantize_pixel(sums, channels, to, output);
+void requantize(const std::int32_t* sums, const Requantization& to, const Int8Tile& tile) {
+  loop_requantize(sums, to, tile, requantize_pixel);
 }
+
+void multiply(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
+              const std::int32_t* bias, const Requantization& to, const Int8Tile& tile) {
+  loop_multiply(pixels, runs, run_count, packed, bias, to, tile, sum_products, requantize);
+}
+
+#if BINVPR_HAS_AVX_VNNI
+void multiply_quads(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
+                    const std::int32_t* bias, const Requantization& to, const Int8Tile& tile) {
+  loop_multiply(pixels, runs, run_count, packed, bias, to, tile, sum_quad_products, requantize);
+}
+#endif
 
 std::uint64_t reach(const std::uint16_t* counts, const std::uint16_t* thresholds) {
   std::uint64_t bits = 0;
@@ -404,9 +415,14 @@ void to_float(const std::int32_t* doubled, int channels, const RealTransform& tr
     }
     return;
   }
-  const RealTransform rest{transform.clamp_min, transform.clamp_max, transform.multiplier + i, transform.bias + i};
+  const RealTransform rest{transform.clamps, transform.clamp_min, transform.clamp_max, transform.multiplier + i, transform.bias + i};
   loop_to_float(doubled + i, channels - i, rest, shortcut == nullptr ? nullptr : shortcut + i, values + i, nullptr, pack_float);
   if (packed != nullptr) pack_float(values, channels, packed);
+}
+
+void count_to_float(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
+                    const RealTransform& transform, const FloatTile& tile) {
+  loop_count_to_float(pixels, runs, run_count, packed, transform, tile, count, to_float);
 }
 
 void nearest(const std::uint8_t* const* rows, const PackedColumns& columns, int first, std::uint16_t* keys,
@@ -432,13 +448,13 @@ double peak(long rounds) {
 
 const QuantizedKernel kQuantized = {
     kNibbles * kLevelTable, stage_levels, loop_pack_bytes, count_levels, loop_combine,
-    2, 0, loop_stage_pairs, loop_pack_pairs, multiply, requantize,
+    2, 0, loop_stage_pairs, loop_pack_pairs, requantize, multiply,
 };
 
 #if BINVPR_HAS_AVX_VNNI
 const QuantizedKernel kDotQuantized = {
     kNibbles * kLevelTable, stage_levels, loop_pack_bytes, count_levels, loop_combine,
-    1, kValueOffset, stage_offset_values, loop_pack_quads, multiply_quads, requantize,
+    1, kValueOffset, stage_offset_values, loop_pack_quads, requantize, multiply_quads,
 };
 #endif
 
@@ -447,13 +463,13 @@ const DecodingKernel kAvx2Decoding = kDecodingLoops;
 #if BINVPR_HAS_AVX_VNNI
 const Kernel kAvxVnniKernel = {
     "avx-vnni", kDotQuantized, [] { return kAvx2Kernel.runs_here() && __builtin_cpu_supports("avxvnni"); }, kNibbles, stage, loop_pack_bytes, count,
-    reach, loop_add_doubled, to_float, loop_to_int8, pack_float, pack_int8, loop_hamming, nearest, kAvx2Decoding, peak,
+    reach, loop_add_doubled, to_float, loop_to_int8, count_to_float, pack_float, pack_int8, loop_hamming, nearest, kAvx2Decoding, peak,
 };
 #endif
 
 const Kernel kAvx2Kernel = {
     "avx2", kQuantized, [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }, kNibbles, stage, loop_pack_bytes, count,
-    reach, loop_add_doubled, to_float, loop_to_int8, pack_float, pack_int8, loop_hamming, nearest, kAvx2Decoding, peak,
+    reach, loop_add_doubled, to_float, loop_to_int8, count_to_float, pack_float, pack_int8, loop_hamming, nearest, kAvx2Decoding, peak,
 };
 
 }  // namespace binvpr

@@ -39,6 +39,11 @@ void pack(const std::int32_t* const* filters, const std::vector<Run>& runs, std:
   }
 }
 
+// Of the values from `first` on, up to kLane.
+inline __mmask16 those_left(int first, int count) {
+  return static_cast<__mmask16>(count - first >= kLane ? 0xffff : count <= first ? 0 : (1U << (count - first)) - 1);
+}
+
 inline __m512i word_at(const std::uint8_t* staged) {
   std::int32_t word;
   std::memcpy(&word, staged, sizeof(word));
@@ -57,9 +62,10 @@ inline void store_row(std::uint16_t* counts, __m512i a, __m512i b, __m512i c, __
   _mm256_store_si256(row + 3, _mm512_cvtepi32_epi16(d));
 }
 
-template <int Vectors>
-void count_vectors(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
-                   std::uint16_t* counts) {
+// Counts a tile, of which finish(pixel, a, b, c, d) gets each pixel's sums while they are in registers.
+template <int Vectors, typename Finish>
+inline void count_vectors(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
+                          Finish finish) {
   const __m512i zero = _mm512_setzero_si512();
   // Four vectors of sums a pixel. Plain variables: arrays would live on the stack.
   __m512i a0 = zero, a1 = zero, a2 = zero, a3 = zero, b0 = zero, b1 = zero, b2 = zero, b3 = zero;
@@ -98,16 +104,27 @@ void count_vectors(const std::uint8_t* const* pixels, const Run* runs, int run_c
       d3 = add_differing(d3, d, w3);
     }
   }
-  store_row(counts, a0, b0, c0, d0);
-  store_row(counts + kTileChannels, a1, b1, c1, d1);
-  store_row(counts + 2 * kTileChannels, a2, b2, c2, d2);
-  store_row(counts + 3 * kTileChannels, a3, b3, c3, d3);
+  finish(0, a0, b0, c0, d0);
+  finish(1, a1, b1, c1, d1);
+  finish(2, a2, b2, c2, d2);
+  finish(3, a3, b3, c3, d3);
+}
+
+// Calls work with the number of vectors that so many channels need, as a type.
+template <typename Work>
+inline void with_vectors(int channels, Work work) {
+  if (channels > 2 * kLane) return work(std::integral_constant<int, 4>());
+  if (channels > kLane) return work(std::integral_constant<int, 2>());
+  work(std::integral_constant<int, 1>());
 }
 
 void count(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed, int channels,
            std::uint16_t* counts) {
-  const auto vectors = channels > 2 * kLane ? count_vectors<4> : channels > kLane ? count_vectors<2> : count_vectors<1>;
-  vectors(pixels, runs, run_count, packed, counts);
+  with_vectors(channels, [&](auto vectors) {
+    count_vectors<vectors>(pixels, runs, run_count, packed, [&](int pixel, __m512i a, __m512i b, __m512i c, __m512i d) {
+      store_row(counts + pixel * kTileChannels, a, b, c, d);
+    });
+  });
 }
 
 // Whole vectors, as what reads the sums does: a load that needs two stores waits for both.
@@ -196,11 +213,6 @@ void stage_values(const std::int8_t* values, int count, std::uint8_t* staged) {
   for (int i = 0; i < count; ++i) staged[i] = static_cast<std::uint8_t>(values[i] + kValueOffset);
 }
 
-// Of the values from `first` on, up to kLane.
-inline __mmask16 those_left(int first, int count) {
-  return static_cast<__mmask16>(count - first >= kLane ? 0xffff : (1U << (count - first)) - 1);
-}
-
 void combine(const std::int32_t* doubled, int channels, std::int32_t total, const std::int32_t* magnitudes,
              const std::int32_t* bias, std::int32_t* sums) {
   const __m512i all = _mm512_set1_epi32(total);
@@ -212,9 +224,55 @@ void combine(const std::int32_t* doubled, int channels, std::int32_t total, cons
   }
 }
 
+// Of each 64 bits, in the place of the lower ones.
+inline __m512i upper_halves(__m512i values) { return _mm512_shuffle_epi32(values, _MM_PERM_DDBB); }
+
+// From the sums of a tile, as loop_requantize, but for the zero point and the bounds.
+template <int Vectors>
+inline void scale(__m512i (&of)[kTilePixels][Vectors], const Requantization& to) {
+  const __m512i nudge = _mm512_set1_epi64(std::int64_t{1} << 31);
+  for (int v = 0; v < Vectors; ++v) {
+    const __m512i even_factor = _mm512_loadu_si512(to.multipliers + kLane * v), odd_factor = upper_halves(even_factor);
+    const __m512i half = _mm512_loadu_si512(to.halves + kLane * v), shift = _mm512_loadu_si512(to.shifts + kLane * v);
+    for (auto& pixel : of) {
+      // Of twice the sums, so that what is wanted of a product is its upper half.
+      const __m512i doubled = _mm512_add_epi32(pixel[v], pixel[v]);
+      const __m512i even = _mm512_add_epi64(_mm512_mul_epi32(doubled, even_factor), nudge);
+      const __m512i odd = _mm512_add_epi64(_mm512_mul_epi32(upper_halves(doubled), odd_factor), nudge);
+      const __m512i high = _mm512_mask_shuffle_epi32(odd, 0x5555, even, _MM_PERM_DDBB);
+      pixel[v] = _mm512_srav_epi32(_mm512_add_epi32(high, half), shift);
+    }
+  }
+}
+
+template <int Vectors>
+inline void store_int8(const __m512i (&of)[kTilePixels][Vectors], const Requantization& to, const Int8Tile& tile) {
+  const __m512i zero_point = _mm512_set1_epi16(static_cast<std::int16_t>(to.zero_point));
+  const __m512i min = _mm512_set1_epi8(static_cast<char>(to.min)), max = _mm512_set1_epi8(static_cast<char>(to.max));
+  const __m512i in_order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  const __mmask64 there = ~std::uint64_t{0} >> (kTileChannels - tile.channels);
+  for (int pixel = 0; pixel < kTilePixels && pixel < tile.pixels; ++pixel) {
+    const auto vector = [&](int v) { return v < Vectors ? of[pixel][v < Vectors ? v : 0] : zero_point; };
+    const __m512i low = _mm512_adds_epi16(_mm512_packs_epi32(vector(0), vector(1)), zero_point);
+    const __m512i high = _mm512_adds_epi16(_mm512_packs_epi32(vector(2), vector(3)), zero_point);
+    const __m512i bounded = _mm512_max_epi8(min, _mm512_min_epi8(max, _mm512_packs_epi16(low, high)));
+    std::int8_t* values = tile.values + static_cast<std::size_t>(pixel) * tile.stride;
+    _mm512_mask_storeu_epi8(values, there, _mm512_permutexvar_epi32(in_order, bounded));
+  }
+}
+
+void requantize(const std::int32_t* sums, const Requantization& to, const Int8Tile& tile) {
+  __m512i of[kTilePixels][4];
+  for (int i = 0; i < kTilePixels; ++i) {
+    for (int v = 0; v < 4; ++v) of[i][v] = _mm512_load_si512(sums + i * kTileChannels + kLane * v);
+  }
+  scale(of, to);
+  store_int8(of, to, tile);
+}
+
 template <int Vectors>
 void multiply_by(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
-                 const std::int32_t* bias, std::int32_t* sums) {
+                 const std::int32_t* bias, const Requantization& to, const Int8Tile& tile) {
   __m512i of[kTilePixels][Vectors];
   for (int i = 0; i < kTilePixels; ++i) {
     for (int v = 0; v < Vectors; ++v) of[i][v] = _mm512_loadu_si512(bias + kLane * v);
@@ -229,62 +287,74 @@ void multiply_by(const std::uint8_t* const* pixels, const Run* runs, int run_cou
       }
     }
   }
-  for (int i = 0; i < kTilePixels; ++i) {
-    for (int v = 0; v < Vectors; ++v) _mm512_storeu_si512(sums + i * kTileChannels + kLane * v, of[i][v]);
-  }
+  scale(of, to);
+  store_int8(of, to, tile);
 }
 
 void multiply(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
-              int channels, const std::int32_t* bias, std::int32_t* sums) {
-  const auto vectors = channels > 2 * kLane ? multiply_by<4> : channels > kLane ? multiply_by<2> : multiply_by<1>;
-  vectors(pixels, runs, run_count, packed, bias, sums);
+              const std::int32_t* bias, const Requantization& to, const Int8Tile& tile) {
+  with_vectors(tile.channels, [&](auto vectors) {
+    multiply_by<vectors>(pixels, runs, run_count, packed, bias, to, tile);
+  });
 }
 
-// Of each 64 bits, in the place of the lower ones.
-inline __m512i upper_halves(__m512i values) { return _mm512_shuffle_epi32(values, _MM_PERM_DDBB); }
-
-// As loop_requantize, sixteen channels at a time.
-void requantize(const std::int32_t* sums, int pixels, int channels, const Requantization& to, std::int8_t* output,
-                std::size_t stride) {
-  const __m512i nudge = _mm512_set1_epi64(std::int64_t{1} << 31), zero_point = _mm512_set1_epi32(to.zero_point);
-  const __m128i min = _mm_set1_epi8(static_cast<char>(to.min)), max = _mm_set1_epi8(static_cast<char>(to.max));
-  for (int i = 0; i < channels; i += kLane) {
-    const __mmask16 left = those_left(i, channels);
-    const __m512i even_factor = _mm512_maskz_loadu_epi32(left, to.multipliers + i), odd_factor = upper_halves(even_factor);
-    const __m512i half = _mm512_maskz_loadu_epi32(left, to.halves + i);
-    const __m512i shift = _mm512_maskz_loadu_epi32(left, to.shifts + i);
-    for (int pixel = 0; pixel < pixels; ++pixel) {
-      // Of twice the sums, so that what is wanted of a product is its upper half.
-      const __m512i sum = _mm512_load_si512(sums + pixel * kTileChannels + i), doubled = _mm512_add_epi32(sum, sum);
-      const __m512i even = _mm512_add_epi64(_mm512_mul_epi32(doubled, even_factor), nudge);
-      const __m512i odd = _mm512_add_epi64(_mm512_mul_epi32(upper_halves(doubled), odd_factor), nudge);
-      const __m512i high = _mm512_mask_shuffle_epi32(odd, 0x5555, even, _MM_PERM_DDBB);
-      const __m512i rounded = _mm512_srav_epi32(_mm512_add_epi32(high, half), shift);
-      const __m128i value = _mm512_cvtsepi32_epi8(_mm512_add_epi32(rounded, zero_point));
-      std::int8_t* to_channels = output + static_cast<std::size_t>(pixel) * stride + i;
-      _mm_mask_storeu_epi8(to_channels, left, _mm_max_epi8(min, _mm_min_epi8(max, value)));
-    }
+// Sixteen channels from `first` on, of which `left` are there. Returns the signs.
+inline __mmask16 to_float_from(int first, __mmask16 left, __m512i doubled, const RealTransform& transform,
+                               const float* shortcut, float* values) {
+  if (transform.clamps) {
+    doubled = _mm512_min_epi32(doubled, _mm512_set1_epi32(transform.clamp_max));
+    doubled = _mm512_max_epi32(doubled, _mm512_set1_epi32(transform.clamp_min));
   }
+  const __m512 factor = _mm512_maskz_loadu_ps(left, transform.multiplier + first);
+  const __m512 bias = _mm512_maskz_loadu_ps(left, transform.bias + first);
+  __m512 value = _mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(doubled), factor), bias);
+  if (shortcut != nullptr) value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(left, shortcut + first));
+  if (values != nullptr) _mm512_mask_storeu_ps(values + first, left, value);
+  return _mm512_mask_cmp_ps_mask(left, value, _mm512_set1_ps(kNegative), _CMP_LE_OQ);
 }
 
 void to_float(const std::int32_t* doubled, int channels, const RealTransform& transform, const float* shortcut,
               float* values, std::int32_t* packed) {
-  const __m512i clamp_max = _mm512_set1_epi32(transform.clamp_max), clamp_min = _mm512_set1_epi32(transform.clamp_min);
-  const __m512 least = _mm512_set1_ps(kNegative);
   std::uint64_t bits = 0;
   for (int i = 0; i < channels; i += kLane) {
-    const __mmask16 left = those_left(i, channels);
-    const __m512i sum = _mm512_maskz_loadu_epi32(left, doubled + i);
-    const __m512 clamped = _mm512_cvtepi32_ps(_mm512_max_epi32(_mm512_min_epi32(sum, clamp_max), clamp_min));
-    __m512 value = _mm512_add_ps(_mm512_mul_ps(clamped, _mm512_maskz_loadu_ps(left, transform.multiplier + i)),
-                                 _mm512_maskz_loadu_ps(left, transform.bias + i));
-    if (shortcut != nullptr) value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(left, shortcut + i));
-    _mm512_mask_storeu_ps(values + i, left, value);
-    bits |= static_cast<std::uint64_t>(_mm512_mask_cmp_ps_mask(left, value, least, _CMP_LE_OQ)) << i;
+    const __m512i sums = _mm512_load_si512(doubled + i);
+    bits |= std::uint64_t{to_float_from(i, those_left(i, channels), sums, transform, shortcut, values)} << i;
   }
   for (int word = 0; packed != nullptr && word < words_for(channels); ++word, bits >>= kWordBits) {
     packed[word] = static_cast<std::int32_t>(static_cast<std::uint32_t>(bits));
   }
+}
+
+// `transform` and `tile` by value: what is written might be the caller's.
+template <int Vectors>
+void count_to_float_of(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
+                       const RealTransform transform, const FloatTile tile) {
+  __mmask16 left[Vectors];
+  for (int v = 0; v < Vectors; ++v) left[v] = those_left(kLane * v, tile.channels);
+  const float* shortcut = tile.shortcut;
+  float* values = tile.values;
+  std::int32_t* signs = tile.packed;
+  count_vectors<Vectors>(pixels, runs, run_count, packed, [&](int pixel, __m512i a, __m512i b, __m512i c, __m512i d) {
+    if (pixel >= tile.pixels) return;
+    const __m512i sums[] = {a, b, c, d};
+    __mmask16 negative[4] = {};
+    for (int v = 0; v < Vectors; ++v) {
+      negative[v] = to_float_from(kLane * v, left[v], _mm512_slli_epi32(sums[v], 1), transform, shortcut, values);
+    }
+    if (shortcut != nullptr) shortcut += tile.stride;
+    if (values != nullptr) values += tile.stride;
+    if (signs == nullptr) return;
+    signs[0] = static_cast<std::int32_t>(_mm512_kunpackw(negative[1], negative[0]));
+    if (tile.channels > kWordBits) signs[1] = static_cast<std::int32_t>(_mm512_kunpackw(negative[3], negative[2]));
+    signs += tile.packed_stride;
+  });
+}
+
+void count_to_float(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
+                    const RealTransform& transform, const FloatTile& tile) {
+  with_vectors(tile.channels, [&](auto vectors) {
+    count_to_float_of<vectors>(pixels, runs, run_count, packed, transform, tile);
+  });
 }
 
 std::uint64_t reach(const std::uint16_t* counts, const std::uint16_t* thresholds) {
@@ -431,12 +501,12 @@ bool runs_here() {
 
 const QuantizedKernel kQuantized = {
     kWordBits / 4 * kLevelTable, stage_levels, pack_levels, count_levels, combine,
-    1, kValueOffset, stage_values, loop_pack_quads, multiply, requantize,
+    1, kValueOffset, stage_values, loop_pack_quads, requantize, multiply,
 };
 
 // GCC takes longer to look up 16 values one by one, for a vector, than eight: decoding is that of AVX2.
 const Kernel kAvx512Kernel = {
-    "avx512", kQuantized, runs_here, sizeof(std::int32_t), loop_stage, pack, count, reach, add_doubled, to_float, loop_to_int8, pack_float,
+    "avx512", kQuantized, runs_here, sizeof(std::int32_t), loop_stage, pack, count, reach, add_doubled, to_float, loop_to_int8, count_to_float, pack_float,
     pack_int8, hamming, nearest, kAvx2Decoding, peak,
 };
 

@@ -34,6 +34,23 @@ inline void loop_to_float(const std::int32_t* doubled, int channels, const RealT
   if (packed != nullptr) pack_float(values, channels, packed);
 }
 
+// `count` and `to_float` are those of the kernel.
+template <typename Count, typename ToFloat>
+inline void loop_count_to_float(const std::uint8_t* const* pixels, const Run* runs, int run_count,
+                                const std::uint8_t* packed, const RealTransform& transform, const FloatTile& tile,
+                                Count count, ToFloat to_float) {
+  alignas(64) std::uint16_t counts[kTilePixels * kTileChannels];
+  alignas(64) std::int32_t doubled[kTileChannels];
+  float unread[kTileChannels];
+  count(pixels, runs, run_count, packed, tile.channels, counts);
+  for (std::size_t i = 0; i < static_cast<std::size_t>(tile.pixels); ++i) {
+    for (std::size_t c = 0; c < kTileChannels; ++c) doubled[c] = 2 * counts[i * kTileChannels + c];
+    to_float(doubled, tile.channels, transform, tile.shortcut == nullptr ? nullptr : tile.shortcut + i * tile.stride,
+             tile.values == nullptr ? unread : tile.values + i * tile.stride,
+             tile.packed == nullptr ? nullptr : tile.packed + i * tile.packed_stride);
+  }
+}
+
 inline void loop_to_int8(const std::int32_t* doubled, int channels, const RealTransform& transform,
                          std::int8_t* output) {
   for (int i = 0; i < channels; ++i) {
@@ -147,9 +164,25 @@ inline void loop_requantize_from(int first, const std::int32_t* sums, int channe
   }
 }
 
-inline void loop_requantize(const std::int32_t* sums, int pixels, int channels, const Requantization& to,
-                            std::int8_t* output, std::size_t stride) {
-  for (; pixels > 0; --pixels, sums += kTileChannels, output += stride) loop_requantize_from(0, sums, channels, to, output);
+// `requantize_pixel` is that of the kernel.
+template <typename RequantizePixel>
+inline void loop_requantize(const std::int32_t* sums, const Requantization& to, const Int8Tile& tile,
+                            RequantizePixel requantize_pixel) {
+  std::int8_t* output = tile.values;
+  for (int pixel = 0; pixel < tile.pixels; ++pixel, sums += kTileChannels, output += tile.stride) {
+    requantize_pixel(sums, tile.channels, to, output);
+  }
+}
+
+// `sum_products` adds to bias[channel] the product of the pixel's staged values and the filter, into
+// sums[pixel * kTileChannels + channel].
+template <typename SumProducts, typename Requantize>
+inline void loop_multiply(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
+                          const std::int32_t* bias, const Requantization& to, const Int8Tile& tile,
+                          SumProducts sum_products, Requantize requantize) {
+  alignas(64) std::int32_t sums[kTilePixels * kTileChannels];
+  sum_products(pixels, runs, run_count, packed, tile.channels, bias, sums);
+  requantize(sums, to, tile);
 }
 
 // The bits in which two descriptors differ. Four sums, since one would wait for itself.

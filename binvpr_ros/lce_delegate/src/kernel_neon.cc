@@ -224,8 +224,8 @@ inline int16x4_t pair_at(const std::uint8_t* staged) {
   return vcreate_s16(pair);
 }
 
-void multiply(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
-              int channels, const std::int32_t* bias, std::int32_t* sums) {
+void sum_products(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
+                  int channels, const std::int32_t* bias, std::int32_t* sums) {
   constexpr int kPairBytes = 4;
   for (int first = 0; first < channels; first += 8) {
     const std::uint8_t* weights = packed + kPairBytes * first;
@@ -253,7 +253,7 @@ void multiply(const std::uint8_t* const* pixels, const Run* runs, int run_count,
 
 // Where there are dot products (most cores since the Cortex-A55 and A75): four values of a pixel with those of four
 // channels in an instruction.
-__attribute__((target("arch=armv8.2-a+dotprod"))) void multiply_quads(
+__attribute__((target("arch=armv8.2-a+dotprod"))) void sum_quad_products(
     const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed, int channels,
     const std::int32_t* bias, std::int32_t* sums) {
   constexpr int kLanes = 4, kVectors = 4;  // of channels
@@ -297,9 +297,18 @@ void requantize_pixel(const std::int32_t* sums, int channels, const Requantizati
   loop_requantize_from(i, sums, channels, to, output);
 }
 
-void requantize(const std::int32_t* sums, int pixels, int channels, const Requantization& to, std::int8_t* output,
-                std::size_t stride) {
-  for (; pixels > 0; --pixels, sums += kTileChannels, output += stride) requantize_pixel(sums, channels, to, output);
+void requantize(const std::int32_t* sums, const Requantization& to, const Int8Tile& tile) {
+  loop_requantize(sums, to, tile, requantize_pixel);
+}
+
+void multiply(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
+              const std::int32_t* bias, const Requantization& to, const Int8Tile& tile) {
+  loop_multiply(pixels, runs, run_count, packed, bias, to, tile, sum_products, requantize);
+}
+
+void multiply_quads(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
+                    const std::int32_t* bias, const Requantization& to, const Int8Tile& tile) {
+  loop_multiply(pixels, runs, run_count, packed, bias, to, tile, sum_quad_products, requantize);
 }
 
 // A bit of each lane: lane i keeps bit i.
@@ -369,6 +378,11 @@ void hamming(const std::uint8_t* descriptors, std::size_t count, std::size_t wor
   loop_hamming(descriptors, count, words, queries, views, distances, differing_bits);
 }
 
+void count_to_float(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
+                    const RealTransform& transform, const FloatTile& tile) {
+  loop_count_to_float(pixels, runs, run_count, packed, transform, tile, count, to_float);
+}
+
 void nearest(const std::uint8_t* const* rows, const PackedColumns& columns, int first, std::uint16_t* keys,
              Nearest* found) {
   loop_nearest(rows, columns, first, keys, found, count);
@@ -395,22 +409,22 @@ bool has_dot_products() { return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0; }
 
 const QuantizedKernel kQuantized = {
     kWordBits / 4 * kLevelTable, stage_levels, loop_pack_bytes, count_levels, loop_combine,
-    2, 0, loop_stage_pairs, loop_pack_pairs, multiply, requantize,
+    2, 0, loop_stage_pairs, loop_pack_pairs, requantize, multiply,
 };
 
 const QuantizedKernel kDotQuantized = {
     kWordBits / 4 * kLevelTable, stage_levels, loop_pack_bytes, count_levels, loop_combine,
-    1, 0, loop_stage_bytes, loop_pack_quads, multiply_quads, requantize,
+    1, 0, loop_stage_bytes, loop_pack_quads, requantize, multiply_quads,
 };
 
 const Kernel kNeonDotKernel = {
     "neon-dot", kDotQuantized, has_dot_products, sizeof(std::int32_t), loop_stage, pack, count, reach, loop_add_doubled, to_float, loop_to_int8,
-    pack_float, pack_int8, hamming, nearest, kDecodingLoops, peak,
+    count_to_float, pack_float, pack_int8, hamming, nearest, kDecodingLoops, peak,
 };
 
 const Kernel kNeonKernel = {
     "neon", kQuantized, [] { return true; }, sizeof(std::int32_t), loop_stage, pack, count, reach, loop_add_doubled, to_float, loop_to_int8,
-    pack_float, pack_int8, hamming, nearest, kDecodingLoops, peak,
+    count_to_float, pack_float, pack_int8, hamming, nearest, kDecodingLoops, peak,
 };
 
 }  // namespace binvpr
