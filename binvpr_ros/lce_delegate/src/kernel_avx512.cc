@@ -298,63 +298,60 @@ void multiply(const std::uint8_t* const* pixels, const Run* runs, int run_count,
   });
 }
 
-// Sixteen channels from `first` on, of which `left` are there. Returns the signs.
-inline __mmask16 to_float_from(int first, __mmask16 left, __m512i doubled, const RealTransform& transform,
-                               const float* shortcut, float* values) {
-  if (transform.clamps) {
-    doubled = _mm512_min_epi32(doubled, _mm512_set1_epi32(transform.clamp_max));
-    doubled = _mm512_max_epi32(doubled, _mm512_set1_epi32(transform.clamp_min));
-  }
-  const __m512 factor = _mm512_maskz_loadu_ps(left, transform.multiplier + first);
-  const __m512 bias = _mm512_maskz_loadu_ps(left, transform.bias + first);
-  __m512 value = _mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(doubled), factor), bias);
-  if (shortcut != nullptr) value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(left, shortcut + first));
-  if (values != nullptr) _mm512_mask_storeu_ps(values + first, left, value);
-  return _mm512_mask_cmp_ps_mask(left, value, _mm512_set1_ps(kNegative), _CMP_LE_OQ);
-}
-
 void to_float(const std::int32_t* doubled, int channels, const RealTransform& transform, const float* shortcut,
               float* values, std::int32_t* packed) {
+  const __m512i clamp_max = _mm512_set1_epi32(transform.clamp_max), clamp_min = _mm512_set1_epi32(transform.clamp_min);
+  const __m512 least = _mm512_set1_ps(kNegative);
   std::uint64_t bits = 0;
   for (int i = 0; i < channels; i += kLane) {
-    const __m512i sums = _mm512_load_si512(doubled + i);
-    bits |= std::uint64_t{to_float_from(i, those_left(i, channels), sums, transform, shortcut, values)} << i;
+    const __mmask16 left = those_left(i, channels);
+    const __m512i sum = _mm512_maskz_loadu_epi32(left, doubled + i);
+    const __m512 clamped = _mm512_cvtepi32_ps(_mm512_max_epi32(_mm512_min_epi32(sum, clamp_max), clamp_min));
+    __m512 value = _mm512_add_ps(_mm512_mul_ps(clamped, _mm512_maskz_loadu_ps(left, transform.multiplier + i)),
+                                 _mm512_maskz_loadu_ps(left, transform.bias + i));
+    if (shortcut != nullptr) value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(left, shortcut + i));
+    _mm512_mask_storeu_ps(values + i, left, value);
+    bits |= static_cast<std::uint64_t>(_mm512_mask_cmp_ps_mask(left, value, least, _CMP_LE_OQ)) << i;
   }
   for (int word = 0; packed != nullptr && word < words_for(channels); ++word, bits >>= kWordBits) {
     packed[word] = static_cast<std::int32_t>(static_cast<std::uint32_t>(bits));
   }
 }
 
-// `transform` and `tile` by value: what is written might be the caller's.
-template <int Vectors>
+// Of whole tiles that nothing clamps. Layouts by value: what is written might be the caller's.
+template <bool HasShortcut>
 void count_to_float_of(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
                        const RealTransform transform, const FloatTile tile) {
-  __mmask16 left[Vectors];
-  for (int v = 0; v < Vectors; ++v) left[v] = those_left(kLane * v, tile.channels);
-  const float* shortcut = tile.shortcut;
-  float* values = tile.values;
-  std::int32_t* signs = tile.packed;
-  count_vectors<Vectors>(pixels, runs, run_count, packed, [&](int pixel, __m512i a, __m512i b, __m512i c, __m512i d) {
+  alignas(64) float unread[kTileChannels];
+  std::int32_t unread_signs[kTileChannels / kWordBits];
+  const __m512 least = _mm512_set1_ps(kNegative);
+  count_vectors<4>(pixels, runs, run_count, packed, [&](int pixel, __m512i a, __m512i b, __m512i c, __m512i d) {
     if (pixel >= tile.pixels) return;
+    const std::size_t at = static_cast<std::size_t>(pixel) * tile.stride;
+    float* values = tile.values != nullptr ? tile.values + at : unread;
     const __m512i sums[] = {a, b, c, d};
-    __mmask16 negative[4] = {};
-    for (int v = 0; v < Vectors; ++v) {
-      negative[v] = to_float_from(kLane * v, left[v], _mm512_slli_epi32(sums[v], 1), transform, shortcut, values);
+    __mmask16 negative[4];
+    for (int v = 0; v < 4; ++v) {
+      const int i = kLane * v;
+      const __m512 scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_slli_epi32(sums[v], 1)), _mm512_loadu_ps(transform.multiplier + i));
+      __m512 value = _mm512_add_ps(scaled, _mm512_loadu_ps(transform.bias + i));
+      if (HasShortcut) value = _mm512_add_ps(value, _mm512_loadu_ps(tile.shortcut + at + i));
+      _mm512_storeu_ps(values + i, value);
+      negative[v] = _mm512_cmp_ps_mask(value, least, _CMP_LE_OQ);
     }
-    if (shortcut != nullptr) shortcut += tile.stride;
-    if (values != nullptr) values += tile.stride;
-    if (signs == nullptr) return;
+    std::int32_t* signs = tile.packed != nullptr ? tile.packed + static_cast<std::size_t>(pixel) * tile.packed_stride : unread_signs;
     signs[0] = static_cast<std::int32_t>(_mm512_kunpackw(negative[1], negative[0]));
-    if (tile.channels > kWordBits) signs[1] = static_cast<std::int32_t>(_mm512_kunpackw(negative[3], negative[2]));
-    signs += tile.packed_stride;
+    signs[1] = static_cast<std::int32_t>(_mm512_kunpackw(negative[3], negative[2]));
   });
 }
 
 void count_to_float(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
                     const RealTransform& transform, const FloatTile& tile) {
-  with_vectors(tile.channels, [&](auto vectors) {
-    count_to_float_of<vectors>(pixels, runs, run_count, packed, transform, tile);
-  });
+  if (tile.channels < kTileChannels || transform.clamps) {
+    return loop_count_to_float(pixels, runs, run_count, packed, transform, tile, count, to_float);
+  }
+  const auto whole = tile.shortcut != nullptr ? count_to_float_of<true> : count_to_float_of<false>;
+  whole(pixels, runs, run_count, packed, transform, tile);
 }
 
 std::uint64_t reach(const std::uint16_t* counts, const std::uint16_t* thresholds) {
