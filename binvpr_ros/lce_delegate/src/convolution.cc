@@ -139,7 +139,9 @@ std::vector<Dims> BinaryConvolution::prepare(const std::vector<Dims>& inputs) {
   require(inputs[0].size() == 4 && inputs[0][3] == geometry().pixel_words,
           "the input of LceBconv2d does not have the shape that its filter needs; check the input's shape");
   const Dims unpacked = set_input_size(inputs[0]);
-  require(!adds_shortcut_ || inputs[1] == unpacked,
+  Dims part = unpacked;
+  part[3] /= shortcut_repeats_;
+  require(!adds_shortcut_ || inputs[1] == part,
           "the two sides of a shortcut's addition have different shapes; check the input's shape");
   if (!filters_are_packed()) pack_filters(kernel_.pack, filters_);
   if (output_type_ == kInt32 && least_counts_.empty()) find_least_counts();
@@ -149,6 +151,17 @@ std::vector<Dims> BinaryConvolution::prepare(const std::vector<Dims>& inputs) {
   if (output_type_ == kInt32) return {packed};
   if (packs_) return {unpacked, packed};
   return {unpacked};
+}
+
+void BinaryConvolution::also_quantize(float inverse_scale, int zero_point) {
+  quantizes_ = true;
+  inverse_scale_ = inverse_scale;
+  zero_point_ = zero_point;
+}
+
+// A block's channels must lie side by side in the shortcut.
+bool BinaryConvolution::can_repeat_shortcut(int repeats) const {
+  return repeats > 0 && geometry().groups == 1 && geometry().channels_out % (repeats * kTileChannels) == 0;
 }
 
 // Where the channels of a group do not fill whole words, neighbouring blocks write to one word.
@@ -196,69 +209,100 @@ void BinaryConvolution::run(const std::vector<const void*>& inputs, const std::v
   };
   for_each_band(stage, [&](const Band& band) {
     for_each_tile(band, pool, !blocks_share_words(), [&](const Block& block, const Tile& tile) {
-      run_tile(block, tile, shortcut, outputs[0], packed);
+      if (gives_float()) {
+        run_float_tile(block, tile, shortcut, outputs[0], packed);
+      } else {
+        run_tile(block, tile, outputs[0]);
+      }
     });
   });
 }
 
-void BinaryConvolution::run_tile(const Block& block, const Tile& tile, const float* shortcut, void* output,
-                                 std::int32_t* packed) const {
-  TileTimer timer(times, tile.in_band / kTilePixels);
-  const int count = tile.pixels;
-  const auto channels_out = static_cast<std::size_t>(geometry().channels_out);
-  const auto words_out = static_cast<std::size_t>(words_for(geometry().channels_out));
+RealTransform BinaryConvolution::transform_of(const Block& block) const {
   const auto channel = static_cast<std::size_t>(block.first_channel);
-  const auto first = static_cast<std::size_t>(tile.first_pixel);
-  const RealTransform transform = output_type_ == kInt32 ? RealTransform{}
-                                                         : RealTransform{clamps_, clamp_min_, clamp_max_, &multiplier_[channel], &bias_[channel]};
-  const bool counts_suffice = chunk_count() == 1 && !zero_padding_;
-  if (counts_suffice && output_type_ == kFloat32) {
-    const std::size_t at = first * channels_out + channel;
-    const FloatTile to{count, block.channels, channels_out, shortcut != nullptr ? shortcut + at : nullptr,
-                       output != nullptr ? static_cast<float*>(output) + at : nullptr, words_out,
-                       packed != nullptr ? packed + first * words_out + channel / kWordBits : nullptr};
-    with_tile(0, block, tile, [&](const auto* pixels, const Run* runs, int run_count, const auto* filters) {
-      kernel_.count_to_float(pixels, runs, run_count, filters, transform, to);
-    });
-    timer.counted();
-    return;
-  }
+  return {clamps_, clamp_min_, clamp_max_, &multiplier_[channel], &bias_[channel]};
+}
+
+// The doubled counts of a tile.
+void BinaryConvolution::sum_up(const Block& block, const Tile& tile, std::int32_t (*sums)[kTileChannels]) const {
   alignas(64) std::uint16_t counts[kTilePixels * kTileChannels];
-  alignas(64) std::int32_t sums[kTilePixels][kTileChannels];
+  std::memset(sums, 0, kTilePixels * sizeof(*sums));
   for (std::size_t chunk = 0; chunk < chunk_count(); ++chunk) {
     count_tile(kernel_.count, chunk, block, tile, counts);
-    if (counts_suffice && output_type_ == kInt32) break;
-    if (chunk == 0) std::memset(sums, 0, sizeof(sums));
-    for (int i = 0; i < count; ++i) kernel_.add_doubled(counts + i * kTileChannels, sums[i]);
+    for (int i = 0; i < tile.pixels; ++i) kernel_.add_doubled(counts + i * kTileChannels, sums[i]);
+  }
+  for (int i = 0; zero_padding_ && i < tile.pixels; ++i) correct_zero_padding(tile.first_pixel + i, block, sums[i]);
+}
+
+void BinaryConvolution::run_float_tile(const Block& block, const Tile& tile, const float* shortcut, void* output,
+                                       std::int32_t* packed) const {
+  TileTimer timer(times, tile.in_band / kTilePixels);
+  const auto channels_out = static_cast<std::size_t>(geometry().channels_out);
+  const auto words_out = static_cast<std::size_t>(words_for(geometry().channels_out));
+  const std::size_t shortcut_stride = channels_out / static_cast<std::size_t>(shortcut_repeats_);
+  const auto channel = static_cast<std::size_t>(block.first_channel);
+  const auto pixel = static_cast<std::size_t>(tile.first_pixel), pixels = static_cast<std::size_t>(tile.pixels);
+  const std::size_t at = pixel * channels_out + channel;
+  alignas(64) float scratch[kTilePixels * kTileChannels];  // where nobody reads the floats
+  const bool keeps = output != nullptr && !quantizes_;
+  float* values = keeps ? static_cast<float*>(output) + at : scratch;
+  const std::size_t stride = keeps ? channels_out : kTileChannels;
+  if (shortcut != nullptr) shortcut += pixel * shortcut_stride + channel % shortcut_stride;
+  if (packed != nullptr) packed += pixel * words_out + channel / kWordBits;
+
+  const RealTransform transform = transform_of(block);
+  if (chunk_count() == 1 && !zero_padding_) {
+    const FloatTile to{tile.pixels, block.channels, shortcut, shortcut_stride, values, stride, packed, words_out};
+    with_tile(0, block, tile, [&](const auto* inputs, const Run* runs, int run_count, const auto* filters) {
+      kernel_.count_to_float(inputs, runs, run_count, filters, transform, to);
+    });
+    timer.counted();
+  } else {
+    alignas(64) std::int32_t sums[kTilePixels][kTileChannels];
+    sum_up(block, tile, sums);
+    timer.counted();
+    for (std::size_t i = 0; i < pixels; ++i) {
+      kernel_.to_float(sums[i], block.channels, transform, shortcut != nullptr ? shortcut + i * shortcut_stride : nullptr,
+                       values + i * stride, packed != nullptr ? packed + i * words_out : nullptr);
+    }
+  }
+  for (std::size_t i = 0; quantizes_ && i < pixels; ++i) {
+    kernel_.quantize(values + i * stride, static_cast<std::size_t>(block.channels), inverse_scale_, zero_point_,
+                     static_cast<std::int8_t*>(output) + at + i * channels_out);
+  }
+}
+
+void BinaryConvolution::run_tile(const Block& block, const Tile& tile, void* output) const {
+  TileTimer timer(times, tile.in_band / kTilePixels);
+  const auto channels_out = static_cast<std::size_t>(geometry().channels_out);
+  const auto words_out = static_cast<std::size_t>(words_for(geometry().channels_out));
+  const bool counts_suffice = output_type_ == kInt32 && chunk_count() == 1 && !zero_padding_;
+  alignas(64) std::uint16_t counts[kTilePixels * kTileChannels];
+  alignas(64) std::int32_t sums[kTilePixels][kTileChannels];
+  if (counts_suffice) {
+    count_tile(kernel_.count, 0, block, tile, counts);
+  } else {
+    sum_up(block, tile, sums);
   }
   timer.counted();
 
-  for (int i = 0; i < count; ++i) {
-    const std::size_t pixel = first + static_cast<std::size_t>(i);
-    if (zero_padding_) correct_zero_padding(tile.first_pixel + i, block, sums[i]);
-    if (output_type_ == kInt32) {
-      std::uint64_t bits = 0;
-      if (counts_suffice) {
-        bits = kernel_.reach(counts + i * kTileChannels, &least_counts_[index_of(block) * kTileChannels]);
-      } else {
-        for (int c = 0; c < block.channels; ++c) {
-          const bool above = sums[i][c] > 2 * std::int64_t{thresholds_[block.first_channel + c]};
-          bits |= static_cast<std::uint64_t>(above) << c;
-        }
-      }
-      write_bits(bits, block.first_channel, block.channels,
-                 static_cast<std::int32_t*>(output) + pixel * words_out);
-      continue;
-    }
-    const std::size_t at = pixel * channels_out + channel;
+  for (int i = 0; i < tile.pixels; ++i) {
+    const auto pixel = static_cast<std::size_t>(tile.first_pixel + i);
     if (output_type_ == kInt8) {
-      kernel_.to_int8(sums[i], block.channels, transform, static_cast<std::int8_t*>(output) + at);
+      const std::size_t at = pixel * channels_out + static_cast<std::size_t>(block.first_channel);
+      kernel_.to_int8(sums[i], block.channels, transform_of(block), static_cast<std::int8_t*>(output) + at);
       continue;
     }
-    float unread[kTileChannels];
-    float* values = output != nullptr ? static_cast<float*>(output) + at : unread;
-    kernel_.to_float(sums[i], block.channels, transform, shortcut != nullptr ? shortcut + at : nullptr, values,
-                     packed != nullptr ? packed + pixel * words_out + channel / kWordBits : nullptr);
+    std::uint64_t bits = 0;
+    if (counts_suffice) {
+      bits = kernel_.reach(counts + i * kTileChannels, &least_counts_[index_of(block) * kTileChannels]);
+    } else {
+      for (int c = 0; c < block.channels; ++c) {
+        const bool above = sums[i][c] > 2 * std::int64_t{thresholds_[block.first_channel + c]};
+        bits |= static_cast<std::uint64_t>(above) << c;
+      }
+    }
+    write_bits(bits, block.first_channel, block.channels, static_cast<std::int32_t*>(output) + pixel * words_out);
   }
 }
 

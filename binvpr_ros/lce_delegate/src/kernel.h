@@ -48,11 +48,12 @@ struct RealTransform {
 struct FloatTile {
   int pixels;
   int channels;
-  std::size_t stride;     // of `shortcut` and `values`, in values
   const float* shortcut;  // is added, where it is not null; may be in the same place as `values`
-  float* values;          // null where nobody reads them
-  std::size_t packed_stride;
-  std::int32_t* packed;   // their signs; null where nobody reads them
+  std::size_t shortcut_stride;
+  float* values;  // null where nobody reads them
+  std::size_t stride;
+  std::int32_t* signs;  // packed; null where nobody reads them
+  std::size_t signs_stride;
 };
 
 // Where the int8 values of a tile go.
@@ -197,6 +198,9 @@ struct Kernel {
   // Turns counts into real values at once, while they are at hand: as `count`, `add_doubled` and `to_float`.
   void (*count_to_float)(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
                          const RealTransform&, const FloatTile&);
+
+  // clamp(zero point + value * inverse_scale), rounded to the nearest, and halves to even, as XNNPACK rounds.
+  void (*quantize)(const float* values, std::size_t count, float inverse_scale, int zero_point, std::int8_t* output);
 
   // Packs signs: bit i is set where values[i] <= kNegative (or < zero_point). words_for(count) words, filled up with zeros.
   void (*pack_float)(const float* values, int count, std::int32_t* words);

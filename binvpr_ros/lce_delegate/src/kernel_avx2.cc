@@ -463,13 +463,13 @@ const DecodingKernel kAvx2Decoding = kDecodingLoops;
 #if BINVPR_HAS_AVX_VNNI
 const Kernel kAvxVnniKernel = {
     "avx-vnni", kDotQuantized, [] { return kAvx2Kernel.runs_here() && __builtin_cpu_supports("avxvnni"); }, kNibbles, stage, loop_pack_bytes, count,
-    reach, loop_add_doubled, to_float, loop_to_int8, count_to_float, pack_float, pack_int8, loop_hamming, nearest, kAvx2Decoding, peak,
+    reach, loop_add_doubled, to_float, loop_to_int8, count_to_float, loop_quantize, pack_float, pack_int8, loop_hamming, nearest, kAvx2Decoding, peak,
 };
 #endif
 
 const Kernel kAvx2Kernel = {
     "avx2", kQuantized, [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }, kNibbles, stage, loop_pack_bytes, count,
-    reach, loop_add_doubled, to_float, loop_to_int8, count_to_float, pack_float, pack_int8, loop_hamming, nearest, kAvx2Decoding, peak,
+    reach, loop_add_doubled, to_float, loop_to_int8, count_to_float, loop_quantize, pack_float, pack_int8, loop_hamming, nearest, kAvx2Decoding, peak,
 };
 
 }  // namespace binvpr

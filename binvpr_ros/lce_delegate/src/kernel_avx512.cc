@@ -327,19 +327,20 @@ void count_to_float_of(const std::uint8_t* const* pixels, const Run* runs, int r
   const __m512 least = _mm512_set1_ps(kNegative);
   count_vectors<4>(pixels, runs, run_count, packed, [&](int pixel, __m512i a, __m512i b, __m512i c, __m512i d) {
     if (pixel >= tile.pixels) return;
-    const std::size_t at = static_cast<std::size_t>(pixel) * tile.stride;
-    float* values = tile.values != nullptr ? tile.values + at : unread;
+    const auto at = static_cast<std::size_t>(pixel);
+    const float* shortcut = HasShortcut ? tile.shortcut + at * tile.shortcut_stride : nullptr;
+    float* values = tile.values != nullptr ? tile.values + at * tile.stride : unread;
     const __m512i sums[] = {a, b, c, d};
     __mmask16 negative[4];
     for (int v = 0; v < 4; ++v) {
       const int i = kLane * v;
       const __m512 scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_slli_epi32(sums[v], 1)), _mm512_loadu_ps(transform.multiplier + i));
       __m512 value = _mm512_add_ps(scaled, _mm512_loadu_ps(transform.bias + i));
-      if (HasShortcut) value = _mm512_add_ps(value, _mm512_loadu_ps(tile.shortcut + at + i));
+      if (HasShortcut) value = _mm512_add_ps(value, _mm512_loadu_ps(shortcut + i));
       _mm512_storeu_ps(values + i, value);
       negative[v] = _mm512_cmp_ps_mask(value, least, _CMP_LE_OQ);
     }
-    std::int32_t* signs = tile.packed != nullptr ? tile.packed + static_cast<std::size_t>(pixel) * tile.packed_stride : unread_signs;
+    std::int32_t* signs = tile.signs != nullptr ? tile.signs + at * tile.signs_stride : unread_signs;
     signs[0] = static_cast<std::int32_t>(_mm512_kunpackw(negative[1], negative[0]));
     signs[1] = static_cast<std::int32_t>(_mm512_kunpackw(negative[3], negative[2]));
   });
@@ -372,6 +373,18 @@ void pack_float(const float* values, int count, std::int32_t* words) {
     *words++ = static_cast<std::int32_t>(high << 16 | low);
   }
   loop_pack_float(values, count, words);
+}
+
+void quantize(const float* values, std::size_t count, float inverse_scale, int zero_point, std::int8_t* output) {
+  const __m512 factor = _mm512_set1_ps(inverse_scale), most = _mm512_set1_ps(1000), least = _mm512_set1_ps(-1000);
+  const __m512i zero = _mm512_set1_epi32(zero_point);
+  for (; count >= kLane; count -= kLane, values += kLane, output += kLane) {
+    const __m512 scaled = _mm512_mul_ps(_mm512_loadu_ps(values), factor);
+    const __m512i rounded = _mm512_cvtps_epi32(_mm512_max_ps(_mm512_min_ps(scaled, most), least));
+    const __m128i bytes = _mm512_cvtsepi32_epi8(_mm512_add_epi32(rounded, zero));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(output), bytes);
+  }
+  loop_quantize(values, count, inverse_scale, zero_point, output);
 }
 
 void pack_int8(const std::int8_t* values, int count, std::int8_t zero_point, std::int32_t* words) {
@@ -503,7 +516,7 @@ const QuantizedKernel kQuantized = {
 
 // GCC takes longer to look up 16 values one by one, for a vector, than eight: decoding is that of AVX2.
 const Kernel kAvx512Kernel = {
-    "avx512", kQuantized, runs_here, sizeof(std::int32_t), loop_stage, pack, count, reach, add_doubled, to_float, loop_to_int8, count_to_float, pack_float,
+    "avx512", kQuantized, runs_here, sizeof(std::int32_t), loop_stage, pack, count, reach, add_doubled, to_float, loop_to_int8, count_to_float, quantize, pack_float,
     pack_int8, hamming, nearest, kAvx2Decoding, peak,
 };
 

@@ -45,9 +45,10 @@ inline void loop_count_to_float(const std::uint8_t* const* pixels, const Run* ru
   count(pixels, runs, run_count, packed, tile.channels, counts);
   for (std::size_t i = 0; i < static_cast<std::size_t>(tile.pixels); ++i) {
     for (std::size_t c = 0; c < kTileChannels; ++c) doubled[c] = 2 * counts[i * kTileChannels + c];
-    to_float(doubled, tile.channels, transform, tile.shortcut == nullptr ? nullptr : tile.shortcut + i * tile.stride,
+    to_float(doubled, tile.channels, transform,
+             tile.shortcut == nullptr ? nullptr : tile.shortcut + i * tile.shortcut_stride,
              tile.values == nullptr ? unread : tile.values + i * tile.stride,
-             tile.packed == nullptr ? nullptr : tile.packed + i * tile.packed_stride);
+             tile.signs == nullptr ? nullptr : tile.signs + i * tile.signs_stride);
   }
 }
 
@@ -61,6 +62,18 @@ inline void loop_to_int8(const std::int32_t* doubled, int channels, const RealTr
     const float whole = std::trunc(bounded);
     const float rest = bounded - whole;
     output[i] = static_cast<std::int8_t>(static_cast<std::int32_t>(whole) + (rest >= 0.5F) - (rest <= -0.5F));
+  }
+}
+
+inline void loop_quantize(const float* values, std::size_t count, float inverse_scale, int zero_point, std::int8_t* output) {
+  constexpr float kMost = 1000;        // more is out of bounds all the same
+  constexpr float kWhole = 0x1.8p23F;  // a sum with it has no place for fractions
+  for (std::size_t i = 0; i < count; ++i) {
+    const float scaled = values[i] * inverse_scale;
+    const float below = scaled < kMost ? scaled : kMost;  // also what is no number
+    const float bounded = below > -kMost ? below : -kMost;
+    const int rounded = static_cast<int>((bounded + kWhole) - kWhole) + zero_point;
+    output[i] = static_cast<std::int8_t>(std::max(-128, std::min(127, rounded)));
   }
 }
 

@@ -419,12 +419,12 @@ const QuantizedKernel kDotQuantized = {
 
 const Kernel kNeonDotKernel = {
     "neon-dot", kDotQuantized, has_dot_products, sizeof(std::int32_t), loop_stage, pack, count, reach, loop_add_doubled, to_float, loop_to_int8,
-    count_to_float, pack_float, pack_int8, hamming, nearest, kDecodingLoops, peak,
+    count_to_float, loop_quantize, pack_float, pack_int8, hamming, nearest, kDecodingLoops, peak,
 };
 
 const Kernel kNeonKernel = {
     "neon", kQuantized, [] { return true; }, sizeof(std::int32_t), loop_stage, pack, count, reach, loop_add_doubled, to_float, loop_to_int8,
-    count_to_float, pack_float, pack_int8, hamming, nearest, kDecodingLoops, peak,
+    count_to_float, loop_quantize, pack_float, pack_int8, hamming, nearest, kDecodingLoops, peak,
 };
 
 }  // namespace binvpr

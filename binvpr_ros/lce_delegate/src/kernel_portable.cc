@@ -153,7 +153,7 @@ const QuantizedKernel kQuantized = {
 };
 
 const Kernel kPortableKernel = {
-    "portable", kQuantized, [] { return true; }, sizeof(std::int32_t), loop_stage, pack, count, reach, loop_add_doubled, to_float, loop_to_int8, count_to_float,
+    "portable", kQuantized, [] { return true; }, sizeof(std::int32_t), loop_stage, pack, count, reach, loop_add_doubled, to_float, loop_to_int8, count_to_float, loop_quantize,
     loop_pack_float, loop_pack_int8, loop_hamming, nearest, kDecodingLoops, peak,
 };
 
