@@ -360,7 +360,8 @@ def test_what_is_no_number_becomes_int8(litert: Interpreter, kernel: str) -> Non
     quantized = graph.to_int8(graph.add(binary(graph, x, 64), x), Quantization(0.5, 3))
     values = np.full(shape, np.nan, np.float32)
     values[0, 0] = [[np.inf], [-np.inf]]
-    (found,) = litert.run(graph.serialize(graph.quantize(quantized), quantized), [values], Litert(library(), kernel))[1:]
+    model = graph.serialize(graph.quantize(quantized), quantized)
+    (found,) = litert.run(model, [values], Litert(library(), kernel))[1:]
     assert (found[0, 0, 0] == 127).all()
     assert (found[0, 0, 1] == -128).all()
     assert (found[0, 1] == 127).all()

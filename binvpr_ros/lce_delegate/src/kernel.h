@@ -50,7 +50,7 @@ struct FloatTile {
   int channels;
   const float* shortcut;  // is added, where it is not null; may be in the same place as `values`
   std::size_t shortcut_stride;
-  float* values;  // null where nobody reads them
+  float* values;
   std::size_t stride;
   std::int32_t* signs;  // packed; null where nobody reads them
   std::size_t signs_stride;

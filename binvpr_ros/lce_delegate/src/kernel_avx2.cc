@@ -51,6 +51,18 @@ void stage(const std::int32_t* words, int count, std::uint8_t* staged) {
   }
 }
 
+// [word][nibble][channel], a byte each.
+void pack(const std::int32_t* const* filters, const std::vector<Run>& runs, std::vector<std::uint8_t>& packed) {
+  int words = 0;
+  for (const Run& run : runs) words += run.words;
+  for (int nibble = 0; nibble < kNibbles * words; ++nibble) {
+    for (int channel = 0; channel < kTileChannels; ++channel) {
+      const auto bits = filters[channel] ? static_cast<std::uint32_t>(filters[channel][nibble / kNibbles]) : 0U;
+      packed.push_back(static_cast<std::uint8_t>(bits >> 4 * (nibble % kNibbles) & 0xf));
+    }
+  }
+}
+
 inline __m256i table_at(std::uint8_t offset) {
   const auto* table = reinterpret_cast<const std::uint8_t*>(kTables.differing) + offset;
   return _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(table)));
@@ -89,7 +101,6 @@ inline void flush(std::uint16_t* counts, __m256i a, __m256i b, bool first) {
 template <int Vectors>
 void count_vectors(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
                    std::uint16_t* counts) {
-  const __m256i low_nibble = _mm256_set1_epi8(0x0f);
   bool first = true;
   for (int r = 0; r < run_count; ++r) {
     const std::uint8_t* p0 = pixels[0] + runs[r].offset;
@@ -102,22 +113,15 @@ void count_vectors(const std::uint8_t* const* pixels, const Run* runs, int run_c
       // Two vectors of sums a pixel. Plain variables: arrays would live on the stack.
       const __m256i zero = _mm256_setzero_si256();
       __m256i a0 = zero, b0 = zero, a1 = zero, b1 = zero, a2 = zero, b2 = zero, a3 = zero, b3 = zero;
-      for (int byte = 0; byte < words * 4; ++byte) {
-        const __m256i a = _mm256_load_si256(reinterpret_cast<const __m256i*>(packed));
-        const __m256i b = Vectors == 2 ? _mm256_load_si256(reinterpret_cast<const __m256i*>(packed) + 1) : zero;
-        packed += kTileChannels;
-        const __m256i a_low = _mm256_and_si256(a, low_nibble), b_low = _mm256_and_si256(b, low_nibble);
-        add_look_up<Vectors>(a0, b0, table_at(p0[0]), a_low, b_low);
-        add_look_up<Vectors>(a1, b1, table_at(p1[0]), a_low, b_low);
-        add_look_up<Vectors>(a2, b2, table_at(p2[0]), a_low, b_low);
-        add_look_up<Vectors>(a3, b3, table_at(p3[0]), a_low, b_low);
-        const __m256i a_high = _mm256_and_si256(_mm256_srli_epi16(a, 4), low_nibble);
-        const __m256i b_high = _mm256_and_si256(_mm256_srli_epi16(b, 4), low_nibble);
-        add_look_up<Vectors>(a0, b0, table_at(p0[1]), a_high, b_high);
-        add_look_up<Vectors>(a1, b1, table_at(p1[1]), a_high, b_high);
-        add_look_up<Vectors>(a2, b2, table_at(p2[1]), a_high, b_high);
-        add_look_up<Vectors>(a3, b3, table_at(p3[1]), a_high, b_high);
-        p0 += 2, p1 += 2, p2 += 2, p3 += 2;
+      for (const std::uint8_t* const end = p0 + words * kNibbles; p0 < end; p0 += 2, p1 += 2, p2 += 2, p3 += 2) {
+        for (int i = 0; i < 2; ++i, packed += kTileChannels) {
+          const __m256i a = _mm256_load_si256(reinterpret_cast<const __m256i*>(packed));
+          const __m256i b = Vectors == 2 ? _mm256_load_si256(reinterpret_cast<const __m256i*>(packed) + 1) : zero;
+          add_look_up<Vectors>(a0, b0, table_at(p0[i]), a, b);
+          add_look_up<Vectors>(a1, b1, table_at(p1[i]), a, b);
+          add_look_up<Vectors>(a2, b2, table_at(p2[i]), a, b);
+          add_look_up<Vectors>(a3, b3, table_at(p3[i]), a, b);
+        }
       }
       flush<Vectors>(counts, a0, b0, first);
       flush<Vectors>(counts + kTileChannels, a1, b1, first);
@@ -198,7 +202,6 @@ inline void store_interleaved(std::uint16_t* counts, __m256i both, __m256i odd) 
 
 void count_levels(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
                   int channels, std::uint16_t* counts) {
-  const __m256i low_nibble = _mm256_set1_epi8(0x0f);
   const __m256i zero = _mm256_setzero_si256();
   for (int first = 0; first < channels; first += kLane) {
     const std::uint8_t* filters = packed + first;
@@ -208,13 +211,11 @@ void count_levels(const std::uint8_t* const* pixels, const Run* runs, int run_co
       const std::uint8_t* p1 = pixels[1] + runs[r].offset;
       const std::uint8_t* p2 = pixels[2] + runs[r].offset;
       const std::uint8_t* p3 = pixels[3] + runs[r].offset;
-      for (int half_word = 0; half_word < 2 * runs[r].words; ++half_word) {
-        const __m256i a = _mm256_load_si256(reinterpret_cast<const __m256i*>(filters));
-        const __m256i b = _mm256_load_si256(reinterpret_cast<const __m256i*>(filters + kTileChannels));
-        filters += 2 * kTileChannels;
-        const __m256i a_low = _mm256_and_si256(a, low_nibble), b_low = _mm256_and_si256(b, low_nibble);
-        const __m256i a_high = _mm256_and_si256(_mm256_srli_epi16(a, 4), low_nibble);
-        const __m256i b_high = _mm256_and_si256(_mm256_srli_epi16(b, 4), low_nibble);
+      for (int half_word = 0; half_word < 2 * runs[r].words; ++half_word, filters += 4 * kTileChannels) {
+        const auto nibbles = [&](int i) {
+          return _mm256_load_si256(reinterpret_cast<const __m256i*>(filters + i * kTileChannels));
+        };
+        const __m256i a_low = nibbles(0), a_high = nibbles(1), b_low = nibbles(2), b_high = nibbles(3);
         add_level_look_ups(both0, odd0, p0, a_low, a_high, b_low, b_high);
         add_level_look_ups(both1, odd1, p1, a_low, a_high, b_low, b_high);
         add_level_look_ups(both2, odd2, p2, a_low, a_high, b_low, b_high);
@@ -243,25 +244,22 @@ inline __m256i add_products(__m256i sum, __m256i values, __m256i weights) {
 void sum_products(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
                   int channels, const std::int32_t* bias, std::int32_t* sums) {
   constexpr int kPairBytes = 4;
+  const std::uint8_t *p0 = pixels[0], *p1 = pixels[1], *p2 = pixels[2], *p3 = pixels[3];
   for (int first = 0; first < channels; first += 16) {
     const std::uint8_t* weight = packed + kPairBytes * first;
     const __m256i low = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(bias + first));
     const __m256i high = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(bias + first + 8));
     __m256i a0 = low, a1 = low, a2 = low, a3 = low, b0 = high, b1 = high, b2 = high, b3 = high;
     for (int r = 0; r < run_count; ++r) {
-      const std::uint8_t* p0 = pixels[0] + runs[r].offset;
-      const std::uint8_t* p1 = pixels[1] + runs[r].offset;
-      const std::uint8_t* p2 = pixels[2] + runs[r].offset;
-      const std::uint8_t* p3 = pixels[3] + runs[r].offset;
-      for (int left = runs[r].words; left > 0; left -= 2, weight += kPairBytes * kTileChannels) {
+      std::ptrdiff_t at = runs[r].offset;
+      for (int left = runs[r].words; left > 0; left -= 2, at += kPairBytes, weight += kPairBytes * kTileChannels) {
         const __m256i a = _mm256_load_si256(reinterpret_cast<const __m256i*>(weight));
         const __m256i b = _mm256_load_si256(reinterpret_cast<const __m256i*>(weight) + 1);
-        const __m256i w0 = pair_at(p0), w1 = pair_at(p1), w2 = pair_at(p2), w3 = pair_at(p3);
+        const __m256i w0 = pair_at(p0 + at), w1 = pair_at(p1 + at), w2 = pair_at(p2 + at), w3 = pair_at(p3 + at);
         a0 = add_products(a0, w0, a), b0 = add_products(b0, w0, b);
         a1 = add_products(a1, w1, a), b1 = add_products(b1, w1, b);
         a2 = add_products(a2, w2, a), b2 = add_products(b2, w2, b);
         a3 = add_products(a3, w3, a), b3 = add_products(b3, w3, b);
-        p0 += kPairBytes, p1 += kPairBytes, p2 += kPairBytes, p3 += kPairBytes;
       }
     }
     const auto store = [&](int pixel, __m256i a, __m256i b) {
@@ -384,6 +382,21 @@ void pack_float(const float* values, int count, std::int32_t* words) {
   loop_pack_float(values, count, words);
 }
 
+void quantize(const float* values, std::size_t count, float inverse_scale, int zero_point, std::int8_t* output) {
+  const __m256 factor = _mm256_set1_ps(inverse_scale), most = _mm256_set1_ps(1000), least = _mm256_set1_ps(-1000);
+  const __m256i zero = _mm256_set1_epi32(zero_point);
+  const auto rounded = [&](const float* from) {
+    const __m256 scaled = _mm256_mul_ps(_mm256_loadu_ps(from), factor);
+    return _mm256_add_epi32(_mm256_cvtps_epi32(_mm256_max_ps(_mm256_min_ps(scaled, most), least)), zero);
+  };
+  for (; count >= 16; count -= 16, values += 16, output += 16) {
+    const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(rounded(values), rounded(values + 8)), 0xd8);
+    const __m128i bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(output), bytes);
+  }
+  loop_quantize(values, count, inverse_scale, zero_point, output);
+}
+
 void pack_int8(const std::int8_t* values, int count, std::int8_t zero_point, std::int32_t* words) {
   const __m256i zero = _mm256_set1_epi8(zero_point);
   for (; count >= kWordBits; count -= kWordBits, values += kWordBits) {
@@ -420,9 +433,37 @@ void to_float(const std::int32_t* doubled, int channels, const RealTransform& tr
   if (packed != nullptr) pack_float(values, channels, packed);
 }
 
+// Of a whole pixel that nothing clamps.
+template <bool HasShortcut>
+inline void counts_to_float(const std::uint16_t* counts, const RealTransform& transform, const float* shortcut,
+                            float* values, std::int32_t* signs) {
+  const __m256 least = _mm256_set1_ps(kNegative);
+  std::uint32_t words[kTileChannels / kWordBits] = {};
+  for (int i = 0; i < kTileChannels; i += 8) {
+    const __m256i count = _mm256_cvtepu16_epi32(_mm_load_si128(reinterpret_cast<const __m128i*>(counts + i)));
+    const __m256 doubled = _mm256_cvtepi32_ps(_mm256_slli_epi32(count, 1));
+    __m256 value = _mm256_add_ps(_mm256_mul_ps(doubled, _mm256_loadu_ps(transform.multiplier + i)),
+                                 _mm256_loadu_ps(transform.bias + i));
+    if (HasShortcut) value = _mm256_add_ps(value, _mm256_loadu_ps(shortcut + i));
+    _mm256_storeu_ps(values + i, value);
+    const auto negative = static_cast<unsigned>(_mm256_movemask_ps(_mm256_cmp_ps(value, least, _CMP_LE_OQ)));
+    words[i / kWordBits] |= negative << i % kWordBits;
+  }
+  if (signs != nullptr) std::memcpy(signs, words, sizeof(words));
+}
+
 void count_to_float(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
                     const RealTransform& transform, const FloatTile& tile) {
-  loop_count_to_float(pixels, runs, run_count, packed, transform, tile, count, to_float);
+  if (tile.channels < kTileChannels || transform.clamps) {
+    return loop_count_to_float(pixels, runs, run_count, packed, transform, tile, count, to_float);
+  }
+  alignas(64) std::uint16_t counts[kTilePixels * kTileChannels];
+  count_vectors<2>(pixels, runs, run_count, packed, counts);
+  const auto to_floats = tile.shortcut != nullptr ? counts_to_float<true> : counts_to_float<false>;
+  for (std::size_t i = 0; i < static_cast<std::size_t>(tile.pixels); ++i) {
+    to_floats(counts + i * kTileChannels, transform, tile.shortcut == nullptr ? nullptr : tile.shortcut + i * tile.shortcut_stride,
+              tile.values + i * tile.stride, tile.signs == nullptr ? nullptr : tile.signs + i * tile.signs_stride);
+  }
 }
 
 void nearest(const std::uint8_t* const* rows, const PackedColumns& columns, int first, std::uint16_t* keys,
@@ -447,13 +488,13 @@ double peak(long rounds) {
 }  // namespace
 
 const QuantizedKernel kQuantized = {
-    kNibbles * kLevelTable, stage_levels, loop_pack_bytes, count_levels, loop_combine,
+    kNibbles * kLevelTable, stage_levels, pack, count_levels, loop_combine,
     2, 0, loop_stage_pairs, loop_pack_pairs, requantize, multiply,
 };
 
 #if BINVPR_HAS_AVX_VNNI
 const QuantizedKernel kDotQuantized = {
-    kNibbles * kLevelTable, stage_levels, loop_pack_bytes, count_levels, loop_combine,
+    kNibbles * kLevelTable, stage_levels, pack, count_levels, loop_combine,
     1, kValueOffset, stage_offset_values, loop_pack_quads, requantize, multiply_quads,
 };
 #endif
@@ -462,14 +503,14 @@ const DecodingKernel kAvx2Decoding = kDecodingLoops;
 
 #if BINVPR_HAS_AVX_VNNI
 const Kernel kAvxVnniKernel = {
-    "avx-vnni", kDotQuantized, [] { return kAvx2Kernel.runs_here() && __builtin_cpu_supports("avxvnni"); }, kNibbles, stage, loop_pack_bytes, count,
-    reach, loop_add_doubled, to_float, loop_to_int8, count_to_float, loop_quantize, pack_float, pack_int8, loop_hamming, nearest, kAvx2Decoding, peak,
+    "avx-vnni", kDotQuantized, [] { return kAvx2Kernel.runs_here() && __builtin_cpu_supports("avxvnni"); }, kNibbles, stage, pack, count,
+    reach, loop_add_doubled, to_float, loop_to_int8, count_to_float, quantize, pack_float, pack_int8, loop_hamming, nearest, kAvx2Decoding, peak,
 };
 #endif
 
 const Kernel kAvx2Kernel = {
-    "avx2", kQuantized, [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }, kNibbles, stage, loop_pack_bytes, count,
-    reach, loop_add_doubled, to_float, loop_to_int8, count_to_float, loop_quantize, pack_float, pack_int8, loop_hamming, nearest, kAvx2Decoding, peak,
+    "avx2", kQuantized, [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }, kNibbles, stage, pack, count,
+    reach, loop_add_doubled, to_float, loop_to_int8, count_to_float, quantize, pack_float, pack_int8, loop_hamming, nearest, kAvx2Decoding, peak,
 };
 
 }  // namespace binvpr

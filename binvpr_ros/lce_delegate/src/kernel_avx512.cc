@@ -322,14 +322,13 @@ void to_float(const std::int32_t* doubled, int channels, const RealTransform& tr
 template <bool HasShortcut>
 void count_to_float_of(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
                        const RealTransform transform, const FloatTile tile) {
-  alignas(64) float unread[kTileChannels];
   std::int32_t unread_signs[kTileChannels / kWordBits];
   const __m512 least = _mm512_set1_ps(kNegative);
   count_vectors<4>(pixels, runs, run_count, packed, [&](int pixel, __m512i a, __m512i b, __m512i c, __m512i d) {
     if (pixel >= tile.pixels) return;
     const auto at = static_cast<std::size_t>(pixel);
     const float* shortcut = HasShortcut ? tile.shortcut + at * tile.shortcut_stride : nullptr;
-    float* values = tile.values != nullptr ? tile.values + at * tile.stride : unread;
+    float* values = tile.values + at * tile.stride;
     const __m512i sums[] = {a, b, c, d};
     __mmask16 negative[4];
     for (int v = 0; v < 4; ++v) {

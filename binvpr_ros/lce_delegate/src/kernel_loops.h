@@ -41,13 +41,12 @@ inline void loop_count_to_float(const std::uint8_t* const* pixels, const Run* ru
                                 Count count, ToFloat to_float) {
   alignas(64) std::uint16_t counts[kTilePixels * kTileChannels];
   alignas(64) std::int32_t doubled[kTileChannels];
-  float unread[kTileChannels];
   count(pixels, runs, run_count, packed, tile.channels, counts);
   for (std::size_t i = 0; i < static_cast<std::size_t>(tile.pixels); ++i) {
     for (std::size_t c = 0; c < kTileChannels; ++c) doubled[c] = 2 * counts[i * kTileChannels + c];
     to_float(doubled, tile.channels, transform,
              tile.shortcut == nullptr ? nullptr : tile.shortcut + i * tile.shortcut_stride,
-             tile.values == nullptr ? unread : tile.values + i * tile.stride,
+             tile.values + i * tile.stride,
              tile.signs == nullptr ? nullptr : tile.signs + i * tile.signs_stride);
   }
 }

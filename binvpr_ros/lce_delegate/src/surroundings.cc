@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 
 #include "pool.h"
 #include "shortcuts.h"
@@ -27,12 +28,14 @@ class AveragePool : public Pool {
     auto* output = static_cast<float*>(outputs[0]);
     for_each_window(static_cast<const float*>(inputs[0]), [&](const float* data, int rows, int columns) {
       const auto count = static_cast<float>(rows * columns);
-      for_each_block(data, rows, columns, 0.0F, [&](std::size_t first, std::size_t length, const float* sums) {
+      for_each_block<float>(data, rows, columns, [&](std::size_t first, std::size_t length, const float* sums) {
+        float* to = output + first;
         // By a power of two, a product with its inverse is the same.
         if ((rows * columns & (rows * columns - 1)) == 0) {
-          for (std::size_t i = 0; i < length; ++i) output[first + i] = sums[i] * (1 / count);
+          const float inverse = 1 / count;
+          for (std::size_t i = 0; i < length; ++i) to[i] = sums[i] * inverse;
         } else {
-          for (std::size_t i = 0; i < length; ++i) output[first + i] = sums[i] / count;
+          for (std::size_t i = 0; i < length; ++i) to[i] = sums[i] / count;
         }
       });
       output += channels();
@@ -49,12 +52,15 @@ class Int8AveragePool : public Pool {
     auto* output = static_cast<std::int8_t*>(outputs[0]);
     for_each_window(static_cast<const std::int8_t*>(inputs[0]), [&](const std::int8_t* data, int rows, int columns) {
       const int count = rows * columns;
-      for_each_block(data, rows, columns, 0, [&](std::size_t first, std::size_t length, const int* sums) {
+      for_each_block<std::int32_t>(data, rows, columns, [&](std::size_t first, std::size_t length, const std::int32_t* sums) {
+        const auto round = [to = output + first, length, sums](auto divisor) {
+          const int half = divisor / 2;
+          for (std::size_t i = 0; i < length; ++i) {
+            to[i] = static_cast<std::int8_t>((sums[i] + (sums[i] > 0 ? half : -half)) / divisor);
+          }
+        };
         // A division by what the compiler knows takes a tenth of the time.
-        for (std::size_t i = 0; i < length; ++i) {
-          const int half = sums[i] > 0 ? count / 2 : -(count / 2);
-          output[first + i] = static_cast<std::int8_t>(count == 4 ? (sums[i] + half) / 4 : (sums[i] + half) / count);
-        }
+        count == 4 ? round(std::integral_constant<int, 4>()) : round(count);
       });
       output += channels();
     });
