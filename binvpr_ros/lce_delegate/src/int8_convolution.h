@@ -46,7 +46,7 @@ class LevelConvolution : public TiledConvolution {
   const Kernel& kernel_;
   std::int8_t input_zero_;
   std::vector<std::int32_t> signs_;  // [channels_out][filter_height][filter_width][words]: bit 1 is -1
-  std::vector<std::int32_t> magnitudes_;
+  std::vector<std::int32_t> magnitudes_;  // [channels_out] and zeros up to a whole tile
   Int8Output output_;
   std::vector<std::int32_t> pixel_sums_;   // [N][H][W] of the input
   std::vector<std::int32_t> window_sums_;  // [N][H][W] of the output

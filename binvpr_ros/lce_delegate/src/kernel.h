@@ -97,6 +97,12 @@ struct QuantizedKernel {
   // 2^(-31 - shifts[channel])), rounded as TFLite's convolutions do. Sums are within 2^30.
   void (*requantize)(const std::int32_t* sums, const Requantization&, const Int8Tile&);
 
+  // Counts, and requantizes what `combine` makes of the doubled counts, with a total for each of kTilePixels. Arrays of
+  // channels go on with any values up to a whole tile.
+  void (*count_to_int8)(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
+                        const std::int32_t* totals, const std::int32_t* magnitudes, const std::int32_t* bias,
+                        const Requantization&, const Int8Tile&);
+
   // Requantizes bias[channel] + the product of the pixel's staged values and the filter. `bias` has kTileChannels.
   void (*multiply)(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
                    const std::int32_t* bias, const Requantization&, const Int8Tile&);

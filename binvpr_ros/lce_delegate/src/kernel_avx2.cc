@@ -147,31 +147,27 @@ constexpr int kLookUpsBeforeFlush = 4;  // a look-up adds 4 * 15 at most to a by
 static_assert(kLookUpsBeforeFlush * 4 * (kLevels - 1) <= 255);
 
 std::int32_t stage_levels(const std::int8_t* values, int count, std::int8_t zero, std::uint8_t* staged) {
-  // Where bit i of the place in the table is set, the i-th of the four channels takes part.
-  const __m256i none = _mm256_set1_epi8(static_cast<char>(0x80));
-  const __m256i place = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
-  __m256i chosen[2][4];  // of two tables side by side
-  for (int pair = 0; pair < 2; ++pair) {
-    for (int i = 0; i < 4; ++i) {
-      const auto low = static_cast<char>(8 * pair + i), high = static_cast<char>(8 * pair + 4 + i);
-      const __m256i source = _mm256_set_m128i(_mm_set1_epi8(high), _mm_set1_epi8(low));
-      const __m256i bit = _mm256_set1_epi8(static_cast<char>(1 << i));
-      chosen[pair][i] = _mm256_blendv_epi8(none, source, _mm256_cmpeq_epi8(_mm256_and_si256(place, bit), bit));
-    }
-  }
+  // Which of eight levels, and of eight bytes with the sums of pairs, stand in the tables of four channels for their places'
+  // lower two bits, and for the upper two.
+  constexpr char kNone = -128;
+  const __m128i lower = _mm_setr_epi8(kNone, 0, 1, 8, kNone, 0, 1, 8, kNone, 0, 1, 8, kNone, 0, 1, 8);
+  const __m128i upper = _mm_setr_epi8(kNone, kNone, kNone, kNone, 2, 2, 2, 2, 3, 3, 3, 3, 10, 10, 10, 10);
+  const __m128i next = _mm_set1_epi8(4);
+  const __m256i low = _mm256_set_m128i(_mm_add_epi8(lower, next), lower);
+  const __m256i high = _mm256_set_m128i(_mm_add_epi8(upper, next), upper);
   const __m128i least = _mm_set1_epi8(zero);
   __m128i total = _mm_setzero_si128();
   for (int i = 0; i < count; i += 16, staged += 4 * kLevelTable) {
     const __m128i levels = _mm_sub_epi8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(values + i)), least);
     total = _mm_add_epi32(total, _mm_sad_epu8(levels, _mm_setzero_si128()));
-    const __m256i both = _mm256_broadcastsi128_si256(levels);
-    for (int pair = 0; pair < 2; ++pair) {
-      const __m256i ab = _mm256_add_epi8(_mm256_shuffle_epi8(both, chosen[pair][0]),
-                                         _mm256_shuffle_epi8(both, chosen[pair][1]));
-      const __m256i cd = _mm256_add_epi8(_mm256_shuffle_epi8(both, chosen[pair][2]),
-                                         _mm256_shuffle_epi8(both, chosen[pair][3]));
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(staged) + pair, _mm256_add_epi8(ab, cd));
-    }
+    const __m128i pairs = _mm_add_epi8(levels, _mm_srli_epi16(levels, 8));  // in even bytes
+    const auto store_tables = [&](int place, __m128i eight) {
+      const __m256i both = _mm256_broadcastsi128_si256(eight);
+      const __m256i sums = _mm256_add_epi8(_mm256_shuffle_epi8(both, low), _mm256_shuffle_epi8(both, high));
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(staged) + place, sums);
+    };
+    store_tables(0, _mm_unpacklo_epi64(levels, pairs));
+    store_tables(1, _mm_unpackhi_epi64(levels, pairs));
   }
   return _mm_cvtsi128_si32(total) + _mm_extract_epi32(total, 2);
 }
@@ -341,6 +337,13 @@ void requantize(const std::int32_t* sums, const Requantization& to, const Int8Ti
   loop_requantize(sums, to, tile, requantize_pixel);
 }
 
+void count_to_int8(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
+                   const std::int32_t* totals, const std::int32_t* magnitudes, const std::int32_t* bias,
+                   const Requantization& to, const Int8Tile& tile) {
+  loop_count_to_int8(pixels, runs, run_count, packed, totals, magnitudes, bias, to, tile, count_levels, loop_combine,
+                     requantize);
+}
+
 void multiply(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
               const std::int32_t* bias, const Requantization& to, const Int8Tile& tile) {
   loop_multiply(pixels, runs, run_count, packed, bias, to, tile, sum_products, requantize);
@@ -489,13 +492,13 @@ double peak(long rounds) {
 
 const QuantizedKernel kQuantized = {
     kNibbles * kLevelTable, stage_levels, pack, count_levels, loop_combine,
-    2, 0, loop_stage_pairs, loop_pack_pairs, requantize, multiply,
+    2, 0, loop_stage_pairs, loop_pack_pairs, requantize, count_to_int8, multiply,
 };
 
 #if BINVPR_HAS_AVX_VNNI
 const QuantizedKernel kDotQuantized = {
     kNibbles * kLevelTable, stage_levels, pack, count_levels, loop_combine,
-    1, kValueOffset, stage_offset_values, loop_pack_quads, requantize, multiply_quads,
+    1, kValueOffset, stage_offset_values, loop_pack_quads, requantize, count_to_int8, multiply_quads,
 };
 #endif
 

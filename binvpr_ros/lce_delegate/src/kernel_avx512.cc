@@ -139,27 +139,43 @@ void add_doubled(const std::uint16_t* counts, std::int32_t* sums) {
 // those of sixteen channels, and a byte of a filter says which of them it takes: the four sums of a filter lie side by
 // side, so that a dot product adds them up.
 constexpr int kLevelTable = kLevels;
-constexpr int kChannelsOfTables = 16;
+
+// Which of 32 levels, and of the 32 bytes behind them with the sums of pairs, stand in the tables of the first sixteen
+// channels for their places' lower two bits, and for the upper two. Where both are 0 there is none.
+struct LevelSources {
+  alignas(64) std::uint8_t low[64] = {}, high[64] = {};
+  constexpr LevelSources() {
+    for (int i = 0; i < 64; ++i) {
+      const int channel = i / kLevelTable * 4;
+      const int sources[] = {0, channel, channel + 1, 32 + channel};
+      const int place = i % kLevelTable;
+      low[i] = static_cast<std::uint8_t>(sources[place % 4]);
+      high[i] = static_cast<std::uint8_t>(sources[place / 4] + 2);
+    }
+  }
+};
+constexpr LevelSources kLevelSources;
 
 std::int32_t stage_levels(const std::int8_t* values, int count, std::int8_t zero, std::uint8_t* staged) {
-  // Where bit i of the place in its table is set, the i-th of the four channels takes part.
-  constexpr __mmask64 kChosen[4] = {0xaaaaaaaaaaaaaaaa, 0xcccccccccccccccc, 0xf0f0f0f0f0f0f0f0, 0xff00ff00ff00ff00};
-  const __m512i first = _mm512_set_epi32(0x0c0c0c0c, 0x0c0c0c0c, 0x0c0c0c0c, 0x0c0c0c0c, 0x08080808, 0x08080808,
-                                         0x08080808, 0x08080808, 0x04040404, 0x04040404, 0x04040404, 0x04040404, 0, 0, 0, 0);
-  const __m128i least = _mm_set1_epi8(zero);
-  __m128i total = _mm_setzero_si128();
-  for (int i = 0; i < count; i += kChannelsOfTables, staged += 64) {
-    const __m128i levels = _mm_sub_epi8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(values + i)), least);
-    total = _mm_add_epi32(total, _mm_sad_epu8(levels, _mm_setzero_si128()));
-    const __m512i all = _mm512_broadcast_i32x4(levels);
-    __m512i sums = _mm512_maskz_shuffle_epi8(kChosen[0], all, first);
-    for (int channel = 1; channel < 4; ++channel) {
-      const __m512i source = _mm512_add_epi8(first, _mm512_set1_epi8(static_cast<char>(channel)));
-      sums = _mm512_add_epi8(sums, _mm512_maskz_shuffle_epi8(kChosen[channel], all, source));
-    }
-    _mm512_storeu_si512(staged, sums);
+  constexpr __mmask64 kLow = 0xeeeeeeeeeeeeeeee, kHigh = 0xfff0fff0fff0fff0;
+  const __m512i low = _mm512_load_si512(kLevelSources.low), high = _mm512_load_si512(kLevelSources.high);
+  const __m512i next = _mm512_set1_epi8(16);
+  const __m512i next_low = _mm512_add_epi8(low, next), next_high = _mm512_add_epi8(high, next);
+  const __m256i least = _mm256_set1_epi8(zero);
+  __m256i total = _mm256_setzero_si256();
+  for (int i = 0; i < count; i += kWordBits, staged += 128) {
+    const __m256i levels = _mm256_sub_epi8(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(values + i)), least);
+    total = _mm256_add_epi64(total, _mm256_sad_epu8(levels, _mm256_setzero_si256()));
+    const __m256i pairs = _mm256_add_epi8(levels, _mm256_srli_epi16(levels, 8));  // in even bytes
+    const __m512i all = _mm512_inserti64x4(_mm512_castsi256_si512(levels), pairs, 1);
+    const auto tables = [all](__m512i lower, __m512i upper) {
+      return _mm512_add_epi8(_mm512_maskz_permutexvar_epi8(kLow, lower, all), _mm512_maskz_permutexvar_epi8(kHigh, upper, all));
+    };
+    _mm512_storeu_si512(staged, tables(low, high));
+    _mm512_storeu_si512(staged + 64, tables(next_low, next_high));
   }
-  return _mm_cvtsi128_si32(total) + _mm_extract_epi32(total, 2);
+  const __m128i sum = _mm_add_epi64(_mm256_castsi256_si128(total), _mm256_extracti128_si256(total, 1));
+  return _mm_cvtsi128_si32(sum) + _mm_extract_epi32(sum, 2);
 }
 
 // [word][half][channel][4]: which of 64 sums.
@@ -177,11 +193,11 @@ void pack_levels(const std::int32_t* const* filters, const std::vector<Run>& run
   }
 }
 
+// sums[pixel][v]; at first zero.
 template <int Vectors>
-void count_levels_of(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
-                     std::uint16_t* counts) {
+inline void add_levels(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
+                       __m512i (&sums)[kTilePixels][Vectors]) {
   const __m512i ones = _mm512_set1_epi8(1);
-  __m512i sums[kTilePixels][4] = {};
   for (int r = 0; r < run_count; ++r) {
     for (int step = 0; step < 2 * runs[r].words; ++step, packed += 4 * kTileChannels) {
       __m512i tables[kTilePixels];
@@ -194,16 +210,20 @@ void count_levels_of(const std::uint8_t* const* pixels, const Run* runs, int run
       }
     }
   }
-  for (int i = 0; i < kTilePixels; ++i) {
-    store_row(counts + i * kTileChannels, sums[i][0], sums[i][1], sums[i][2], sums[i][3]);
-  }
 }
 
 void count_levels(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
                   int channels, std::uint16_t* counts) {
-  const auto vectors =
-      channels > 2 * kLane ? count_levels_of<4> : channels > kLane ? count_levels_of<2> : count_levels_of<1>;
-  vectors(pixels, runs, run_count, packed, counts);
+  with_vectors(channels, [&](auto vectors) {
+    __m512i sums[kTilePixels][vectors] = {};
+    add_levels(pixels, runs, run_count, packed, sums);
+    for (int i = 0; i < kTilePixels; ++i) {
+      for (int v = 0; v < vectors; ++v) {
+        auto* to = reinterpret_cast<__m256i*>(counts + i * kTileChannels + kLane * v);
+        _mm256_store_si256(to, _mm512_cvtepi32_epi16(sums[i][v]));
+      }
+    }
+  });
 }
 
 // Dot products are of unsigned values with signed ones.
@@ -268,6 +288,24 @@ void requantize(const std::int32_t* sums, const Requantization& to, const Int8Ti
   }
   scale(of, to);
   store_int8(of, to, tile);
+}
+
+void count_to_int8(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
+                   const std::int32_t* totals, const std::int32_t* magnitudes, const std::int32_t* bias,
+                   const Requantization& to, const Int8Tile& tile) {
+  with_vectors(tile.channels, [&](auto vectors) {
+    __m512i sums[kTilePixels][vectors] = {};
+    add_levels(pixels, runs, run_count, packed, sums);
+    for (int v = 0; v < vectors; ++v) {
+      const __m512i factor = _mm512_loadu_si512(magnitudes + kLane * v), first = _mm512_loadu_si512(bias + kLane * v);
+      for (int i = 0; i < kTilePixels; ++i) {
+        const __m512i signed_sum = _mm512_sub_epi32(_mm512_set1_epi32(totals[i]), _mm512_slli_epi32(sums[i][v], 1));
+        sums[i][v] = _mm512_add_epi32(first, _mm512_mullo_epi32(factor, signed_sum));
+      }
+    }
+    scale(sums, to);
+    store_int8(sums, to, tile);
+  });
 }
 
 template <int Vectors>
@@ -510,7 +548,7 @@ bool runs_here() {
 
 const QuantizedKernel kQuantized = {
     kWordBits / 4 * kLevelTable, stage_levels, pack_levels, count_levels, combine,
-    1, kValueOffset, stage_values, loop_pack_quads, requantize, multiply,
+    1, kValueOffset, stage_values, loop_pack_quads, requantize, count_to_int8, multiply,
 };
 
 // GCC takes longer to look up 16 values one by one, for a vector, than eight: decoding is that of AVX2.

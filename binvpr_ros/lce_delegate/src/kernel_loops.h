@@ -186,6 +186,23 @@ inline void loop_requantize(const std::int32_t* sums, const Requantization& to, 
   }
 }
 
+// `count`, `combine` and `requantize` are those of the kernel.
+template <typename Count, typename Combine, typename Requantize>
+inline void loop_count_to_int8(const std::uint8_t* const* pixels, const Run* runs, int run_count,
+                               const std::uint8_t* packed, const std::int32_t* totals, const std::int32_t* magnitudes,
+                               const std::int32_t* bias, const Requantization& to, const Int8Tile& tile, Count count,
+                               Combine combine, Requantize requantize) {
+  alignas(64) std::uint16_t counts[kTilePixels * kTileChannels];
+  alignas(64) std::int32_t doubled[kTileChannels];
+  alignas(64) std::int32_t sums[kTilePixels * kTileChannels];
+  count(pixels, runs, run_count, packed, tile.channels, counts);
+  for (int i = 0; i < tile.pixels; ++i) {
+    for (int c = 0; c < kTileChannels; ++c) doubled[c] = 2 * counts[i * kTileChannels + c];
+    combine(doubled, tile.channels, totals[i], magnitudes, bias, sums + i * kTileChannels);
+  }
+  requantize(sums, to, tile);
+}
+
 // `sum_products` adds to bias[channel] the product of the pixel's staged values and the filter, into
 // sums[pixel * kTileChannels + channel].
 template <typename SumProducts, typename Requantize>

@@ -301,6 +301,13 @@ void requantize(const std::int32_t* sums, const Requantization& to, const Int8Ti
   loop_requantize(sums, to, tile, requantize_pixel);
 }
 
+void count_to_int8(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
+                   const std::int32_t* totals, const std::int32_t* magnitudes, const std::int32_t* bias,
+                   const Requantization& to, const Int8Tile& tile) {
+  loop_count_to_int8(pixels, runs, run_count, packed, totals, magnitudes, bias, to, tile, count_levels, loop_combine,
+                     requantize);
+}
+
 void multiply(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
               const std::int32_t* bias, const Requantization& to, const Int8Tile& tile) {
   loop_multiply(pixels, runs, run_count, packed, bias, to, tile, sum_products, requantize);
@@ -409,12 +416,12 @@ bool has_dot_products() { return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0; }
 
 const QuantizedKernel kQuantized = {
     kWordBits / 4 * kLevelTable, stage_levels, loop_pack_bytes, count_levels, loop_combine,
-    2, 0, loop_stage_pairs, loop_pack_pairs, requantize, multiply,
+    2, 0, loop_stage_pairs, loop_pack_pairs, requantize, count_to_int8, multiply,
 };
 
 const QuantizedKernel kDotQuantized = {
     kWordBits / 4 * kLevelTable, stage_levels, loop_pack_bytes, count_levels, loop_combine,
-    1, 0, loop_stage_bytes, loop_pack_quads, requantize, multiply_quads,
+    1, 0, loop_stage_bytes, loop_pack_quads, requantize, count_to_int8, multiply_quads,
 };
 
 const Kernel kNeonDotKernel = {

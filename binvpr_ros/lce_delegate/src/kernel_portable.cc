@@ -112,6 +112,13 @@ void requantize(const std::int32_t* sums, const Requantization& to, const Int8Ti
   loop_requantize(sums, to, tile, requantize_pixel);
 }
 
+void count_to_int8(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
+                   const std::int32_t* totals, const std::int32_t* magnitudes, const std::int32_t* bias,
+                   const Requantization& to, const Int8Tile& tile) {
+  loop_count_to_int8(pixels, runs, run_count, packed, totals, magnitudes, bias, to, tile, count_levels, loop_combine,
+                     requantize);
+}
+
 void multiply(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
               const std::int32_t* bias, const Requantization& to, const Int8Tile& tile) {
   loop_multiply(pixels, runs, run_count, packed, bias, to, tile, sum_products, requantize);
@@ -149,7 +156,7 @@ double peak(long rounds) {
 
 const QuantizedKernel kQuantized = {
     kWordBits, stage_levels, loop_pack_bytes, count_levels, loop_combine,
-    1, 0, loop_stage_bytes, loop_pack_quads, requantize, multiply,
+    1, 0, loop_stage_bytes, loop_pack_quads, requantize, count_to_int8, multiply,
 };
 
 const Kernel kPortableKernel = {
