@@ -123,7 +123,9 @@ BinaryConvolution::BinaryConvolution(const NodeFacts& node, const Kernel& kernel
     const auto size = static_cast<std::int32_t>(window);
     clamp_min_ = size - std::min(range.max, size);
     clamp_max_ = size - std::max(range.min, -size);
-    clamps_ = clamp_min_ > 0 || clamp_max_ < 2 * size;
+    // A file may have set bits of channels that there are not, which count too.
+    const std::int64_t most = std::int64_t{geometry.filter_height} * geometry.filter_width * filter.dims[3] * kWordBits;
+    clamps_ = clamp_min_ > 0 || clamp_max_ < 2 * most;
     const double scale = output_type_ == kInt8 ? static_cast<double>(output.scale) : 1.0;
     const double zero_point = output_type_ == kInt8 ? output.zero_point : 0.0;
     for (int i = 0; i < channels_out; ++i) {
