@@ -309,32 +309,42 @@ __attribute__((target("avx2,avxvnni"))) void sum_quad_products(const std::uint8_
 }
 #endif
 
-// As loop_requantize_from 0, eight channels at a time.
-void requantize_pixel(const std::int32_t* sums, int channels, const Requantization& to, std::int8_t* output) {
+// Eight channels from `first` on, as loop_requantize_from, but for the zero point and the bounds.
+inline __m256i scaled(const std::int32_t* sums, const Requantization& to, int first) {
+  const auto load = [first](const std::int32_t* values) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(values + first));
+  };
   const __m256i nudge = _mm256_set1_epi64x(std::int64_t{1} << 31);
-  const __m256i zero_point = _mm256_set1_epi32(to.zero_point);
-  const __m256i min = _mm256_set1_epi32(to.min), max = _mm256_set1_epi32(to.max);
-  int i = 0;
-  for (; i + 8 <= channels; i += 8) {
-    // Of twice the sums, so that what is wanted of a product is its upper half.
-    const __m256i sum = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(sums + i));
-    const __m256i doubled = _mm256_add_epi32(sum, sum);
-    const __m256i factor = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(to.multipliers + i));
-    const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(to.halves + i));
-    const __m256i shift = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(to.shifts + i));
-    const __m256i even = _mm256_add_epi64(_mm256_mul_epi32(doubled, factor), nudge);
-    const __m256i odd = _mm256_add_epi64(_mm256_mul_epi32(upper_halves(doubled), upper_halves(factor)), nudge);
-    const __m256i high = _mm256_blend_epi32(upper_halves(even), odd, 0xaa);
-    const __m256i rounded = _mm256_srav_epi32(_mm256_add_epi32(high, half), shift);
-    const __m256i value = _mm256_max_epi32(min, _mm256_min_epi32(max, _mm256_add_epi32(rounded, zero_point)));
-    const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(value), _mm256_extracti128_si256(value, 1));
-    _mm_storel_epi64(reinterpret_cast<__m128i*>(output + i), _mm_packs_epi16(words, words));
-  }
-  loop_requantize_from(i, sums, channels, to, output);
+  // Of twice the sums, so that what is wanted of a product is its upper half.
+  const __m256i sum = load(sums), doubled = _mm256_add_epi32(sum, sum), factor = load(to.multipliers);
+  const __m256i even = _mm256_add_epi64(_mm256_mul_epi32(doubled, factor), nudge);
+  const __m256i odd = _mm256_add_epi64(_mm256_mul_epi32(upper_halves(doubled), upper_halves(factor)), nudge);
+  const __m256i high = _mm256_blend_epi32(upper_halves(even), odd, 0xaa);
+  return _mm256_srav_epi32(_mm256_add_epi32(high, load(to.halves)), load(to.shifts));
 }
 
 void requantize(const std::int32_t* sums, const Requantization& to, const Int8Tile& tile) {
-  loop_requantize(sums, to, tile, requantize_pixel);
+  const __m256i zero_point = _mm256_set1_epi16(static_cast<std::int16_t>(to.zero_point));
+  const __m256i min = _mm256_set1_epi8(static_cast<char>(to.min)), max = _mm256_set1_epi8(static_cast<char>(to.max));
+  const __m256i in_order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+  std::int8_t* values = tile.values;
+  for (int pixel = 0; pixel < tile.pixels; ++pixel, sums += kTileChannels, values += tile.stride) {
+    for (int i = 0; i < tile.channels; i += kLane) {
+      const auto sixteen = [&](int first) {
+        const __m256i packed = _mm256_packs_epi32(scaled(sums, to, first), scaled(sums, to, first + 8));
+        return _mm256_adds_epi16(packed, zero_point);
+      };
+      const __m256i bytes = _mm256_packs_epi16(sixteen(i), sixteen(i + 16));
+      const __m256i bounded = _mm256_max_epi8(min, _mm256_min_epi8(max, _mm256_permutevar8x32_epi32(bytes, in_order)));
+      if (tile.channels - i >= kLane) {
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(values + i), bounded);
+      } else {
+        alignas(32) std::int8_t some[kLane];
+        _mm256_store_si256(reinterpret_cast<__m256i*>(some), bounded);
+        std::memcpy(values + i, some, static_cast<std::size_t>(tile.channels - i));
+      }
+    }
+  }
 }
 
 void count_to_int8(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
