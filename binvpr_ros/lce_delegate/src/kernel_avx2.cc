@@ -51,16 +51,29 @@ void stage(const std::int32_t* words, int count, std::uint8_t* staged) {
   }
 }
 
-// [word][nibble][channel], a byte each.
-void pack(const std::int32_t* const* filters, const std::vector<Run>& runs, std::vector<std::uint8_t>& packed) {
+int word_count(const Run* runs, int run_count) {
   int words = 0;
-  for (const Run& run : runs) words += run.words;
+  for (int r = 0; r < run_count; ++r) words += runs[r].words;
+  return words;
+}
+
+// Filters of a few words stand there as they are looked up. More would not stay in the nearest cache.
+constexpr int kMostNibbleWords = 36;
+
+// [word][nibble][channel], a byte each, or [word][byte][channel].
+void pack_nibbles(const std::int32_t* const* filters, const std::vector<Run>& runs, std::vector<std::uint8_t>& packed) {
+  const int words = word_count(runs.data(), static_cast<int>(runs.size()));
   for (int nibble = 0; nibble < kNibbles * words; ++nibble) {
     for (int channel = 0; channel < kTileChannels; ++channel) {
       const auto bits = filters[channel] ? static_cast<std::uint32_t>(filters[channel][nibble / kNibbles]) : 0U;
       packed.push_back(static_cast<std::uint8_t>(bits >> 4 * (nibble % kNibbles) & 0xf));
     }
   }
+}
+
+void pack(const std::int32_t* const* filters, const std::vector<Run>& runs, std::vector<std::uint8_t>& packed) {
+  const bool are_few = word_count(runs.data(), static_cast<int>(runs.size())) <= kMostNibbleWords;
+  (are_few ? pack_nibbles : loop_pack_bytes)(filters, runs, packed);
 }
 
 inline __m256i table_at(std::uint8_t offset) {
@@ -98,9 +111,10 @@ inline void flush(std::uint16_t* counts, __m256i a, __m256i b, bool first) {
   if (Vectors == 2) flush(counts + kLane, b, first);
 }
 
-template <int Vectors>
-void count_vectors(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
+template <int Vectors, bool AreNibbles>
+void count_packed(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
                    std::uint16_t* counts) {
+  const __m256i low_nibble = _mm256_set1_epi8(0x0f);
   bool first = true;
   for (int r = 0; r < run_count; ++r) {
     const std::uint8_t* p0 = pixels[0] + runs[r].offset;
@@ -114,9 +128,14 @@ void count_vectors(const std::uint8_t* const* pixels, const Run* runs, int run_c
       const __m256i zero = _mm256_setzero_si256();
       __m256i a0 = zero, b0 = zero, a1 = zero, b1 = zero, a2 = zero, b2 = zero, a3 = zero, b3 = zero;
       for (const std::uint8_t* const end = p0 + words * kNibbles; p0 < end; p0 += 2, p1 += 2, p2 += 2, p3 += 2) {
-        for (int i = 0; i < 2; ++i, packed += kTileChannels) {
-          const __m256i a = _mm256_load_si256(reinterpret_cast<const __m256i*>(packed));
-          const __m256i b = Vectors == 2 ? _mm256_load_si256(reinterpret_cast<const __m256i*>(packed) + 1) : zero;
+        for (int i = 0; i < 2; ++i) {
+          const auto* filters = reinterpret_cast<const __m256i*>(packed);
+          __m256i a = _mm256_load_si256(filters), b = Vectors == 2 ? _mm256_load_si256(filters + 1) : zero;
+          if (!AreNibbles) {
+            a = _mm256_and_si256(i == 0 ? a : _mm256_srli_epi16(a, 4), low_nibble);
+            b = _mm256_and_si256(i == 0 ? b : _mm256_srli_epi16(b, 4), low_nibble);
+          }
+          if (AreNibbles || i == 1) packed += kTileChannels;
           add_look_up<Vectors>(a0, b0, table_at(p0[i]), a, b);
           add_look_up<Vectors>(a1, b1, table_at(p1[i]), a, b);
           add_look_up<Vectors>(a2, b2, table_at(p2[i]), a, b);
@@ -130,6 +149,14 @@ void count_vectors(const std::uint8_t* const* pixels, const Run* runs, int run_c
       first = false;
     }
   }
+}
+
+template <int Vectors>
+void count_vectors(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
+                   std::uint16_t* counts) {
+  const bool are_few = word_count(runs, run_count) <= kMostNibbleWords;
+  const auto count_all = are_few ? count_packed<Vectors, true> : count_packed<Vectors, false>;
+  count_all(pixels, runs, run_count, packed, counts);
 }
 
 void count(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed, int channels,
@@ -501,13 +528,13 @@ double peak(long rounds) {
 }  // namespace
 
 const QuantizedKernel kQuantized = {
-    kNibbles * kLevelTable, stage_levels, pack, count_levels, loop_combine,
+    kNibbles * kLevelTable, stage_levels, pack_nibbles, count_levels, loop_combine,
     2, 0, loop_stage_pairs, loop_pack_pairs, requantize, count_to_int8, multiply,
 };
 
 #if BINVPR_HAS_AVX_VNNI
 const QuantizedKernel kDotQuantized = {
-    kNibbles * kLevelTable, stage_levels, pack, count_levels, loop_combine,
+    kNibbles * kLevelTable, stage_levels, pack_nibbles, count_levels, loop_combine,
     1, kValueOffset, stage_offset_values, loop_pack_quads, requantize, count_to_int8, multiply_quads,
 };
 #endif
