@@ -118,6 +118,7 @@ def compare(choices: argparse.Namespace, model: Path) -> dict[str, Any]:
     if choices.versus == "lce":
         figures["lce"] = {mode: figures_of(times[mode]) for mode in MODES}
         figures["ratio"] = round(min(float(np.median(times[mode])) for mode in MODES) / figures["median_ms"], 2)
+        figures["least_ratio"] = round(min(min(times[mode]) for mode in MODES) / figures["least_ms"], 2)
     elif choices.versus:
         figures["versus"] = {"model": choices.versus, **figures_of(times["versus"])}
         figures["ratio"] = round(float(np.median(times["versus"])) / figures["median_ms"], 2)

@@ -21,8 +21,9 @@ HEADINGS = ("operator", "ms", "staging", "counting", "output", "GMAC/s", "of lim
 def profile(model: bytes, kernel: str, repeat: int, size: tuple[int, int] | None = None) -> dict[str, Any]:
     """Run a network `repeat` times with one thread; return what its operators took.
 
-    `size` is the height and width of its input, where that is not the file's own. Times are means, in milliseconds;
-    `others` is what the runtime and its own operators take beside those of the delegate.
+    `size` is the height and width of its input, where that is not the file's own. Times are medians, in milliseconds,
+    since another process may run meanwhile: `others_ms` is what the runtime and its own operators take beside those of
+    the delegate, and `total_ms` the sum of all these medians.
     """
     backend = DelegateBackend(model, 1, kernel=kernel, profile=True)
     interpreter, details = backend.interpreter, backend.interpreter.get_input_details()[0]
@@ -36,19 +37,24 @@ def profile(model: bytes, kernel: str, repeat: int, size: tuple[int, int] | None
     for _ in range(WARM_UP):
         interpreter.invoke()
     lce_delegate.take_profile()
-    start = time.perf_counter()
+    others, runs = [], []
     for _ in range(repeat):
+        start = time.perf_counter()
         interpreter.invoke()
-    total = (time.perf_counter() - start) * 1e3 / repeat
-    operators = lce_delegate.take_profile()
+        total = (time.perf_counter() - start) * 1e3
+        runs.append(lce_delegate.take_profile())
+        others.append(total - sum(one.total for one in runs[-1]))
+    # Of each operator the run that took as long as half of the others did not: its parts make up its time.
+    operators = [sorted(ones, key=lambda one: one.total)[repeat // 2] for ones in zip(*runs, strict=True)]
+    rest = float(np.median(others))
     kernel = lce_delegate.kernels()[0] if kernel == "auto" else kernel
     limit = lce_delegate.peak(kernel)
     return {
         "input": [int(side) for side in shape],
         "kernel": kernel,
         "limit_gmacs": round(limit, 1),
-        "total_ms": round(total, 3),
-        "others_ms": round(total - sum(one.total / one.runs for one in operators), 3),
+        "total_ms": round(rest + sum(one.total for one in operators), 3),
+        "others_ms": round(rest, 3),
         "operators": [_figures(one, limit) for one in operators],
         "by_kind": [_figures(one, limit) for one in by_kind(operators)],
     }
@@ -75,7 +81,7 @@ def by_kind(operators: Iterable[OperatorTimes]) -> list[OperatorTimes]:
 
 
 def _figures(one: OperatorTimes, limit: float) -> dict[str, Any]:
-    """Return the means of a run; `of_limit` is known of binary layers alone."""
+    """Return the figures of a run; `of_limit` is known of binary layers alone."""
     figures: dict[str, Any] = {"name": one.name, "ms": round(one.total / one.runs, 4)}
     if one.work:
         parts = {"staging": one.staging, "counting": one.counting, "output": one.output}

@@ -21,7 +21,7 @@ def test_the_operators_of_the_packaged_network_make_up_its_time() -> None:
     for one in figures["operators"]:
         if "gmacs" in one:
             assert one["staging"] + one["counting"] + one["output"] == pytest.approx(one["ms"], abs=1e-3)
-            assert min(one["counting"], one["output"]) > 0
+            assert one["counting"] > 0
     ours = sum(one["ms"] for one in figures["operators"])
     assert ours + figures["others_ms"] == pytest.approx(figures["total_ms"], rel=0.01)
     assert figures["others_ms"] > 0

@@ -280,6 +280,93 @@ def test_a_shortcut_that_others_read(litert: Interpreter) -> None:
             equal(litert.run(model, [values], way), [-everything[i], everything[-1]], way)
 
 
+# What the delegate does in one pass where nothing else reads what is between: the same as operator by operator.
+
+
+def passes(graph: Graph, tensors: Sequence[int], shape: Sequence[int], litert: Interpreter) -> None:
+    """Hold each tensor that is read alone, or with one other, against all of them read at once."""
+    values = any_values(np.float32, shape)
+    everything = litert.run(graph.serialize(*tensors), [values], WAYS[0])
+    chosen = [(i,) for i in range(len(tensors))] + list(itertools.combinations(range(len(tensors)), 2))
+    for number, outputs in enumerate(chosen):
+        model = graph.serialize(*[tensors[i] for i in outputs])
+        ways = WAYS if outputs == (len(tensors) - 1,) else [WAYS[number % len(WAYS)]]
+        for way in ways:
+            equal(litert.run(model, [values], way), [everything[i] for i in outputs], way)
+
+
+@pytest.mark.parametrize(("channels", "parts"), [(64, 2), (64, 3), (128, 2), (32, 2), (70, 2)])
+def test_a_shortcut_repeats_its_channels(litert: Interpreter, channels: int, parts: int) -> None:
+    graph = Graph()
+    shape = (2, 5, 7, channels)
+    x = binary(graph, graph.input(shape), channels)
+    wide = graph.concatenate(*[x] * parts)
+    y = binary(graph, x, parts * channels)
+    both = graph.add(wide, y)
+    passes(graph, [x, wide, y, both, graph.quantize(both)], shape, litert)
+
+
+@pytest.mark.parametrize(("channels", "side"), [(128, 2), (5, 2), (40, 3)])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_shortcut_repeats_its_pixels(litert: Interpreter, channels: int, side: int, first: bool) -> None:
+    graph = Graph()
+    shape = (2, 2 * side, 3 * side, channels)
+    x = binary(graph, graph.input(shape), channels)
+    small = binary(graph, x, channels, 1, (side, side))
+    wide = graph.concatenate(*[small] * side**2)
+    large = graph.depth_to_space(wide, side)
+    both = graph.add(large, x) if first else graph.add(x, large)
+    passes(graph, [x, small, wide, large, both, graph.quantize(both)], shape, litert)
+
+
+def test_pixels_of_other_sides_do_not_repeat(litert: Interpreter) -> None:
+    graph = Graph()
+    shape = (1, 4, 6, 12)
+    x = binary(graph, graph.input(shape), 12)
+    parts = graph.concatenate(*[binary(graph, x, 3, 1, (2, 2))] * 16)  # each pixel becomes four different ones
+    large = graph.depth_to_space(parts, 2)
+    both = graph.add(large, x)
+    passes(graph, [parts, large, both, graph.quantize(both)], shape, litert)
+
+
+@pytest.mark.parametrize("channels", [5, 64, 70, 128])
+@pytest.mark.parametrize("scale", [0.02, 0.0013])
+def test_floats_become_int8(litert: Interpreter, channels: int, scale: float) -> None:
+    to = Quantization(scale, -7)
+
+    def build(graph: Graph, x: int) -> list[int]:
+        return [graph.to_int8(x, to)]
+
+    def tail(graph: Graph, x: int) -> int:
+        return graph.quantize(x)
+
+    source = BEHIND_BINARY._replace(source=lambda graph, x: binary(graph, x, channels))
+    check(litert, source, build, tail=tail)
+
+    graph = Graph()
+    shape = (2, 9, 11, channels)
+    x = graph.input(shape)
+    added = graph.add(binary(graph, x, channels), x)
+    again = graph.add(binary(graph, added, channels, 1), added)
+    small = graph.to_int8(again, to)
+    passes(graph, [added, again, small, graph.quantize(again), graph.quantize(small)], shape, litert)
+
+
+@pytest.mark.parametrize("kernel", kernels())
+def test_what_is_no_number_becomes_int8(litert: Interpreter, kernel: str) -> None:
+    graph = Graph()
+    shape = (1, 2, 2, 64)
+    x = graph.input(shape)
+    quantized = graph.to_int8(graph.add(binary(graph, x, 64), x), Quantization(0.5, 3))
+    values = np.full(shape, np.nan, np.float32)
+    values[0, 0] = [[np.inf], [-np.inf]]
+    model = graph.serialize(graph.quantize(quantized), quantized)
+    (found,) = litert.run(model, [values], Litert(library(), kernel))[1:]
+    assert (found[0, 0, 0] == 127).all()
+    assert (found[0, 0, 1] == -128).all()
+    assert (found[0, 1] == 127).all()
+
+
 def test_networks_are_resized(litert: Interpreter) -> None:
     graph = Graph()
     x = graph.input((1, 8, 8, 3), np.uint8, UNSIGNED)

@@ -123,6 +123,9 @@ BinaryConvolution::BinaryConvolution(const NodeFacts& node, const Kernel& kernel
     const auto size = static_cast<std::int32_t>(window);
     clamp_min_ = size - std::min(range.max, size);
     clamp_max_ = size - std::max(range.min, -size);
+    // A file may have set bits of channels that there are not, which count too.
+    const std::int64_t most = std::int64_t{geometry.filter_height} * geometry.filter_width * filter.dims[3] * kWordBits;
+    clamps_ = clamp_min_ > 0 || clamp_max_ < 2 * most;
     const double scale = output_type_ == kInt8 ? static_cast<double>(output.scale) : 1.0;
     const double zero_point = output_type_ == kInt8 ? output.zero_point : 0.0;
     for (int i = 0; i < channels_out; ++i) {
@@ -138,7 +141,9 @@ std::vector<Dims> BinaryConvolution::prepare(const std::vector<Dims>& inputs) {
   require(inputs[0].size() == 4 && inputs[0][3] == geometry().pixel_words,
           "the input of LceBconv2d does not have the shape that its filter needs; check the input's shape");
   const Dims unpacked = set_input_size(inputs[0]);
-  require(!adds_shortcut_ || inputs[1] == unpacked,
+  Dims part = unpacked;
+  part[3] /= shortcut_repeats_;
+  require(!adds_shortcut_ || inputs[1] == part,
           "the two sides of a shortcut's addition have different shapes; check the input's shape");
   if (!filters_are_packed()) pack_filters(kernel_.pack, filters_);
   if (output_type_ == kInt32 && least_counts_.empty()) find_least_counts();
@@ -148,6 +153,17 @@ std::vector<Dims> BinaryConvolution::prepare(const std::vector<Dims>& inputs) {
   if (output_type_ == kInt32) return {packed};
   if (packs_) return {unpacked, packed};
   return {unpacked};
+}
+
+void BinaryConvolution::also_quantize(float inverse_scale, int zero_point) {
+  quantizes_ = true;
+  inverse_scale_ = inverse_scale;
+  zero_point_ = zero_point;
+}
+
+// A block's channels must lie side by side in the shortcut.
+bool BinaryConvolution::can_repeat_shortcut(int repeats) const {
+  return repeats > 0 && geometry().groups == 1 && geometry().channels_out % (repeats * kTileChannels) == 0;
 }
 
 // Where the channels of a group do not fill whole words, neighbouring blocks write to one word.
@@ -195,56 +211,100 @@ void BinaryConvolution::run(const std::vector<const void*>& inputs, const std::v
   };
   for_each_band(stage, [&](const Band& band) {
     for_each_tile(band, pool, !blocks_share_words(), [&](const Block& block, const Tile& tile) {
-      run_tile(block, tile, shortcut, outputs[0], packed);
+      if (gives_float()) {
+        run_float_tile(block, tile, shortcut, outputs[0], packed);
+      } else {
+        run_tile(block, tile, outputs[0]);
+      }
     });
   });
 }
 
-void BinaryConvolution::run_tile(const Block& block, const Tile& tile, const float* shortcut, void* output,
-                                 std::int32_t* packed) const {
+RealTransform BinaryConvolution::transform_of(const Block& block) const {
+  const auto channel = static_cast<std::size_t>(block.first_channel);
+  return {clamps_, clamp_min_, clamp_max_, &multiplier_[channel], &bias_[channel]};
+}
+
+// The doubled counts of a tile.
+void BinaryConvolution::sum_up(const Block& block, const Tile& tile, std::int32_t (*sums)[kTileChannels]) const {
+  alignas(64) std::uint16_t counts[kTilePixels * kTileChannels];
+  std::memset(sums, 0, kTilePixels * sizeof(*sums));
+  for (std::size_t chunk = 0; chunk < chunk_count(); ++chunk) {
+    count_tile(kernel_.count, chunk, block, tile, counts);
+    for (int i = 0; i < tile.pixels; ++i) kernel_.add_doubled(counts + i * kTileChannels, sums[i]);
+  }
+  for (int i = 0; zero_padding_ && i < tile.pixels; ++i) correct_zero_padding(tile.first_pixel + i, block, sums[i]);
+}
+
+void BinaryConvolution::run_float_tile(const Block& block, const Tile& tile, const float* shortcut, void* output,
+                                       std::int32_t* packed) const {
   TileTimer timer(times, tile.in_band / kTilePixels);
-  const int count = tile.pixels;
+  const auto channels_out = static_cast<std::size_t>(geometry().channels_out);
+  const auto words_out = static_cast<std::size_t>(words_for(geometry().channels_out));
+  const std::size_t shortcut_stride = channels_out / static_cast<std::size_t>(shortcut_repeats_);
+  const auto channel = static_cast<std::size_t>(block.first_channel);
+  const auto pixel = static_cast<std::size_t>(tile.first_pixel), pixels = static_cast<std::size_t>(tile.pixels);
+  const std::size_t at = pixel * channels_out + channel;
+  alignas(64) float scratch[kTilePixels * kTileChannels];  // where nobody reads the floats
+  const bool keeps = output != nullptr && !quantizes_;
+  float* values = keeps ? static_cast<float*>(output) + at : scratch;
+  const std::size_t stride = keeps ? channels_out : kTileChannels;
+  if (shortcut != nullptr) shortcut += pixel * shortcut_stride + channel % shortcut_stride;
+  if (packed != nullptr) packed += pixel * words_out + channel / kWordBits;
+
+  const RealTransform transform = transform_of(block);
+  if (chunk_count() == 1 && !zero_padding_) {
+    const FloatTile to{tile.pixels, block.channels, shortcut, shortcut_stride, values, stride, packed, words_out};
+    with_tile(0, block, tile, [&](const auto* inputs, const Run* runs, int run_count, const auto* filters) {
+      kernel_.count_to_float(inputs, runs, run_count, filters, transform, to);
+    });
+    timer.counted();
+  } else {
+    alignas(64) std::int32_t sums[kTilePixels][kTileChannels];
+    sum_up(block, tile, sums);
+    timer.counted();
+    for (std::size_t i = 0; i < pixels; ++i) {
+      kernel_.to_float(sums[i], block.channels, transform, shortcut != nullptr ? shortcut + i * shortcut_stride : nullptr,
+                       values + i * stride, packed != nullptr ? packed + i * words_out : nullptr);
+    }
+  }
+  for (std::size_t i = 0; quantizes_ && i < pixels; ++i) {
+    kernel_.quantize(values + i * stride, static_cast<std::size_t>(block.channels), inverse_scale_, zero_point_,
+                     static_cast<std::int8_t*>(output) + at + i * channels_out);
+  }
+}
+
+void BinaryConvolution::run_tile(const Block& block, const Tile& tile, void* output) const {
+  TileTimer timer(times, tile.in_band / kTilePixels);
+  const auto channels_out = static_cast<std::size_t>(geometry().channels_out);
+  const auto words_out = static_cast<std::size_t>(words_for(geometry().channels_out));
   const bool counts_suffice = output_type_ == kInt32 && chunk_count() == 1 && !zero_padding_;
   alignas(64) std::uint16_t counts[kTilePixels * kTileChannels];
   alignas(64) std::int32_t sums[kTilePixels][kTileChannels];
-  for (std::size_t chunk = 0; chunk < chunk_count(); ++chunk) {
-    count_tile(kernel_.count, chunk, block, tile, counts);
-    if (counts_suffice) break;
-    if (chunk == 0) std::memset(sums, 0, sizeof(sums));
-    for (int i = 0; i < count; ++i) kernel_.add_doubled(counts + i * kTileChannels, sums[i]);
+  if (counts_suffice) {
+    count_tile(kernel_.count, 0, block, tile, counts);
+  } else {
+    sum_up(block, tile, sums);
   }
   timer.counted();
 
-  const auto channels_out = static_cast<std::size_t>(geometry().channels_out);
-  const auto words_out = static_cast<std::size_t>(words_for(geometry().channels_out));
-  const auto channel = static_cast<std::size_t>(block.first_channel);
-  for (int i = 0; i < count; ++i) {
+  for (int i = 0; i < tile.pixels; ++i) {
     const auto pixel = static_cast<std::size_t>(tile.first_pixel + i);
-    if (zero_padding_) correct_zero_padding(tile.first_pixel + i, block, sums[i]);
-    if (output_type_ == kInt32) {
-      std::uint64_t bits = 0;
-      if (counts_suffice) {
-        bits = kernel_.reach(counts + i * kTileChannels, &least_counts_[index_of(block) * kTileChannels]);
-      } else {
-        for (int c = 0; c < block.channels; ++c) {
-          const bool above = sums[i][c] > 2 * std::int64_t{thresholds_[block.first_channel + c]};
-          bits |= static_cast<std::uint64_t>(above) << c;
-        }
-      }
-      write_bits(bits, block.first_channel, block.channels,
-                 static_cast<std::int32_t*>(output) + pixel * words_out);
-      continue;
-    }
-    const RealTransform transform{clamp_min_, clamp_max_, &multiplier_[channel], &bias_[channel]};
-    const std::size_t at = pixel * channels_out + channel;
     if (output_type_ == kInt8) {
-      kernel_.to_int8(sums[i], block.channels, transform, static_cast<std::int8_t*>(output) + at);
+      const std::size_t at = pixel * channels_out + static_cast<std::size_t>(block.first_channel);
+      kernel_.to_int8(sums[i], block.channels, transform_of(block), static_cast<std::int8_t*>(output) + at);
       continue;
     }
-    float unread[kTileChannels];
-    float* values = output != nullptr ? static_cast<float*>(output) + at : unread;
-    kernel_.to_float(sums[i], block.channels, transform, shortcut != nullptr ? shortcut + at : nullptr, values,
-                     packed != nullptr ? packed + pixel * words_out + channel / kWordBits : nullptr);
+    std::uint64_t bits = 0;
+    if (counts_suffice) {
+      bits = kernel_.reach(counts + i * kTileChannels, &least_counts_[index_of(block) * kTileChannels]);
+    } else {
+      for (int c = 0; c < block.channels; ++c) {
+        const bool above = sums[i][c] > 2 * std::int64_t{thresholds_[block.first_channel + c]};
+        bits |= static_cast<std::uint64_t>(above) << c;
+      }
+    }
+    write_bits(bits, block.first_channel, block.channels, static_cast<std::int32_t*>(output) + pixel * words_out);
   }
 }
 

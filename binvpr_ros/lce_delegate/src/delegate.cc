@@ -166,7 +166,7 @@ std::vector<int> choose_nodes(Context* context, const std::vector<int>& plan, St
   if (!has_larq) return {};
   std::set<int> candidates;
   for (const auto& [index, node] : nodes) {
-    if (place_of(node.facts) != Place::kNowhere && make_surrounding(node.facts) != nullptr) candidates.insert(index);
+    if (place_of(node.facts) != Place::kNowhere && make_surrounding(node.facts, state.kernel) != nullptr) candidates.insert(index);
   }
   ours.insert(candidates.begin(), candidates.end());
   for (bool changed = true; changed;) {

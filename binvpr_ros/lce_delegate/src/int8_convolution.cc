@@ -130,19 +130,18 @@ Int8Output::Int8Output(const NodeFacts& node) {
           multipliers_.emplace_back(), shifts_.emplace_back());
     halves_.push_back(static_cast<std::int32_t>(std::uint32_t{1} << shifts_.back() >> 1));
   }
-  bias_.resize(bias_.size() + kTileChannels);
+  for (auto* values : {&bias_, &multipliers_, &shifts_, &halves_}) values->resize(values->size() + kTileChannels);
   const auto& options = *static_cast<const tflite_abi::ConvParams*>(node.builtin_options);
   const ClampedRange range = clamped(options.activation, output);
   to_ = {nullptr, nullptr, nullptr, output.zero_point, range.min, range.max};
 }
 
-void Int8Output::write(const QuantizedKernel& kernel, const std::int32_t* sums, int pixels, int first_channel,
-                       int channels, std::int8_t* output, std::size_t stride) const {
+Requantization Int8Output::requantization(int first_channel) const {
   Requantization to = to_;
   to.multipliers = &multipliers_[static_cast<std::size_t>(first_channel)];
   to.shifts = &shifts_[static_cast<std::size_t>(first_channel)];
   to.halves = &halves_[static_cast<std::size_t>(first_channel)];
-  kernel.requantize(sums, pixels, channels, to, output, stride);
+  return to;
 }
 
 bool LevelConvolution::fits(const NodeFacts& node) {
@@ -176,6 +175,7 @@ LevelConvolution::LevelConvolution(const NodeFacts& node, const Kernel& kernel) 
     }
     magnitudes_.push_back(magnitude(weights, count));
   }
+  magnitudes_.resize(magnitudes_.size() + kTileChannels);
 }
 
 std::vector<Dims> LevelConvolution::prepare(const std::vector<Dims>& inputs) {
@@ -210,22 +210,34 @@ void LevelConvolution::run(const std::vector<const void*>& inputs, const std::ve
 
 void LevelConvolution::run_tile(const Block& block, const Tile& tile, std::int8_t* output) const {
   TileTimer timer(times, tile.in_band / kTilePixels);
+  const QuantizedKernel& kernel = kernel_.quantized;
+  const auto channels_out = static_cast<std::size_t>(geometry().channels_out);
+  const auto channel = static_cast<std::size_t>(block.first_channel);
+  std::int8_t* values = output + static_cast<std::size_t>(tile.first_pixel) * channels_out + channel;
+  const Int8Tile to{tile.pixels, block.channels, channels_out, values};
+  const Requantization requantization = output_.requantization(block.first_channel);
+  const std::int32_t* bias = output_.bias(block.first_channel);
+  std::int32_t totals[kTilePixels] = {};
+  std::copy_n(&window_sums_[static_cast<std::size_t>(tile.first_pixel)], tile.pixels, totals);
+  if (chunk_count() == 1) {
+    with_tile(0, block, tile, [&](const auto* pixels, const Run* runs, int run_count, const auto* filters) {
+      kernel.count_to_int8(pixels, runs, run_count, filters, totals, &magnitudes_[channel], bias, requantization, to);
+    });
+    timer.counted();
+    return;
+  }
   alignas(64) std::uint16_t counts[kTilePixels * kTileChannels];
   alignas(64) std::int32_t doubled[kTilePixels][kTileChannels] = {};
   alignas(64) std::int32_t sums[kTilePixels][kTileChannels];
   for (std::size_t chunk = 0; chunk < chunk_count(); ++chunk) {
-    count_tile(kernel_.quantized.count, chunk, block, tile, counts);
+    count_tile(kernel.count, chunk, block, tile, counts);
     for (int i = 0; i < tile.pixels; ++i) kernel_.add_doubled(counts + i * kTileChannels, doubled[i]);
   }
   timer.counted();
-  const auto channels_out = static_cast<std::size_t>(geometry().channels_out);
-  const auto channel = static_cast<std::size_t>(block.first_channel);
   for (int i = 0; i < tile.pixels; ++i) {
-    kernel_.quantized.combine(doubled[i], block.channels, window_sums_[static_cast<std::size_t>(tile.first_pixel + i)],
-                              &magnitudes_[channel], output_.bias(block.first_channel), sums[i]);
+    kernel.combine(doubled[i], block.channels, totals[i], &magnitudes_[channel], bias, sums[i]);
   }
-  output_.write(kernel_.quantized, sums[0], tile.pixels, block.first_channel, block.channels,
-                output + static_cast<std::size_t>(tile.first_pixel) * channels_out + channel, channels_out);
+  kernel.requantize(sums[0], requantization, to);
 }
 
 // The sums of all input channels over the windows of a band; outside the image the input is zero.
@@ -301,13 +313,13 @@ void Int8Convolution::run_tile(const Block& block, const Tile& tile, std::int8_t
   TileTimer timer(times, tile.in_band / kTilePixels);
   const auto channels_out = static_cast<std::size_t>(geometry().channels_out);
   const auto channel = static_cast<std::size_t>(block.first_channel);
-  alignas(64) std::int32_t sums[kTilePixels][kTileChannels];
+  std::int8_t* values = output + static_cast<std::size_t>(tile.first_pixel) * channels_out + channel;
+  const Requantization to = output_.requantization(block.first_channel);
   with_tile(0, block, tile, [&](const auto* pixels, const Run* runs, int run_count, const auto* filters) {
-    kernel_.multiply(pixels, runs, run_count, filters, block.channels, &bias_[channel], sums[0]);
+    kernel_.multiply(pixels, runs, run_count, filters, &bias_[channel], to,
+                     {tile.pixels, block.channels, channels_out, values});
   });
   timer.counted();
-  output_.write(kernel_, sums[0], tile.pixels, block.first_channel, block.channels,
-                output + static_cast<std::size_t>(tile.first_pixel) * channels_out + channel, channels_out);
 }
 
 }  // namespace binvpr

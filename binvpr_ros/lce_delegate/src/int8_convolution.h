@@ -14,10 +14,8 @@ class Int8Output {
  public:
   explicit Int8Output(const NodeFacts& node);
 
-  // Writes the sums of a tile, their bias included, of `channels` channels from `first_channel` on, to output[0 ...] and to
-  // `stride` further for each pixel.
-  void write(const QuantizedKernel& kernel, const std::int32_t* sums, int pixels, int first_channel, int channels,
-             std::int8_t* output, std::size_t stride) const;
+  // Of the channels from `first_channel` on.
+  Requantization requantization(int first_channel) const;
 
   // Of the channels from `first_channel` on; zeros follow up to a whole tile.
   const std::int32_t* bias(int first_channel) const { return &bias_[static_cast<std::size_t>(first_channel)]; }
@@ -48,7 +46,7 @@ class LevelConvolution : public TiledConvolution {
   const Kernel& kernel_;
   std::int8_t input_zero_;
   std::vector<std::int32_t> signs_;  // [channels_out][filter_height][filter_width][words]: bit 1 is -1
-  std::vector<std::int32_t> magnitudes_;
+  std::vector<std::int32_t> magnitudes_;  // [channels_out] and zeros up to a whole tile
   Int8Output output_;
   std::vector<std::int32_t> pixel_sums_;   // [N][H][W] of the input
   std::vector<std::int32_t> window_sums_;  // [N][H][W] of the output

@@ -37,10 +37,31 @@ struct Run {
 
 // Turns the doubled counts of a tile into real values: float(clamp(2 count)) * multiplier + bias.
 struct RealTransform {
+  bool clamps;  // whether any count is out of bounds
   std::int32_t clamp_min;
   std::int32_t clamp_max;
   const float* multiplier;  // [channels]
   const float* bias;        // [channels]
+};
+
+// Where the real values of a tile go. What belongs to a pixel is a stride behind what belongs to the one before.
+struct FloatTile {
+  int pixels;
+  int channels;
+  const float* shortcut;  // is added, where it is not null; may be in the same place as `values`
+  std::size_t shortcut_stride;
+  float* values;
+  std::size_t stride;
+  std::int32_t* signs;  // packed; null where nobody reads them
+  std::size_t signs_stride;
+};
+
+// Where the int8 values of a tile go.
+struct Int8Tile {
+  int pixels;
+  int channels;
+  std::size_t stride;
+  std::int8_t* values;
 };
 
 constexpr int kLevels = 16;  // of an input of four bits
@@ -72,18 +93,22 @@ struct QuantizedKernel {
   void (*stage_values)(const std::int8_t* values, int count, std::uint8_t* staged);
   void (*pack_values)(const std::int32_t* const* filters, const std::vector<Run>& runs, std::vector<std::uint8_t>& packed);
 
-  // sums[pixel * kTileChannels + channel] = bias[channel] + the product of the pixel's staged values and the filter, for
-  // at least the first `channels` channels.
-  void (*multiply)(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
-                   int channels, const std::int32_t* bias, std::int32_t* sums);
+  // Of sums[pixel * kTileChannels + channel] writes clamp(zero point + sum * multipliers[channel] *
+  // 2^(-31 - shifts[channel])), rounded as TFLite's convolutions do. Sums are within 2^30.
+  void (*requantize)(const std::int32_t* sums, const Requantization&, const Int8Tile&);
 
-  // Of sums[pixel * kTileChannels + channel] writes output[pixel * stride + channel] = clamp(zero point +
-  // sum * multipliers[channel] * 2^(-31 - shifts[channel])), rounded as TFLite's convolutions do. Sums are within 2^30.
-  void (*requantize)(const std::int32_t* sums, int pixels, int channels, const Requantization&, std::int8_t* output,
-                     std::size_t stride);
+  // Counts, and requantizes what `combine` makes of the doubled counts, with a total for each of kTilePixels. Arrays of
+  // channels go on with any values up to a whole tile.
+  void (*count_to_int8)(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
+                        const std::int32_t* totals, const std::int32_t* magnitudes, const std::int32_t* bias,
+                        const Requantization&, const Int8Tile&);
+
+  // Requantizes bias[channel] + the product of the pixel's staged values and the filter. `bias` has kTileChannels.
+  void (*multiply)(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
+                   const std::int32_t* bias, const Requantization&, const Int8Tile&);
 };
 
-// To the int8 output of a convolution.
+// To the int8 output of a convolution. Arrays go on with any values up to a whole tile.
 struct Requantization {
   const std::int32_t* multipliers;  // [channels]
   const std::int32_t* shifts;       // [channels], 0 to 31
@@ -175,6 +200,13 @@ struct Kernel {
   void (*to_float)(const std::int32_t* doubled, int channels, const RealTransform&, const float* shortcut, float* values,
                    std::int32_t* packed);
   void (*to_int8)(const std::int32_t* doubled, int channels, const RealTransform&, std::int8_t* output);
+
+  // Turns counts into real values at once, while they are at hand: as `count`, `add_doubled` and `to_float`.
+  void (*count_to_float)(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
+                         const RealTransform&, const FloatTile&);
+
+  // clamp(zero point + value * inverse_scale), rounded to the nearest, and halves to even, as XNNPACK rounds.
+  void (*quantize)(const float* values, std::size_t count, float inverse_scale, int zero_point, std::int8_t* output);
 
   // Packs signs: bit i is set where values[i] <= kNegative (or < zero_point). words_for(count) words, filled up with zeros.
   void (*pack_float)(const float* values, int count, std::int32_t* words);

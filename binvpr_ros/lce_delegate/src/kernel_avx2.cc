@@ -51,6 +51,31 @@ void stage(const std::int32_t* words, int count, std::uint8_t* staged) {
   }
 }
 
+int word_count(const Run* runs, int run_count) {
+  int words = 0;
+  for (int r = 0; r < run_count; ++r) words += runs[r].words;
+  return words;
+}
+
+// Filters of a few words stand there as they are looked up. More would not stay in the nearest cache.
+constexpr int kMostNibbleWords = 36;
+
+// [word][nibble][channel], a byte each, or [word][byte][channel].
+void pack_nibbles(const std::int32_t* const* filters, const std::vector<Run>& runs, std::vector<std::uint8_t>& packed) {
+  const int words = word_count(runs.data(), static_cast<int>(runs.size()));
+  for (int nibble = 0; nibble < kNibbles * words; ++nibble) {
+    for (int channel = 0; channel < kTileChannels; ++channel) {
+      const auto bits = filters[channel] ? static_cast<std::uint32_t>(filters[channel][nibble / kNibbles]) : 0U;
+      packed.push_back(static_cast<std::uint8_t>(bits >> 4 * (nibble % kNibbles) & 0xf));
+    }
+  }
+}
+
+void pack(const std::int32_t* const* filters, const std::vector<Run>& runs, std::vector<std::uint8_t>& packed) {
+  const bool are_few = word_count(runs.data(), static_cast<int>(runs.size())) <= kMostNibbleWords;
+  (are_few ? pack_nibbles : loop_pack_bytes)(filters, runs, packed);
+}
+
 inline __m256i table_at(std::uint8_t offset) {
   const auto* table = reinterpret_cast<const std::uint8_t*>(kTables.differing) + offset;
   return _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(table)));
@@ -86,8 +111,8 @@ inline void flush(std::uint16_t* counts, __m256i a, __m256i b, bool first) {
   if (Vectors == 2) flush(counts + kLane, b, first);
 }
 
-template <int Vectors>
-void count_vectors(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
+template <int Vectors, bool AreNibbles>
+void count_packed(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
                    std::uint16_t* counts) {
   const __m256i low_nibble = _mm256_set1_epi8(0x0f);
   bool first = true;
@@ -102,22 +127,20 @@ void count_vectors(const std::uint8_t* const* pixels, const Run* runs, int run_c
       // Two vectors of sums a pixel. Plain variables: arrays would live on the stack.
       const __m256i zero = _mm256_setzero_si256();
       __m256i a0 = zero, b0 = zero, a1 = zero, b1 = zero, a2 = zero, b2 = zero, a3 = zero, b3 = zero;
-      for (int byte = 0; byte < words * 4; ++byte) {
-        const __m256i a = _mm256_load_si256(reinterpret_cast<const __m256i*>(packed));
-        const __m256i b = Vectors == 2 ? _mm256_load_si256(reinterpret_cast<const __m256i*>(packed) + 1) : zero;
-        packed += kTileChannels;
-        const __m256i a_low = _mm256_and_si256(a, low_nibble), b_low = _mm256_and_si256(b, low_nibble);
-        add_look_up<Vectors>(a0, b0, table_at(p0[0]), a_low, b_low);
-        add_look_up<Vectors>(a1, b1, table_at(p1[0]), a_low, b_low);
-        add_look_up<Vectors>(a2, b2, table_at(p2[0]), a_low, b_low);
-        add_look_up<Vectors>(a3, b3, table_at(p3[0]), a_low, b_low);
-        const __m256i a_high = _mm256_and_si256(_mm256_srli_epi16(a, 4), low_nibble);
-        const __m256i b_high = _mm256_and_si256(_mm256_srli_epi16(b, 4), low_nibble);
-        add_look_up<Vectors>(a0, b0, table_at(p0[1]), a_high, b_high);
-        add_look_up<Vectors>(a1, b1, table_at(p1[1]), a_high, b_high);
-        add_look_up<Vectors>(a2, b2, table_at(p2[1]), a_high, b_high);
-        add_look_up<Vectors>(a3, b3, table_at(p3[1]), a_high, b_high);
-        p0 += 2, p1 += 2, p2 += 2, p3 += 2;
+      for (const std::uint8_t* const end = p0 + words * kNibbles; p0 < end; p0 += 2, p1 += 2, p2 += 2, p3 += 2) {
+        for (int i = 0; i < 2; ++i) {
+          const auto* filters = reinterpret_cast<const __m256i*>(packed);
+          __m256i a = _mm256_load_si256(filters), b = Vectors == 2 ? _mm256_load_si256(filters + 1) : zero;
+          if (!AreNibbles) {
+            a = _mm256_and_si256(i == 0 ? a : _mm256_srli_epi16(a, 4), low_nibble);
+            b = _mm256_and_si256(i == 0 ? b : _mm256_srli_epi16(b, 4), low_nibble);
+          }
+          if (AreNibbles || i == 1) packed += kTileChannels;
+          add_look_up<Vectors>(a0, b0, table_at(p0[i]), a, b);
+          add_look_up<Vectors>(a1, b1, table_at(p1[i]), a, b);
+          add_look_up<Vectors>(a2, b2, table_at(p2[i]), a, b);
+          add_look_up<Vectors>(a3, b3, table_at(p3[i]), a, b);
+        }
       }
       flush<Vectors>(counts, a0, b0, first);
       flush<Vectors>(counts + kTileChannels, a1, b1, first);
@@ -126,6 +149,14 @@ void count_vectors(const std::uint8_t* const* pixels, const Run* runs, int run_c
       first = false;
     }
   }
+}
+
+template <int Vectors>
+void count_vectors(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
+                   std::uint16_t* counts) {
+  const bool are_few = word_count(runs, run_count) <= kMostNibbleWords;
+  const auto count_all = are_few ? count_packed<Vectors, true> : count_packed<Vectors, false>;
+  count_all(pixels, runs, run_count, packed, counts);
 }
 
 void count(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed, int channels,
@@ -143,31 +174,27 @@ constexpr int kLookUpsBeforeFlush = 4;  // a look-up adds 4 * 15 at most to a by
 static_assert(kLookUpsBeforeFlush * 4 * (kLevels - 1) <= 255);
 
 std::int32_t stage_levels(const std::int8_t* values, int count, std::int8_t zero, std::uint8_t* staged) {
-  // Where bit i of the place in the table is set, the i-th of the four channels takes part.
-  const __m256i none = _mm256_set1_epi8(static_cast<char>(0x80));
-  const __m256i place = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
-  __m256i chosen[2][4];  // of two tables side by side
-  for (int pair = 0; pair < 2; ++pair) {
-    for (int i = 0; i < 4; ++i) {
-      const auto low = static_cast<char>(8 * pair + i), high = static_cast<char>(8 * pair + 4 + i);
-      const __m256i source = _mm256_set_m128i(_mm_set1_epi8(high), _mm_set1_epi8(low));
-      const __m256i bit = _mm256_set1_epi8(static_cast<char>(1 << i));
-      chosen[pair][i] = _mm256_blendv_epi8(none, source, _mm256_cmpeq_epi8(_mm256_and_si256(place, bit), bit));
-    }
-  }
+  // Which of eight levels, and of eight bytes with the sums of pairs, stand in the tables of four channels for their places'
+  // lower two bits, and for the upper two.
+  constexpr char kNone = -128;
+  const __m128i lower = _mm_setr_epi8(kNone, 0, 1, 8, kNone, 0, 1, 8, kNone, 0, 1, 8, kNone, 0, 1, 8);
+  const __m128i upper = _mm_setr_epi8(kNone, kNone, kNone, kNone, 2, 2, 2, 2, 3, 3, 3, 3, 10, 10, 10, 10);
+  const __m128i next = _mm_set1_epi8(4);
+  const __m256i low = _mm256_set_m128i(_mm_add_epi8(lower, next), lower);
+  const __m256i high = _mm256_set_m128i(_mm_add_epi8(upper, next), upper);
   const __m128i least = _mm_set1_epi8(zero);
   __m128i total = _mm_setzero_si128();
   for (int i = 0; i < count; i += 16, staged += 4 * kLevelTable) {
     const __m128i levels = _mm_sub_epi8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(values + i)), least);
     total = _mm_add_epi32(total, _mm_sad_epu8(levels, _mm_setzero_si128()));
-    const __m256i both = _mm256_broadcastsi128_si256(levels);
-    for (int pair = 0; pair < 2; ++pair) {
-      const __m256i ab = _mm256_add_epi8(_mm256_shuffle_epi8(both, chosen[pair][0]),
-                                         _mm256_shuffle_epi8(both, chosen[pair][1]));
-      const __m256i cd = _mm256_add_epi8(_mm256_shuffle_epi8(both, chosen[pair][2]),
-                                         _mm256_shuffle_epi8(both, chosen[pair][3]));
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(staged) + pair, _mm256_add_epi8(ab, cd));
-    }
+    const __m128i pairs = _mm_add_epi8(levels, _mm_srli_epi16(levels, 8));  // in even bytes
+    const auto store_tables = [&](int place, __m128i eight) {
+      const __m256i both = _mm256_broadcastsi128_si256(eight);
+      const __m256i sums = _mm256_add_epi8(_mm256_shuffle_epi8(both, low), _mm256_shuffle_epi8(both, high));
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(staged) + place, sums);
+    };
+    store_tables(0, _mm_unpacklo_epi64(levels, pairs));
+    store_tables(1, _mm_unpackhi_epi64(levels, pairs));
   }
   return _mm_cvtsi128_si32(total) + _mm_extract_epi32(total, 2);
 }
@@ -198,7 +225,6 @@ inline void store_interleaved(std::uint16_t* counts, __m256i both, __m256i odd) 
 
 void count_levels(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
                   int channels, std::uint16_t* counts) {
-  const __m256i low_nibble = _mm256_set1_epi8(0x0f);
   const __m256i zero = _mm256_setzero_si256();
   for (int first = 0; first < channels; first += kLane) {
     const std::uint8_t* filters = packed + first;
@@ -208,13 +234,11 @@ void count_levels(const std::uint8_t* const* pixels, const Run* runs, int run_co
       const std::uint8_t* p1 = pixels[1] + runs[r].offset;
       const std::uint8_t* p2 = pixels[2] + runs[r].offset;
       const std::uint8_t* p3 = pixels[3] + runs[r].offset;
-      for (int half_word = 0; half_word < 2 * runs[r].words; ++half_word) {
-        const __m256i a = _mm256_load_si256(reinterpret_cast<const __m256i*>(filters));
-        const __m256i b = _mm256_load_si256(reinterpret_cast<const __m256i*>(filters + kTileChannels));
-        filters += 2 * kTileChannels;
-        const __m256i a_low = _mm256_and_si256(a, low_nibble), b_low = _mm256_and_si256(b, low_nibble);
-        const __m256i a_high = _mm256_and_si256(_mm256_srli_epi16(a, 4), low_nibble);
-        const __m256i b_high = _mm256_and_si256(_mm256_srli_epi16(b, 4), low_nibble);
+      for (int half_word = 0; half_word < 2 * runs[r].words; ++half_word, filters += 4 * kTileChannels) {
+        const auto nibbles = [&](int i) {
+          return _mm256_load_si256(reinterpret_cast<const __m256i*>(filters + i * kTileChannels));
+        };
+        const __m256i a_low = nibbles(0), a_high = nibbles(1), b_low = nibbles(2), b_high = nibbles(3);
         add_level_look_ups(both0, odd0, p0, a_low, a_high, b_low, b_high);
         add_level_look_ups(both1, odd1, p1, a_low, a_high, b_low, b_high);
         add_level_look_ups(both2, odd2, p2, a_low, a_high, b_low, b_high);
@@ -240,28 +264,25 @@ inline __m256i add_products(__m256i sum, __m256i values, __m256i weights) {
   return _mm256_add_epi32(sum, _mm256_madd_epi16(values, weights));
 }
 
-void multiply(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
-              int channels, const std::int32_t* bias, std::int32_t* sums) {
+void sum_products(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
+                  int channels, const std::int32_t* bias, std::int32_t* sums) {
   constexpr int kPairBytes = 4;
+  const std::uint8_t *p0 = pixels[0], *p1 = pixels[1], *p2 = pixels[2], *p3 = pixels[3];
   for (int first = 0; first < channels; first += 16) {
     const std::uint8_t* weight = packed + kPairBytes * first;
     const __m256i low = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(bias + first));
     const __m256i high = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(bias + first + 8));
     __m256i a0 = low, a1 = low, a2 = low, a3 = low, b0 = high, b1 = high, b2 = high, b3 = high;
     for (int r = 0; r < run_count; ++r) {
-      const std::uint8_t* p0 = pixels[0] + runs[r].offset;
-      const std::uint8_t* p1 = pixels[1] + runs[r].offset;
-      const std::uint8_t* p2 = pixels[2] + runs[r].offset;
-      const std::uint8_t* p3 = pixels[3] + runs[r].offset;
-      for (int left = runs[r].words; left > 0; left -= 2, weight += kPairBytes * kTileChannels) {
+      std::ptrdiff_t at = runs[r].offset;
+      for (int left = runs[r].words; left > 0; left -= 2, at += kPairBytes, weight += kPairBytes * kTileChannels) {
         const __m256i a = _mm256_load_si256(reinterpret_cast<const __m256i*>(weight));
         const __m256i b = _mm256_load_si256(reinterpret_cast<const __m256i*>(weight) + 1);
-        const __m256i w0 = pair_at(p0), w1 = pair_at(p1), w2 = pair_at(p2), w3 = pair_at(p3);
+        const __m256i w0 = pair_at(p0 + at), w1 = pair_at(p1 + at), w2 = pair_at(p2 + at), w3 = pair_at(p3 + at);
         a0 = add_products(a0, w0, a), b0 = add_products(b0, w0, b);
         a1 = add_products(a1, w1, a), b1 = add_products(b1, w1, b);
         a2 = add_products(a2, w2, a), b2 = add_products(b2, w2, b);
         a3 = add_products(a3, w3, a), b3 = add_products(b3, w3, b);
-        p0 += kPairBytes, p1 += kPairBytes, p2 += kPairBytes, p3 += kPairBytes;
       }
     }
     const auto store = [&](int pixel, __m256i a, __m256i b) {
@@ -284,7 +305,7 @@ void stage_offset_values(const std::int8_t* values, int count, std::uint8_t* sta
   for (int i = 0; i < count; ++i) staged[i] = static_cast<std::uint8_t>(values[i] + kValueOffset);
 }
 
-__attribute__((target("avx2,avxvnni"))) void multiply_quads(const std::uint8_t* const* pixels, const Run* runs,
+__attribute__((target("avx2,avxvnni"))) void sum_quad_products(const std::uint8_t* const* pixels, const Run* runs,
                                                             int run_count, const std::uint8_t* packed, int channels,
                                                             const std::int32_t* bias, std::int32_t* sums) {
   for (int first = 0; first < channels; first += 16) {
@@ -315,34 +336,62 @@ __attribute__((target("avx2,avxvnni"))) void multiply_quads(const std::uint8_t* 
 }
 #endif
 
-// As loop_requantize_from 0, eight channels at a time.
-void requantize_pixel(const std::int32_t* sums, int channels, const Requantization& to, std::int8_t* output) {
+// Eight channels from `first` on, as loop_requantize_from, but for the zero point and the bounds.
+inline __m256i scaled(const std::int32_t* sums, const Requantization& to, int first) {
+  const auto load = [first](const std::int32_t* values) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(values + first));
+  };
   const __m256i nudge = _mm256_set1_epi64x(std::int64_t{1} << 31);
-  const __m256i zero_point = _mm256_set1_epi32(to.zero_point);
-  const __m256i min = _mm256_set1_epi32(to.min), max = _mm256_set1_epi32(to.max);
-  int i = 0;
-  for (; i + 8 <= channels; i += 8) {
-    // Of twice the sums, so that what is wanted of a product is its upper half.
-    const __m256i sum = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(sums + i));
-    const __m256i doubled = _mm256_add_epi32(sum, sum);
-    const __m256i factor = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(to.multipliers + i));
-    const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(to.halves + i));
-    const __m256i shift = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(to.shifts + i));
-    const __m256i even = _mm256_add_epi64(_mm256_mul_epi32(doubled, factor), nudge);
-    const __m256i odd = _mm256_add_epi64(_mm256_mul_epi32(upper_halves(doubled), upper_halves(factor)), nudge);
-    const __m256i high = _mm256_blend_epi32(upper_halves(even), odd, 0xaa);
-    const __m256i rounded = _mm256_srav_epi32(_mm256_add_epi32(high, half), shift);
-    const __m256i value = _mm256_max_epi32(min, _mm256_min_epi32(max, _mm256_add_epi32(rounded, zero_point)));
-    const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(value), _mm256_extracti128_si256(value, 1));
-    _mm_storel_epi64(reinterpret_cast<__m128i*>(output + i), _mm_packs_epi16(words, words));
-  }
-  loop_requantize_from(i, sums, channels, to, output);
+  // Of twice the sums, so that what is wanted of a product is its upper half.
+  const __m256i sum = load(sums), doubled = _mm256_add_epi32(sum, sum), factor = load(to.multipliers);
+  const __m256i even = _mm256_add_epi64(_mm256_mul_epi32(doubled, factor), nudge);
+  const __m256i odd = _mm256_add_epi64(_mm256_mul_epi32(upper_halves(doubled), upper_halves(factor)), nudge);
+  const __m256i high = _mm256_blend_epi32(upper_halves(even), odd, 0xaa);
+  return _mm256_srav_epi32(_mm256_add_epi32(high, load(to.halves)), load(to.shifts));
 }
 
-void requantize(const std::int32_t* sums, int pixels, int channels, const Requantization& to, std::int8_t* output,
-                std::size_t stride) {
-  for (; pixels > 0; --pixels, sums += kTileChannels, output += stride) requantize_pixel(sums, channels, to, output);
+void requantize(const std::int32_t* sums, const Requantization& to, const Int8Tile& tile) {
+  const __m256i zero_point = _mm256_set1_epi16(static_cast<std::int16_t>(to.zero_point));
+  const __m256i min = _mm256_set1_epi8(static_cast<char>(to.min)), max = _mm256_set1_epi8(static_cast<char>(to.max));
+  const __m256i in_order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+  std::int8_t* values = tile.values;
+  for (int pixel = 0; pixel < tile.pixels; ++pixel, sums += kTileChannels, values += tile.stride) {
+    for (int i = 0; i < tile.channels; i += kLane) {
+      const auto sixteen = [&](int first) {
+        const __m256i packed = _mm256_packs_epi32(scaled(sums, to, first), scaled(sums, to, first + 8));
+        return _mm256_adds_epi16(packed, zero_point);
+      };
+      const __m256i bytes = _mm256_packs_epi16(sixteen(i), sixteen(i + 16));
+      const __m256i bounded = _mm256_max_epi8(min, _mm256_min_epi8(max, _mm256_permutevar8x32_epi32(bytes, in_order)));
+      if (tile.channels - i >= kLane) {
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(values + i), bounded);
+      } else {
+        alignas(32) std::int8_t some[kLane];
+        _mm256_store_si256(reinterpret_cast<__m256i*>(some), bounded);
+        std::memcpy(values + i, some, static_cast<std::size_t>(tile.channels - i));
+      }
+    }
+  }
 }
+
+void count_to_int8(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
+                   const std::int32_t* totals, const std::int32_t* magnitudes, const std::int32_t* bias,
+                   const Requantization& to, const Int8Tile& tile) {
+  loop_count_to_int8(pixels, runs, run_count, packed, totals, magnitudes, bias, to, tile, count_levels, loop_combine,
+                     requantize);
+}
+
+void multiply(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
+              const std::int32_t* bias, const Requantization& to, const Int8Tile& tile) {
+  loop_multiply(pixels, runs, run_count, packed, bias, to, tile, sum_products, requantize);
+}
+
+#if BINVPR_HAS_AVX_VNNI
+void multiply_quads(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
+                    const std::int32_t* bias, const Requantization& to, const Int8Tile& tile) {
+  loop_multiply(pixels, runs, run_count, packed, bias, to, tile, sum_quad_products, requantize);
+}
+#endif
 
 std::uint64_t reach(const std::uint16_t* counts, const std::uint16_t* thresholds) {
   std::uint64_t bits = 0;
@@ -371,6 +420,21 @@ void pack_float(const float* values, int count, std::int32_t* words) {
     *words++ = static_cast<std::int32_t>(word);
   }
   loop_pack_float(values, count, words);
+}
+
+void quantize(const float* values, std::size_t count, float inverse_scale, int zero_point, std::int8_t* output) {
+  const __m256 factor = _mm256_set1_ps(inverse_scale), most = _mm256_set1_ps(1000), least = _mm256_set1_ps(-1000);
+  const __m256i zero = _mm256_set1_epi32(zero_point);
+  const auto rounded = [&](const float* from) {
+    const __m256 scaled = _mm256_mul_ps(_mm256_loadu_ps(from), factor);
+    return _mm256_add_epi32(_mm256_cvtps_epi32(_mm256_max_ps(_mm256_min_ps(scaled, most), least)), zero);
+  };
+  for (; count >= 16; count -= 16, values += 16, output += 16) {
+    const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(rounded(values), rounded(values + 8)), 0xd8);
+    const __m128i bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(output), bytes);
+  }
+  loop_quantize(values, count, inverse_scale, zero_point, output);
 }
 
 void pack_int8(const std::int8_t* values, int count, std::int8_t zero_point, std::int32_t* words) {
@@ -404,9 +468,42 @@ void to_float(const std::int32_t* doubled, int channels, const RealTransform& tr
     }
     return;
   }
-  const RealTransform rest{transform.clamp_min, transform.clamp_max, transform.multiplier + i, transform.bias + i};
+  const RealTransform rest{transform.clamps, transform.clamp_min, transform.clamp_max, transform.multiplier + i, transform.bias + i};
   loop_to_float(doubled + i, channels - i, rest, shortcut == nullptr ? nullptr : shortcut + i, values + i, nullptr, pack_float);
   if (packed != nullptr) pack_float(values, channels, packed);
+}
+
+// Of a whole pixel that nothing clamps.
+template <bool HasShortcut>
+inline void counts_to_float(const std::uint16_t* counts, const RealTransform& transform, const float* shortcut,
+                            float* values, std::int32_t* signs) {
+  const __m256 least = _mm256_set1_ps(kNegative);
+  std::uint32_t words[kTileChannels / kWordBits] = {};
+  for (int i = 0; i < kTileChannels; i += 8) {
+    const __m256i count = _mm256_cvtepu16_epi32(_mm_load_si128(reinterpret_cast<const __m128i*>(counts + i)));
+    const __m256 doubled = _mm256_cvtepi32_ps(_mm256_slli_epi32(count, 1));
+    __m256 value = _mm256_add_ps(_mm256_mul_ps(doubled, _mm256_loadu_ps(transform.multiplier + i)),
+                                 _mm256_loadu_ps(transform.bias + i));
+    if (HasShortcut) value = _mm256_add_ps(value, _mm256_loadu_ps(shortcut + i));
+    _mm256_storeu_ps(values + i, value);
+    const auto negative = static_cast<unsigned>(_mm256_movemask_ps(_mm256_cmp_ps(value, least, _CMP_LE_OQ)));
+    words[i / kWordBits] |= negative << i % kWordBits;
+  }
+  if (signs != nullptr) std::memcpy(signs, words, sizeof(words));
+}
+
+void count_to_float(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
+                    const RealTransform& transform, const FloatTile& tile) {
+  if (tile.channels < kTileChannels || transform.clamps) {
+    return loop_count_to_float(pixels, runs, run_count, packed, transform, tile, count, to_float);
+  }
+  alignas(64) std::uint16_t counts[kTilePixels * kTileChannels];
+  count_vectors<2>(pixels, runs, run_count, packed, counts);
+  const auto to_floats = tile.shortcut != nullptr ? counts_to_float<true> : counts_to_float<false>;
+  for (std::size_t i = 0; i < static_cast<std::size_t>(tile.pixels); ++i) {
+    to_floats(counts + i * kTileChannels, transform, tile.shortcut == nullptr ? nullptr : tile.shortcut + i * tile.shortcut_stride,
+              tile.values + i * tile.stride, tile.signs == nullptr ? nullptr : tile.signs + i * tile.signs_stride);
+  }
 }
 
 void nearest(const std::uint8_t* const* rows, const PackedColumns& columns, int first, std::uint16_t* keys,
@@ -431,14 +528,14 @@ double peak(long rounds) {
 }  // namespace
 
 const QuantizedKernel kQuantized = {
-    kNibbles * kLevelTable, stage_levels, loop_pack_bytes, count_levels, loop_combine,
-    2, 0, loop_stage_pairs, loop_pack_pairs, multiply, requantize,
+    kNibbles * kLevelTable, stage_levels, pack_nibbles, count_levels, loop_combine,
+    2, 0, loop_stage_pairs, loop_pack_pairs, requantize, count_to_int8, multiply,
 };
 
 #if BINVPR_HAS_AVX_VNNI
 const QuantizedKernel kDotQuantized = {
-    kNibbles * kLevelTable, stage_levels, loop_pack_bytes, count_levels, loop_combine,
-    1, kValueOffset, stage_offset_values, loop_pack_quads, multiply_quads, requantize,
+    kNibbles * kLevelTable, stage_levels, pack_nibbles, count_levels, loop_combine,
+    1, kValueOffset, stage_offset_values, loop_pack_quads, requantize, count_to_int8, multiply_quads,
 };
 #endif
 
@@ -446,14 +543,14 @@ const DecodingKernel kAvx2Decoding = kDecodingLoops;
 
 #if BINVPR_HAS_AVX_VNNI
 const Kernel kAvxVnniKernel = {
-    "avx-vnni", kDotQuantized, [] { return kAvx2Kernel.runs_here() && __builtin_cpu_supports("avxvnni"); }, kNibbles, stage, loop_pack_bytes, count,
-    reach, loop_add_doubled, to_float, loop_to_int8, pack_float, pack_int8, loop_hamming, nearest, kAvx2Decoding, peak,
+    "avx-vnni", kDotQuantized, [] { return kAvx2Kernel.runs_here() && __builtin_cpu_supports("avxvnni"); }, kNibbles, stage, pack, count,
+    reach, loop_add_doubled, to_float, loop_to_int8, count_to_float, quantize, pack_float, pack_int8, loop_hamming, nearest, kAvx2Decoding, peak,
 };
 #endif
 
 const Kernel kAvx2Kernel = {
-    "avx2", kQuantized, [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }, kNibbles, stage, loop_pack_bytes, count,
-    reach, loop_add_doubled, to_float, loop_to_int8, pack_float, pack_int8, loop_hamming, nearest, kAvx2Decoding, peak,
+    "avx2", kQuantized, [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }, kNibbles, stage, pack, count,
+    reach, loop_add_doubled, to_float, loop_to_int8, count_to_float, quantize, pack_float, pack_int8, loop_hamming, nearest, kAvx2Decoding, peak,
 };
 
 }  // namespace binvpr

@@ -39,6 +39,11 @@ void pack(const std::int32_t* const* filters, const std::vector<Run>& runs, std:
   }
 }
 
+// Of the values from `first` on, up to kLane.
+inline __mmask16 those_left(int first, int count) {
+  return static_cast<__mmask16>(count - first >= kLane ? 0xffff : count <= first ? 0 : (1U << (count - first)) - 1);
+}
+
 inline __m512i word_at(const std::uint8_t* staged) {
   std::int32_t word;
   std::memcpy(&word, staged, sizeof(word));
@@ -57,9 +62,10 @@ inline void store_row(std::uint16_t* counts, __m512i a, __m512i b, __m512i c, __
   _mm256_store_si256(row + 3, _mm512_cvtepi32_epi16(d));
 }
 
-template <int Vectors>
-void count_vectors(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
-                   std::uint16_t* counts) {
+// Counts a tile, of which finish(pixel, a, b, c, d) gets each pixel's sums while they are in registers.
+template <int Vectors, typename Finish>
+inline void count_vectors(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
+                          Finish finish) {
   const __m512i zero = _mm512_setzero_si512();
   // Four vectors of sums a pixel. Plain variables: arrays would live on the stack.
   __m512i a0 = zero, a1 = zero, a2 = zero, a3 = zero, b0 = zero, b1 = zero, b2 = zero, b3 = zero;
@@ -98,16 +104,27 @@ void count_vectors(const std::uint8_t* const* pixels, const Run* runs, int run_c
       d3 = add_differing(d3, d, w3);
     }
   }
-  store_row(counts, a0, b0, c0, d0);
-  store_row(counts + kTileChannels, a1, b1, c1, d1);
-  store_row(counts + 2 * kTileChannels, a2, b2, c2, d2);
-  store_row(counts + 3 * kTileChannels, a3, b3, c3, d3);
+  finish(0, a0, b0, c0, d0);
+  finish(1, a1, b1, c1, d1);
+  finish(2, a2, b2, c2, d2);
+  finish(3, a3, b3, c3, d3);
+}
+
+// Calls work with the number of vectors that so many channels need, as a type.
+template <typename Work>
+inline void with_vectors(int channels, Work work) {
+  if (channels > 2 * kLane) return work(std::integral_constant<int, 4>());
+  if (channels > kLane) return work(std::integral_constant<int, 2>());
+  work(std::integral_constant<int, 1>());
 }
 
 void count(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed, int channels,
            std::uint16_t* counts) {
-  const auto vectors = channels > 2 * kLane ? count_vectors<4> : channels > kLane ? count_vectors<2> : count_vectors<1>;
-  vectors(pixels, runs, run_count, packed, counts);
+  with_vectors(channels, [&](auto vectors) {
+    count_vectors<vectors>(pixels, runs, run_count, packed, [&](int pixel, __m512i a, __m512i b, __m512i c, __m512i d) {
+      store_row(counts + pixel * kTileChannels, a, b, c, d);
+    });
+  });
 }
 
 // Whole vectors, as what reads the sums does: a load that needs two stores waits for both.
@@ -122,27 +139,43 @@ void add_doubled(const std::uint16_t* counts, std::int32_t* sums) {
 // those of sixteen channels, and a byte of a filter says which of them it takes: the four sums of a filter lie side by
 // side, so that a dot product adds them up.
 constexpr int kLevelTable = kLevels;
-constexpr int kChannelsOfTables = 16;
+
+// Which of 32 levels, and of the 32 bytes behind them with the sums of pairs, stand in the tables of the first sixteen
+// channels for their places' lower two bits, and for the upper two. Where both are 0 there is none.
+struct LevelSources {
+  alignas(64) std::uint8_t low[64] = {}, high[64] = {};
+  constexpr LevelSources() {
+    for (int i = 0; i < 64; ++i) {
+      const int channel = i / kLevelTable * 4;
+      const int sources[] = {0, channel, channel + 1, 32 + channel};
+      const int place = i % kLevelTable;
+      low[i] = static_cast<std::uint8_t>(sources[place % 4]);
+      high[i] = static_cast<std::uint8_t>(sources[place / 4] + 2);
+    }
+  }
+};
+constexpr LevelSources kLevelSources;
 
 std::int32_t stage_levels(const std::int8_t* values, int count, std::int8_t zero, std::uint8_t* staged) {
-  // Where bit i of the place in its table is set, the i-th of the four channels takes part.
-  constexpr __mmask64 kChosen[4] = {0xaaaaaaaaaaaaaaaa, 0xcccccccccccccccc, 0xf0f0f0f0f0f0f0f0, 0xff00ff00ff00ff00};
-  const __m512i first = _mm512_set_epi32(0x0c0c0c0c, 0x0c0c0c0c, 0x0c0c0c0c, 0x0c0c0c0c, 0x08080808, 0x08080808,
-                                         0x08080808, 0x08080808, 0x04040404, 0x04040404, 0x04040404, 0x04040404, 0, 0, 0, 0);
-  const __m128i least = _mm_set1_epi8(zero);
-  __m128i total = _mm_setzero_si128();
-  for (int i = 0; i < count; i += kChannelsOfTables, staged += 64) {
-    const __m128i levels = _mm_sub_epi8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(values + i)), least);
-    total = _mm_add_epi32(total, _mm_sad_epu8(levels, _mm_setzero_si128()));
-    const __m512i all = _mm512_broadcast_i32x4(levels);
-    __m512i sums = _mm512_maskz_shuffle_epi8(kChosen[0], all, first);
-    for (int channel = 1; channel < 4; ++channel) {
-      const __m512i source = _mm512_add_epi8(first, _mm512_set1_epi8(static_cast<char>(channel)));
-      sums = _mm512_add_epi8(sums, _mm512_maskz_shuffle_epi8(kChosen[channel], all, source));
-    }
-    _mm512_storeu_si512(staged, sums);
+  constexpr __mmask64 kLow = 0xeeeeeeeeeeeeeeee, kHigh = 0xfff0fff0fff0fff0;
+  const __m512i low = _mm512_load_si512(kLevelSources.low), high = _mm512_load_si512(kLevelSources.high);
+  const __m512i next = _mm512_set1_epi8(16);
+  const __m512i next_low = _mm512_add_epi8(low, next), next_high = _mm512_add_epi8(high, next);
+  const __m256i least = _mm256_set1_epi8(zero);
+  __m256i total = _mm256_setzero_si256();
+  for (int i = 0; i < count; i += kWordBits, staged += 128) {
+    const __m256i levels = _mm256_sub_epi8(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(values + i)), least);
+    total = _mm256_add_epi64(total, _mm256_sad_epu8(levels, _mm256_setzero_si256()));
+    const __m256i pairs = _mm256_add_epi8(levels, _mm256_srli_epi16(levels, 8));  // in even bytes
+    const __m512i all = _mm512_inserti64x4(_mm512_castsi256_si512(levels), pairs, 1);
+    const auto tables = [all](__m512i lower, __m512i upper) {
+      return _mm512_add_epi8(_mm512_maskz_permutexvar_epi8(kLow, lower, all), _mm512_maskz_permutexvar_epi8(kHigh, upper, all));
+    };
+    _mm512_storeu_si512(staged, tables(low, high));
+    _mm512_storeu_si512(staged + 64, tables(next_low, next_high));
   }
-  return _mm_cvtsi128_si32(total) + _mm_extract_epi32(total, 2);
+  const __m128i sum = _mm_add_epi64(_mm256_castsi256_si128(total), _mm256_extracti128_si256(total, 1));
+  return _mm_cvtsi128_si32(sum) + _mm_extract_epi32(sum, 2);
 }
 
 // [word][half][channel][4]: which of 64 sums.
@@ -160,11 +193,11 @@ void pack_levels(const std::int32_t* const* filters, const std::vector<Run>& run
   }
 }
 
+// sums[pixel][v]; at first zero.
 template <int Vectors>
-void count_levels_of(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
-                     std::uint16_t* counts) {
+inline void add_levels(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
+                       __m512i (&sums)[kTilePixels][Vectors]) {
   const __m512i ones = _mm512_set1_epi8(1);
-  __m512i sums[kTilePixels][4] = {};
   for (int r = 0; r < run_count; ++r) {
     for (int step = 0; step < 2 * runs[r].words; ++step, packed += 4 * kTileChannels) {
       __m512i tables[kTilePixels];
@@ -177,16 +210,20 @@ void count_levels_of(const std::uint8_t* const* pixels, const Run* runs, int run
       }
     }
   }
-  for (int i = 0; i < kTilePixels; ++i) {
-    store_row(counts + i * kTileChannels, sums[i][0], sums[i][1], sums[i][2], sums[i][3]);
-  }
 }
 
 void count_levels(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
                   int channels, std::uint16_t* counts) {
-  const auto vectors =
-      channels > 2 * kLane ? count_levels_of<4> : channels > kLane ? count_levels_of<2> : count_levels_of<1>;
-  vectors(pixels, runs, run_count, packed, counts);
+  with_vectors(channels, [&](auto vectors) {
+    __m512i sums[kTilePixels][vectors] = {};
+    add_levels(pixels, runs, run_count, packed, sums);
+    for (int i = 0; i < kTilePixels; ++i) {
+      for (int v = 0; v < vectors; ++v) {
+        auto* to = reinterpret_cast<__m256i*>(counts + i * kTileChannels + kLane * v);
+        _mm256_store_si256(to, _mm512_cvtepi32_epi16(sums[i][v]));
+      }
+    }
+  });
 }
 
 // Dot products are of unsigned values with signed ones.
@@ -194,11 +231,6 @@ constexpr std::int32_t kValueOffset = 128;
 
 void stage_values(const std::int8_t* values, int count, std::uint8_t* staged) {
   for (int i = 0; i < count; ++i) staged[i] = static_cast<std::uint8_t>(values[i] + kValueOffset);
-}
-
-// Of the values from `first` on, up to kLane.
-inline __mmask16 those_left(int first, int count) {
-  return static_cast<__mmask16>(count - first >= kLane ? 0xffff : (1U << (count - first)) - 1);
 }
 
 void combine(const std::int32_t* doubled, int channels, std::int32_t total, const std::int32_t* magnitudes,
@@ -212,9 +244,73 @@ void combine(const std::int32_t* doubled, int channels, std::int32_t total, cons
   }
 }
 
+// Of each 64 bits, in the place of the lower ones.
+inline __m512i upper_halves(__m512i values) { return _mm512_shuffle_epi32(values, _MM_PERM_DDBB); }
+
+// From the sums of a tile, as loop_requantize, but for the zero point and the bounds.
+template <int Vectors>
+inline void scale(__m512i (&of)[kTilePixels][Vectors], const Requantization& to) {
+  const __m512i nudge = _mm512_set1_epi64(std::int64_t{1} << 31);
+  for (int v = 0; v < Vectors; ++v) {
+    const __m512i even_factor = _mm512_loadu_si512(to.multipliers + kLane * v), odd_factor = upper_halves(even_factor);
+    const __m512i half = _mm512_loadu_si512(to.halves + kLane * v), shift = _mm512_loadu_si512(to.shifts + kLane * v);
+    for (auto& pixel : of) {
+      // Of twice the sums, so that what is wanted of a product is its upper half.
+      const __m512i doubled = _mm512_add_epi32(pixel[v], pixel[v]);
+      const __m512i even = _mm512_add_epi64(_mm512_mul_epi32(doubled, even_factor), nudge);
+      const __m512i odd = _mm512_add_epi64(_mm512_mul_epi32(upper_halves(doubled), odd_factor), nudge);
+      const __m512i high = _mm512_mask_shuffle_epi32(odd, 0x5555, even, _MM_PERM_DDBB);
+      pixel[v] = _mm512_srav_epi32(_mm512_add_epi32(high, half), shift);
+    }
+  }
+}
+
+template <int Vectors>
+inline void store_int8(const __m512i (&of)[kTilePixels][Vectors], const Requantization& to, const Int8Tile& tile) {
+  const __m512i zero_point = _mm512_set1_epi16(static_cast<std::int16_t>(to.zero_point));
+  const __m512i min = _mm512_set1_epi8(static_cast<char>(to.min)), max = _mm512_set1_epi8(static_cast<char>(to.max));
+  const __m512i in_order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  const __mmask64 there = ~std::uint64_t{0} >> (kTileChannels - tile.channels);
+  for (int pixel = 0; pixel < kTilePixels && pixel < tile.pixels; ++pixel) {
+    const auto vector = [&](int v) { return v < Vectors ? of[pixel][v < Vectors ? v : 0] : zero_point; };
+    const __m512i low = _mm512_adds_epi16(_mm512_packs_epi32(vector(0), vector(1)), zero_point);
+    const __m512i high = _mm512_adds_epi16(_mm512_packs_epi32(vector(2), vector(3)), zero_point);
+    const __m512i bounded = _mm512_max_epi8(min, _mm512_min_epi8(max, _mm512_packs_epi16(low, high)));
+    std::int8_t* values = tile.values + static_cast<std::size_t>(pixel) * tile.stride;
+    _mm512_mask_storeu_epi8(values, there, _mm512_permutexvar_epi32(in_order, bounded));
+  }
+}
+
+void requantize(const std::int32_t* sums, const Requantization& to, const Int8Tile& tile) {
+  __m512i of[kTilePixels][4];
+  for (int i = 0; i < kTilePixels; ++i) {
+    for (int v = 0; v < 4; ++v) of[i][v] = _mm512_load_si512(sums + i * kTileChannels + kLane * v);
+  }
+  scale(of, to);
+  store_int8(of, to, tile);
+}
+
+void count_to_int8(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
+                   const std::int32_t* totals, const std::int32_t* magnitudes, const std::int32_t* bias,
+                   const Requantization& to, const Int8Tile& tile) {
+  with_vectors(tile.channels, [&](auto vectors) {
+    __m512i sums[kTilePixels][vectors] = {};
+    add_levels(pixels, runs, run_count, packed, sums);
+    for (int v = 0; v < vectors; ++v) {
+      const __m512i factor = _mm512_loadu_si512(magnitudes + kLane * v), first = _mm512_loadu_si512(bias + kLane * v);
+      for (int i = 0; i < kTilePixels; ++i) {
+        const __m512i signed_sum = _mm512_sub_epi32(_mm512_set1_epi32(totals[i]), _mm512_slli_epi32(sums[i][v], 1));
+        sums[i][v] = _mm512_add_epi32(first, _mm512_mullo_epi32(factor, signed_sum));
+      }
+    }
+    scale(sums, to);
+    store_int8(sums, to, tile);
+  });
+}
+
 template <int Vectors>
 void multiply_by(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
-                 const std::int32_t* bias, std::int32_t* sums) {
+                 const std::int32_t* bias, const Requantization& to, const Int8Tile& tile) {
   __m512i of[kTilePixels][Vectors];
   for (int i = 0; i < kTilePixels; ++i) {
     for (int v = 0; v < Vectors; ++v) of[i][v] = _mm512_loadu_si512(bias + kLane * v);
@@ -229,42 +325,15 @@ void multiply_by(const std::uint8_t* const* pixels, const Run* runs, int run_cou
       }
     }
   }
-  for (int i = 0; i < kTilePixels; ++i) {
-    for (int v = 0; v < Vectors; ++v) _mm512_storeu_si512(sums + i * kTileChannels + kLane * v, of[i][v]);
-  }
+  scale(of, to);
+  store_int8(of, to, tile);
 }
 
 void multiply(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
-              int channels, const std::int32_t* bias, std::int32_t* sums) {
-  const auto vectors = channels > 2 * kLane ? multiply_by<4> : channels > kLane ? multiply_by<2> : multiply_by<1>;
-  vectors(pixels, runs, run_count, packed, bias, sums);
-}
-
-// Of each 64 bits, in the place of the lower ones.
-inline __m512i upper_halves(__m512i values) { return _mm512_shuffle_epi32(values, _MM_PERM_DDBB); }
-
-// As loop_requantize, sixteen channels at a time.
-void requantize(const std::int32_t* sums, int pixels, int channels, const Requantization& to, std::int8_t* output,
-                std::size_t stride) {
-  const __m512i nudge = _mm512_set1_epi64(std::int64_t{1} << 31), zero_point = _mm512_set1_epi32(to.zero_point);
-  const __m128i min = _mm_set1_epi8(static_cast<char>(to.min)), max = _mm_set1_epi8(static_cast<char>(to.max));
-  for (int i = 0; i < channels; i += kLane) {
-    const __mmask16 left = those_left(i, channels);
-    const __m512i even_factor = _mm512_maskz_loadu_epi32(left, to.multipliers + i), odd_factor = upper_halves(even_factor);
-    const __m512i half = _mm512_maskz_loadu_epi32(left, to.halves + i);
-    const __m512i shift = _mm512_maskz_loadu_epi32(left, to.shifts + i);
-    for (int pixel = 0; pixel < pixels; ++pixel) {
-      // Of twice the sums, so that what is wanted of a product is its upper half.
-      const __m512i sum = _mm512_load_si512(sums + pixel * kTileChannels + i), doubled = _mm512_add_epi32(sum, sum);
-      const __m512i even = _mm512_add_epi64(_mm512_mul_epi32(doubled, even_factor), nudge);
-      const __m512i odd = _mm512_add_epi64(_mm512_mul_epi32(upper_halves(doubled), odd_factor), nudge);
-      const __m512i high = _mm512_mask_shuffle_epi32(odd, 0x5555, even, _MM_PERM_DDBB);
-      const __m512i rounded = _mm512_srav_epi32(_mm512_add_epi32(high, half), shift);
-      const __m128i value = _mm512_cvtsepi32_epi8(_mm512_add_epi32(rounded, zero_point));
-      std::int8_t* to_channels = output + static_cast<std::size_t>(pixel) * stride + i;
-      _mm_mask_storeu_epi8(to_channels, left, _mm_max_epi8(min, _mm_min_epi8(max, value)));
-    }
-  }
+              const std::int32_t* bias, const Requantization& to, const Int8Tile& tile) {
+  with_vectors(tile.channels, [&](auto vectors) {
+    multiply_by<vectors>(pixels, runs, run_count, packed, bias, to, tile);
+  });
 }
 
 void to_float(const std::int32_t* doubled, int channels, const RealTransform& transform, const float* shortcut,
@@ -287,6 +356,42 @@ void to_float(const std::int32_t* doubled, int channels, const RealTransform& tr
   }
 }
 
+// Of whole tiles that nothing clamps. Layouts by value: what is written might be the caller's.
+template <bool HasShortcut>
+void count_to_float_of(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
+                       const RealTransform transform, const FloatTile tile) {
+  std::int32_t unread_signs[kTileChannels / kWordBits];
+  const __m512 least = _mm512_set1_ps(kNegative);
+  count_vectors<4>(pixels, runs, run_count, packed, [&](int pixel, __m512i a, __m512i b, __m512i c, __m512i d) {
+    if (pixel >= tile.pixels) return;
+    const auto at = static_cast<std::size_t>(pixel);
+    const float* shortcut = HasShortcut ? tile.shortcut + at * tile.shortcut_stride : nullptr;
+    float* values = tile.values + at * tile.stride;
+    const __m512i sums[] = {a, b, c, d};
+    __mmask16 negative[4];
+    for (int v = 0; v < 4; ++v) {
+      const int i = kLane * v;
+      const __m512 scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_slli_epi32(sums[v], 1)), _mm512_loadu_ps(transform.multiplier + i));
+      __m512 value = _mm512_add_ps(scaled, _mm512_loadu_ps(transform.bias + i));
+      if (HasShortcut) value = _mm512_add_ps(value, _mm512_loadu_ps(shortcut + i));
+      _mm512_storeu_ps(values + i, value);
+      negative[v] = _mm512_cmp_ps_mask(value, least, _CMP_LE_OQ);
+    }
+    std::int32_t* signs = tile.signs != nullptr ? tile.signs + at * tile.signs_stride : unread_signs;
+    signs[0] = static_cast<std::int32_t>(_mm512_kunpackw(negative[1], negative[0]));
+    signs[1] = static_cast<std::int32_t>(_mm512_kunpackw(negative[3], negative[2]));
+  });
+}
+
+void count_to_float(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
+                    const RealTransform& transform, const FloatTile& tile) {
+  if (tile.channels < kTileChannels || transform.clamps) {
+    return loop_count_to_float(pixels, runs, run_count, packed, transform, tile, count, to_float);
+  }
+  const auto whole = tile.shortcut != nullptr ? count_to_float_of<true> : count_to_float_of<false>;
+  whole(pixels, runs, run_count, packed, transform, tile);
+}
+
 std::uint64_t reach(const std::uint16_t* counts, const std::uint16_t* thresholds) {
   std::uint64_t bits = 0;
   for (int half = 0; half < 2; ++half) {
@@ -305,6 +410,18 @@ void pack_float(const float* values, int count, std::int32_t* words) {
     *words++ = static_cast<std::int32_t>(high << 16 | low);
   }
   loop_pack_float(values, count, words);
+}
+
+void quantize(const float* values, std::size_t count, float inverse_scale, int zero_point, std::int8_t* output) {
+  const __m512 factor = _mm512_set1_ps(inverse_scale), most = _mm512_set1_ps(1000), least = _mm512_set1_ps(-1000);
+  const __m512i zero = _mm512_set1_epi32(zero_point);
+  for (; count >= kLane; count -= kLane, values += kLane, output += kLane) {
+    const __m512 scaled = _mm512_mul_ps(_mm512_loadu_ps(values), factor);
+    const __m512i rounded = _mm512_cvtps_epi32(_mm512_max_ps(_mm512_min_ps(scaled, most), least));
+    const __m128i bytes = _mm512_cvtsepi32_epi8(_mm512_add_epi32(rounded, zero));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(output), bytes);
+  }
+  loop_quantize(values, count, inverse_scale, zero_point, output);
 }
 
 void pack_int8(const std::int8_t* values, int count, std::int8_t zero_point, std::int32_t* words) {
@@ -431,12 +548,12 @@ bool runs_here() {
 
 const QuantizedKernel kQuantized = {
     kWordBits / 4 * kLevelTable, stage_levels, pack_levels, count_levels, combine,
-    1, kValueOffset, stage_values, loop_pack_quads, multiply, requantize,
+    1, kValueOffset, stage_values, loop_pack_quads, requantize, count_to_int8, multiply,
 };
 
 // GCC takes longer to look up 16 values one by one, for a vector, than eight: decoding is that of AVX2.
 const Kernel kAvx512Kernel = {
-    "avx512", kQuantized, runs_here, sizeof(std::int32_t), loop_stage, pack, count, reach, add_doubled, to_float, loop_to_int8, pack_float,
+    "avx512", kQuantized, runs_here, sizeof(std::int32_t), loop_stage, pack, count, reach, add_doubled, to_float, loop_to_int8, count_to_float, quantize, pack_float,
     pack_int8, hamming, nearest, kAvx2Decoding, peak,
 };
 

@@ -34,6 +34,23 @@ inline void loop_to_float(const std::int32_t* doubled, int channels, const RealT
   if (packed != nullptr) pack_float(values, channels, packed);
 }
 
+// `count` and `to_float` are those of the kernel.
+template <typename Count, typename ToFloat>
+inline void loop_count_to_float(const std::uint8_t* const* pixels, const Run* runs, int run_count,
+                                const std::uint8_t* packed, const RealTransform& transform, const FloatTile& tile,
+                                Count count, ToFloat to_float) {
+  alignas(64) std::uint16_t counts[kTilePixels * kTileChannels];
+  alignas(64) std::int32_t doubled[kTileChannels];
+  count(pixels, runs, run_count, packed, tile.channels, counts);
+  for (std::size_t i = 0; i < static_cast<std::size_t>(tile.pixels); ++i) {
+    for (std::size_t c = 0; c < kTileChannels; ++c) doubled[c] = 2 * counts[i * kTileChannels + c];
+    to_float(doubled, tile.channels, transform,
+             tile.shortcut == nullptr ? nullptr : tile.shortcut + i * tile.shortcut_stride,
+             tile.values + i * tile.stride,
+             tile.signs == nullptr ? nullptr : tile.signs + i * tile.signs_stride);
+  }
+}
+
 inline void loop_to_int8(const std::int32_t* doubled, int channels, const RealTransform& transform,
                          std::int8_t* output) {
   for (int i = 0; i < channels; ++i) {
@@ -44,6 +61,18 @@ inline void loop_to_int8(const std::int32_t* doubled, int channels, const RealTr
     const float whole = std::trunc(bounded);
     const float rest = bounded - whole;
     output[i] = static_cast<std::int8_t>(static_cast<std::int32_t>(whole) + (rest >= 0.5F) - (rest <= -0.5F));
+  }
+}
+
+inline void loop_quantize(const float* values, std::size_t count, float inverse_scale, int zero_point, std::int8_t* output) {
+  constexpr float kMost = 1000;        // more is out of bounds all the same
+  constexpr float kWhole = 0x1.8p23F;  // a sum with it has no place for fractions
+  for (std::size_t i = 0; i < count; ++i) {
+    const float scaled = values[i] * inverse_scale;
+    const float below = scaled < kMost ? scaled : kMost;  // also what is no number
+    const float bounded = below > -kMost ? below : -kMost;
+    const int rounded = static_cast<int>((bounded + kWhole) - kWhole) + zero_point;
+    output[i] = static_cast<std::int8_t>(std::max(-128, std::min(127, rounded)));
   }
 }
 
@@ -147,9 +176,42 @@ inline void loop_requantize_from(int first, const std::int32_t* sums, int channe
   }
 }
 
-inline void loop_requantize(const std::int32_t* sums, int pixels, int channels, const Requantization& to,
-                            std::int8_t* output, std::size_t stride) {
-  for (; pixels > 0; --pixels, sums += kTileChannels, output += stride) loop_requantize_from(0, sums, channels, to, output);
+// `requantize_pixel` is that of the kernel.
+template <typename RequantizePixel>
+inline void loop_requantize(const std::int32_t* sums, const Requantization& to, const Int8Tile& tile,
+                            RequantizePixel requantize_pixel) {
+  std::int8_t* output = tile.values;
+  for (int pixel = 0; pixel < tile.pixels; ++pixel, sums += kTileChannels, output += tile.stride) {
+    requantize_pixel(sums, tile.channels, to, output);
+  }
+}
+
+// `count`, `combine` and `requantize` are those of the kernel.
+template <typename Count, typename Combine, typename Requantize>
+inline void loop_count_to_int8(const std::uint8_t* const* pixels, const Run* runs, int run_count,
+                               const std::uint8_t* packed, const std::int32_t* totals, const std::int32_t* magnitudes,
+                               const std::int32_t* bias, const Requantization& to, const Int8Tile& tile, Count count,
+                               Combine combine, Requantize requantize) {
+  alignas(64) std::uint16_t counts[kTilePixels * kTileChannels];
+  alignas(64) std::int32_t doubled[kTileChannels];
+  alignas(64) std::int32_t sums[kTilePixels * kTileChannels];
+  count(pixels, runs, run_count, packed, tile.channels, counts);
+  for (int i = 0; i < tile.pixels; ++i) {
+    for (int c = 0; c < kTileChannels; ++c) doubled[c] = 2 * counts[i * kTileChannels + c];
+    combine(doubled, tile.channels, totals[i], magnitudes, bias, sums + i * kTileChannels);
+  }
+  requantize(sums, to, tile);
+}
+
+// `sum_products` adds to bias[channel] the product of the pixel's staged values and the filter, into
+// sums[pixel * kTileChannels + channel].
+template <typename SumProducts, typename Requantize>
+inline void loop_multiply(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
+                          const std::int32_t* bias, const Requantization& to, const Int8Tile& tile,
+                          SumProducts sum_products, Requantize requantize) {
+  alignas(64) std::int32_t sums[kTilePixels * kTileChannels];
+  sum_products(pixels, runs, run_count, packed, tile.channels, bias, sums);
+  requantize(sums, to, tile);
 }
 
 // The bits in which two descriptors differ. Four sums, since one would wait for itself.

@@ -155,20 +155,20 @@ constexpr int kLookUpLanes = 16;
 static_assert(4 * 4 * (kLevels - 1) <= 255, "four look-ups fit a byte");
 
 std::int32_t stage_levels(const std::int8_t* values, int count, std::int8_t zero, std::uint8_t* staged) {
+  // Which of sixteen levels, and of sixteen bytes with the sums of pairs, stand in the table of four channels for its
+  // places' lower two bits, and for the upper two.
+  const uint8x16_t low = {255, 0, 1, 16, 255, 0, 1, 16, 255, 0, 1, 16, 255, 0, 1, 16};
+  const uint8x16_t high = {255, 255, 255, 255, 2, 2, 2, 2, 3, 3, 3, 3, 18, 18, 18, 18};
   uint32x4_t total = vdupq_n_u32(0);
-  const uint8x16_t place = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
   for (int i = 0; i < count; i += 16) {
     const uint8x16_t levels = vreinterpretq_u8_s8(vsubq_s8(vld1q_s8(values + i), vdupq_n_s8(zero)));
     total = vpadalq_u16(total, vpaddlq_u8(levels));
+    const uint8x16_t next = vreinterpretq_u8_u16(vshrq_n_u16(vreinterpretq_u16_u8(levels), 8));
+    const uint8x16x2_t all = {{levels, vaddq_u8(levels, next)}};  // sums of pairs in even bytes
     for (int table = 0; table < 4; ++table, staged += kLevelTable) {
-      uint8x16_t sums = vdupq_n_u8(0);
-      for (int channel = 0; channel < 4; ++channel) {
-        // Where this bit of the place in the table is set, the channel takes part.
-        const uint8x16_t chosen = vtstq_u8(place, vdupq_n_u8(static_cast<std::uint8_t>(1 << channel)));
-        const uint8x16_t source = vdupq_n_u8(static_cast<std::uint8_t>(4 * table + channel));
-        sums = vaddq_u8(sums, vandq_u8(chosen, vqtbl1q_u8(levels, source)));
-      }
-      vst1q_u8(staged, sums);
+      const uint8x16_t first = vdupq_n_u8(static_cast<std::uint8_t>(4 * table));
+      // 255 and more is no place, and gives 0.
+      vst1q_u8(staged, vaddq_u8(vqtbl2q_u8(all, vqaddq_u8(low, first)), vqtbl2q_u8(all, vqaddq_u8(high, first))));
     }
   }
   return static_cast<std::int32_t>(vaddvq_u32(total));
@@ -224,8 +224,8 @@ inline int16x4_t pair_at(const std::uint8_t* staged) {
   return vcreate_s16(pair);
 }
 
-void multiply(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
-              int channels, const std::int32_t* bias, std::int32_t* sums) {
+void sum_products(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
+                  int channels, const std::int32_t* bias, std::int32_t* sums) {
   constexpr int kPairBytes = 4;
   for (int first = 0; first < channels; first += 8) {
     const std::uint8_t* weights = packed + kPairBytes * first;
@@ -253,7 +253,7 @@ void multiply(const std::uint8_t* const* pixels, const Run* runs, int run_count,
 
 // Where there are dot products (most cores since the Cortex-A55 and A75): four values of a pixel with those of four
 // channels in an instruction.
-__attribute__((target("arch=armv8.2-a+dotprod"))) void multiply_quads(
+__attribute__((target("arch=armv8.2-a+dotprod"))) void sum_quad_products(
     const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed, int channels,
     const std::int32_t* bias, std::int32_t* sums) {
   constexpr int kLanes = 4, kVectors = 4;  // of channels
@@ -297,9 +297,25 @@ void requantize_pixel(const std::int32_t* sums, int channels, const Requantizati
   loop_requantize_from(i, sums, channels, to, output);
 }
 
-void requantize(const std::int32_t* sums, int pixels, int channels, const Requantization& to, std::int8_t* output,
-                std::size_t stride) {
-  for (; pixels > 0; --pixels, sums += kTileChannels, output += stride) requantize_pixel(sums, channels, to, output);
+void requantize(const std::int32_t* sums, const Requantization& to, const Int8Tile& tile) {
+  loop_requantize(sums, to, tile, requantize_pixel);
+}
+
+void count_to_int8(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
+                   const std::int32_t* totals, const std::int32_t* magnitudes, const std::int32_t* bias,
+                   const Requantization& to, const Int8Tile& tile) {
+  loop_count_to_int8(pixels, runs, run_count, packed, totals, magnitudes, bias, to, tile, count_levels, loop_combine,
+                     requantize);
+}
+
+void multiply(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
+              const std::int32_t* bias, const Requantization& to, const Int8Tile& tile) {
+  loop_multiply(pixels, runs, run_count, packed, bias, to, tile, sum_products, requantize);
+}
+
+void multiply_quads(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
+                    const std::int32_t* bias, const Requantization& to, const Int8Tile& tile) {
+  loop_multiply(pixels, runs, run_count, packed, bias, to, tile, sum_quad_products, requantize);
 }
 
 // A bit of each lane: lane i keeps bit i.
@@ -340,6 +356,20 @@ void to_float(const std::int32_t* doubled, int channels, const RealTransform& tr
   loop_to_float(doubled, channels, transform, shortcut, values, packed, pack_float);
 }
 
+void quantize(const float* values, std::size_t count, float inverse_scale, int zero_point, std::int8_t* output) {
+  const float32x4_t most = vdupq_n_f32(1000), least = vdupq_n_f32(-1000);
+  const int32x4_t zero = vdupq_n_s32(zero_point);
+  const auto rounded = [&](const float* from) {
+    const float32x4_t scaled = vmulq_n_f32(vld1q_f32(from), inverse_scale);
+    // Of a number and what is none, `minnm` takes the number.
+    return vqmovn_s32(vaddq_s32(vcvtnq_s32_f32(vmaxnmq_f32(vminnmq_f32(scaled, most), least)), zero));
+  };
+  for (; count >= 8; count -= 8, values += 8, output += 8) {
+    vst1_s8(output, vqmovn_s16(vcombine_s16(rounded(values), rounded(values + 4))));
+  }
+  loop_quantize(values, count, inverse_scale, zero_point, output);
+}
+
 void pack_int8(const std::int8_t* values, int count, std::int8_t zero_point, std::int32_t* words) {
   const int8x16_t zero = vdupq_n_s8(zero_point);
   for (; count >= kWordBits; count -= kWordBits, values += kWordBits) {
@@ -369,6 +399,11 @@ void hamming(const std::uint8_t* descriptors, std::size_t count, std::size_t wor
   loop_hamming(descriptors, count, words, queries, views, distances, differing_bits);
 }
 
+void count_to_float(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
+                    const RealTransform& transform, const FloatTile& tile) {
+  loop_count_to_float(pixels, runs, run_count, packed, transform, tile, count, to_float);
+}
+
 void nearest(const std::uint8_t* const* rows, const PackedColumns& columns, int first, std::uint16_t* keys,
              Nearest* found) {
   loop_nearest(rows, columns, first, keys, found, count);
@@ -395,22 +430,22 @@ bool has_dot_products() { return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0; }
 
 const QuantizedKernel kQuantized = {
     kWordBits / 4 * kLevelTable, stage_levels, loop_pack_bytes, count_levels, loop_combine,
-    2, 0, loop_stage_pairs, loop_pack_pairs, multiply, requantize,
+    2, 0, loop_stage_pairs, loop_pack_pairs, requantize, count_to_int8, multiply,
 };
 
 const QuantizedKernel kDotQuantized = {
     kWordBits / 4 * kLevelTable, stage_levels, loop_pack_bytes, count_levels, loop_combine,
-    1, 0, loop_stage_bytes, loop_pack_quads, multiply_quads, requantize,
+    1, 0, loop_stage_bytes, loop_pack_quads, requantize, count_to_int8, multiply_quads,
 };
 
 const Kernel kNeonDotKernel = {
     "neon-dot", kDotQuantized, has_dot_products, sizeof(std::int32_t), loop_stage, pack, count, reach, loop_add_doubled, to_float, loop_to_int8,
-    pack_float, pack_int8, hamming, nearest, kDecodingLoops, peak,
+    count_to_float, quantize, pack_float, pack_int8, hamming, nearest, kDecodingLoops, peak,
 };
 
 const Kernel kNeonKernel = {
     "neon", kQuantized, [] { return true; }, sizeof(std::int32_t), loop_stage, pack, count, reach, loop_add_doubled, to_float, loop_to_int8,
-    pack_float, pack_int8, hamming, nearest, kDecodingLoops, peak,
+    count_to_float, quantize, pack_float, pack_int8, hamming, nearest, kDecodingLoops, peak,
 };
 
 }  // namespace binvpr

@@ -86,8 +86,8 @@ void count_levels(const std::uint8_t* const* pixels, const Run* runs, int run_co
   }
 }
 
-void multiply(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
-              int channels, const std::int32_t* bias, std::int32_t* sums) {
+void sum_products(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
+                  int channels, const std::int32_t* bias, std::int32_t* sums) {
   const auto at = [](const std::uint8_t* byte) { return static_cast<std::int8_t>(*byte); };
   for (int pixel = 0; pixel < kTilePixels; ++pixel) std::copy_n(bias, kTileChannels, sums + pixel * kTileChannels);
   for (int r = 0; r < run_count; ++r) {
@@ -104,9 +104,34 @@ void multiply(const std::uint8_t* const* pixels, const Run* runs, int run_count,
   }
 }
 
+void requantize_pixel(const std::int32_t* sums, int channels, const Requantization& to, std::int8_t* output) {
+  loop_requantize_from(0, sums, channels, to, output);
+}
+
+void requantize(const std::int32_t* sums, const Requantization& to, const Int8Tile& tile) {
+  loop_requantize(sums, to, tile, requantize_pixel);
+}
+
+void count_to_int8(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
+                   const std::int32_t* totals, const std::int32_t* magnitudes, const std::int32_t* bias,
+                   const Requantization& to, const Int8Tile& tile) {
+  loop_count_to_int8(pixels, runs, run_count, packed, totals, magnitudes, bias, to, tile, count_levels, loop_combine,
+                     requantize);
+}
+
+void multiply(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
+              const std::int32_t* bias, const Requantization& to, const Int8Tile& tile) {
+  loop_multiply(pixels, runs, run_count, packed, bias, to, tile, sum_products, requantize);
+}
+
 void to_float(const std::int32_t* doubled, int channels, const RealTransform& transform, const float* shortcut,
               float* values, std::int32_t* packed) {
   loop_to_float(doubled, channels, transform, shortcut, values, packed, loop_pack_float);
+}
+
+void count_to_float(const std::uint8_t* const* pixels, const Run* runs, int run_count, const std::uint8_t* packed,
+                    const RealTransform& transform, const FloatTile& tile) {
+  loop_count_to_float(pixels, runs, run_count, packed, transform, tile, count, to_float);
 }
 
 void nearest(const std::uint8_t* const* rows, const PackedColumns& columns, int first, std::uint16_t* keys,
@@ -131,11 +156,11 @@ double peak(long rounds) {
 
 const QuantizedKernel kQuantized = {
     kWordBits, stage_levels, loop_pack_bytes, count_levels, loop_combine,
-    1, 0, loop_stage_bytes, loop_pack_quads, multiply, loop_requantize,
+    1, 0, loop_stage_bytes, loop_pack_quads, requantize, count_to_int8, multiply,
 };
 
 const Kernel kPortableKernel = {
-    "portable", kQuantized, [] { return true; }, sizeof(std::int32_t), loop_stage, pack, count, reach, loop_add_doubled, to_float, loop_to_int8,
+    "portable", kQuantized, [] { return true; }, sizeof(std::int32_t), loop_stage, pack, count, reach, loop_add_doubled, to_float, loop_to_int8, count_to_float, loop_quantize,
     loop_pack_float, loop_pack_int8, loop_hamming, nearest, kDecodingLoops, peak,
 };
 

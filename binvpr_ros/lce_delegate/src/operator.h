@@ -40,6 +40,10 @@ class Operator {
   // Whether the first output may have the buffer of the second input.
   virtual bool may_replace_second_input() const { return false; }
 
+  // Whether the operator could give the signs of its first output too, packed, as a second one; and makes it do so.
+  virtual bool can_pack() const { return false; }
+  virtual void also_pack() {}
+
   // Multiply-accumulates of a run, after prepare(); 0 for what does none.
   virtual std::int64_t work() const { return 0; }
 

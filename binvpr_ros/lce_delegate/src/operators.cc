@@ -229,7 +229,7 @@ std::unique_ptr<Operator> make_operator(const NodeFacts& node, const Kernel& ker
     if (LevelConvolution::fits(node)) return std::make_unique<LevelConvolution>(node, kernel);
     return std::make_unique<Int8Convolution>(node, kernel);
   }
-  if (node.builtin != tflite_abi::kCustom) return make_surrounding(node);
+  if (node.builtin != tflite_abi::kCustom) return make_surrounding(node, kernel);
   if (node.name == "LceBconv2d") return std::make_unique<BinaryConvolution>(node, kernel);
   if (node.name == "LceQuantize") return std::make_unique<Quantize>(node, kernel);
   if (node.name == "LceDequantize") return std::make_unique<Dequantize>(node);

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "convolution.h"
+#include "shortcuts.h"
 
 namespace binvpr {
 namespace {
@@ -18,6 +19,8 @@ Partition::Partition(const std::vector<Node>& nodes, std::vector<int> results, c
     steps_.push_back({name_of(node.facts), make_operator(node.facts, kernel), node.inputs, node.outputs, {}, {}, {}, {}});
   }
   fuse_additions();
+  fuse_repetitions();
+  fuse_packing();
   fuse_quantizations();
   for (Step& step : steps_) {
     step.input_data.resize(step.inputs.size());
@@ -70,23 +73,88 @@ void Partition::fuse_additions() {
   }
 }
 
-// convolution [-> ADD] -> LceQuantize: the convolution packs the signs too, and keeps the floats only if they are read.
-void Partition::fuse_quantizations() {
-  for (std::size_t i = 0; i < steps_.size();) {
-    const int source = steps_[i].name == "LceQuantize" ? writer(steps_[i].inputs[0]) : -1;
-    auto* convolution =
-        source < 0 ? nullptr : dynamic_cast<BinaryConvolution*>(steps_[static_cast<std::size_t>(source)].work.get());
-    if (convolution == nullptr || !convolution->can_pack() ||
-        steps_[static_cast<std::size_t>(source)].outputs.size() != 1) {
+// The index of the step that reads an inner tensor, where one alone does and once, or -1.
+int Partition::only_reader(int tensor) const {
+  if (is_result(tensor) || readers(tensor) != 1) return -1;
+  const auto reads = [tensor](const Step& step) {
+    return std::find(step.inputs.begin(), step.inputs.end(), tensor) != step.inputs.end();
+  };
+  return static_cast<int>(std::find_if(steps_.begin(), steps_.end(), reads) - steps_.begin());
+}
+
+// A tensor with itself, beside each other: a shortcut into more channels; or, with DEPTH_TO_SPACE behind, into more pixels.
+// What adds it reads the tensor itself, again and again.
+void Partition::fuse_repetitions() {
+  const auto step = [&](int index) -> Step& { return steps_[static_cast<std::size_t>(index)]; };
+  for (int i = 0; i < static_cast<int>(steps_.size());) {
+    const std::vector<int> parts = step(i).name == "CONCATENATION" ? step(i).inputs : std::vector<int>();
+    const auto times = static_cast<int>(parts.size());
+    const bool repeats = times > 1 && std::count(parts.begin(), parts.end(), parts[0]) == times;
+    const int reader = repeats ? only_reader(step(i).outputs[0]) : -1;
+    if (reader < 0) {
       ++i;
       continue;
     }
-    convolution->also_pack();
+    auto* convolution = dynamic_cast<BinaryConvolution*>(step(reader).work.get());
+    if (convolution != nullptr && step(reader).inputs.size() == 2 && step(reader).inputs[1] == step(i).outputs[0] &&
+        convolution->can_repeat_shortcut(times)) {
+      convolution->repeat_shortcut(times);
+      step(reader).inputs[1] = parts[0];
+      step(reader).fused += " + CONCATENATION";
+      steps_.erase(steps_.begin() + i);
+      continue;
+    }
+    const auto* depth_to_space = dynamic_cast<DepthToSpace*>(step(reader).work.get());
+    const int adder = depth_to_space != nullptr ? only_reader(step(reader).outputs[0]) : -1;
+    auto* addition = adder >= 0 ? dynamic_cast<Addition*>(step(adder).work.get()) : nullptr;
+    if (addition == nullptr || depth_to_space->side() * depth_to_space->side() != times) {
+      ++i;
+      continue;
+    }
+    std::vector<int>& sides = step(adder).inputs;
+    if (sides[1] == step(reader).outputs[0]) std::swap(sides[0], sides[1]);
+    sides[0] = parts[0];
+    addition->enlarge_first(depth_to_space->side());
+    step(adder).fused += " + CONCATENATION + DEPTH_TO_SPACE";
+    steps_.erase(steps_.begin() + reader);
+    steps_.erase(steps_.begin() + i);
+  }
+}
+
+// [convolution ->] ADD -> LceQuantize: the former packs the signs too, and keeps the floats only if they are read.
+void Partition::fuse_packing() {
+  for (std::size_t i = 0; i < steps_.size();) {
+    const int source = steps_[i].name == "LceQuantize" ? writer(steps_[i].inputs[0]) : -1;
+    Operator* const work = source < 0 ? nullptr : steps_[static_cast<std::size_t>(source)].work.get();
+    if (work == nullptr || !work->can_pack()) {
+      ++i;
+      continue;
+    }
+    work->also_pack();
     steps_[static_cast<std::size_t>(source)].fused += " + LceQuantize";
     std::vector<int>& outputs = steps_[static_cast<std::size_t>(source)].outputs;
     outputs.push_back(steps_[i].outputs[0]);
     steps_.erase(steps_.begin() + static_cast<std::ptrdiff_t>(i));
     if (readers(outputs[0]) == 0 && !is_result(outputs[0])) outputs[0] = kUnread;
+  }
+}
+
+// convolution [-> ADD] -> QUANTIZE: the convolution gives int8 where nobody else reads the floats.
+void Partition::fuse_quantizations() {
+  for (std::size_t i = 0; i < steps_.size();) {
+    const auto* quantization = dynamic_cast<FloatToInt8*>(steps_[i].work.get());
+    const int floats = quantization != nullptr ? steps_[i].inputs[0] : kUnread;
+    const int source = quantization != nullptr && only_reader(floats) >= 0 ? writer(floats) : -1;
+    auto* convolution =
+        source < 0 ? nullptr : dynamic_cast<BinaryConvolution*>(steps_[static_cast<std::size_t>(source)].work.get());
+    if (convolution == nullptr || !convolution->gives_float()) {
+      ++i;
+      continue;
+    }
+    convolution->also_quantize(quantization->inverse_scale(), quantization->zero_point());
+    steps_[static_cast<std::size_t>(source)].fused += " + QUANTIZE";
+    steps_[static_cast<std::size_t>(source)].outputs[0] = steps_[i].outputs[0];
+    steps_.erase(steps_.begin() + static_cast<std::ptrdiff_t>(i));
   }
 }
 

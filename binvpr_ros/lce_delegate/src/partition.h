@@ -70,7 +70,10 @@ class Partition {
   int writer(int tensor) const;
   bool is_read_after(std::size_t step, int tensor) const;
   int replaced_side(std::size_t step) const;
+  int only_reader(int tensor) const;
   void fuse_additions();
+  void fuse_repetitions();
+  void fuse_packing();
   void fuse_quantizations();
   void assign_slots(const std::map<int, Dims>& dims);
 

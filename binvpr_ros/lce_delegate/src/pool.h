@@ -48,6 +48,24 @@ class Pool : public Operator {
     }
   }
 
+  // Calls visit(first channel, channels, their sums) for blocks of channels of a window.
+  template <typename Sum, typename T, typename Visit>
+  void for_each_block(const T* window, int rows, int columns, Visit visit) const {
+    constexpr std::size_t kBlock = 64;  // whose sums stay in registers
+    const std::size_t step = channels(), row_step = row_size();
+    for (std::size_t first = 0; first < step; first += kBlock) {
+      const std::size_t length = std::min(kBlock, step - first);
+      Sum sums[kBlock] = {};
+      for (int row = 0; row < rows; ++row) {
+        const T* value = window + static_cast<std::size_t>(row) * row_step + first;
+        for (int column = 0; column < columns; ++column, value += step) {
+          for (std::size_t i = 0; i < length; ++i) sums[i] += value[i];
+        }
+      }
+      visit(first, length, sums);
+    }
+  }
+
   std::size_t channels() const { return static_cast<std::size_t>(input_[3]); }
   std::size_t row_size() const { return static_cast<std::size_t>(input_[2]) * channels(); }
 

@@ -3,8 +3,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 
 #include "pool.h"
+#include "shortcuts.h"
 
 namespace binvpr {
 namespace {
@@ -25,15 +27,17 @@ class AveragePool : public Pool {
   void run(const std::vector<const void*>& inputs, const std::vector<void*>& outputs, ThreadPool& /*pool*/) override {
     auto* output = static_cast<float*>(outputs[0]);
     for_each_window(static_cast<const float*>(inputs[0]), [&](const float* data, int rows, int columns) {
-      std::fill(output, output + channels(), 0.0F);
-      for (int row = 0; row < rows; ++row, data += row_size()) {
-        const float* value = data;
-        for (int column = 0; column < columns; ++column) {
-          for (std::size_t c = 0; c < channels(); ++c) output[c] += *value++;
-        }
-      }
       const auto count = static_cast<float>(rows * columns);
-      for (std::size_t c = 0; c < channels(); ++c) output[c] /= count;
+      for_each_block<float>(data, rows, columns, [&](std::size_t first, std::size_t length, const float* sums) {
+        float* to = output + first;
+        // By a power of two, a product with its inverse is the same.
+        if ((rows * columns & (rows * columns - 1)) == 0) {
+          const float inverse = 1 / count;
+          for (std::size_t i = 0; i < length; ++i) to[i] = sums[i] * inverse;
+        } else {
+          for (std::size_t i = 0; i < length; ++i) to[i] = sums[i] / count;
+        }
+      });
       output += channels();
     });
   }
@@ -46,110 +50,21 @@ class Int8AveragePool : public Pool {
 
   void run(const std::vector<const void*>& inputs, const std::vector<void*>& outputs, ThreadPool& /*pool*/) override {
     auto* output = static_cast<std::int8_t*>(outputs[0]);
-    const std::size_t step = channels(), row_step = row_size();
     for_each_window(static_cast<const std::int8_t*>(inputs[0]), [&](const std::int8_t* data, int rows, int columns) {
       const int count = rows * columns;
-      for (std::size_t first = 0; first < step; first += kBlock) {
-        const std::size_t length = std::min(kBlock, step - first);
-        std::int32_t sums[kBlock] = {};
-        for (int row = 0; row < rows; ++row) {
-          const std::int8_t* value = data + static_cast<std::size_t>(row) * row_step + first;
-          for (int column = 0; column < columns; ++column, value += step) {
-            for (std::size_t i = 0; i < length; ++i) sums[i] += value[i];
+      for_each_block<std::int32_t>(data, rows, columns, [&](std::size_t first, std::size_t length, const std::int32_t* sums) {
+        const auto round = [to = output + first, length, sums](auto divisor) {
+          const int half = divisor / 2;
+          for (std::size_t i = 0; i < length; ++i) {
+            to[i] = static_cast<std::int8_t>((sums[i] + (sums[i] > 0 ? half : -half)) / divisor);
           }
-        }
+        };
         // A division by what the compiler knows takes a tenth of the time.
-        for (std::size_t i = 0; i < length; ++i) {
-          const int half = sums[i] > 0 ? count / 2 : -(count / 2);
-          output[first + i] = static_cast<std::int8_t>(count == 4 ? (sums[i] + half) / 4 : (sums[i] + half) / count);
-        }
-      }
-      output += step;
+        count == 4 ? round(std::integral_constant<int, 4>()) : round(count);
+      });
+      output += channels();
     });
   }
-
- private:
-  static constexpr std::size_t kBlock = 64;  // channels
-};
-
-// ADD of two equal shapes.
-class Add : public Operator {
- public:
-  std::vector<Dims> prepare(const std::vector<Dims>& inputs) override {
-    require(inputs[0] == inputs[1], "the two sides of a shortcut's addition have different shapes; check the input's shape");
-    count_ = element_count(inputs[0]);
-    return {inputs[0]};
-  }
-
-  void run(const std::vector<const void*>& inputs, const std::vector<void*>& outputs, ThreadPool& /*pool*/) override {
-    const auto *a = static_cast<const float*>(inputs[0]), *b = static_cast<const float*>(inputs[1]);
-    auto* sum = static_cast<float*>(outputs[0]);
-    for (std::size_t i = 0; i < count_; ++i) sum[i] = a[i] + b[i];
-  }
-
-  bool may_replace_second_input() const override { return true; }
-
- private:
-  std::size_t count_ = 0;
-};
-
-// PAD with zeros, of the last dimension alone: the shortcut into a wider layer.
-class PadChannels : public Operator {
- public:
-  explicit PadChannels(const std::int32_t* last) : before_(last[0]), after_(last[1]) {}
-
-  std::vector<Dims> prepare(const std::vector<Dims>& inputs) override {
-    Dims padded = inputs[0];
-    require(padded.size() == 4, "a padding beside Larq operators must have 4 dimensions; check the input's shape");
-    channels_ = padded.back();
-    rows_ = element_count(padded) / static_cast<std::size_t>(channels_);
-    padded.back() += before_ + after_;
-    element_count(padded);
-    return {padded};
-  }
-
-  void run(const std::vector<const void*>& inputs, const std::vector<void*>& outputs, ThreadPool& /*pool*/) override {
-    const auto* input = static_cast<const float*>(inputs[0]);
-    auto* output = static_cast<float*>(outputs[0]);
-    for (std::size_t row = 0; row < rows_; ++row, input += channels_) {
-      output = std::fill_n(output, before_, 0.0F);
-      output = std::copy_n(input, channels_, output);
-      output = std::fill_n(output, after_, 0.0F);
-    }
-  }
-
- private:
-  int before_, after_;
-  int channels_ = 0;
-  std::size_t rows_ = 0;
-};
-
-// CONCATENATION of the channels of images with as many each: most often of one with itself, the shortcut into a layer of
-// several times as many.
-class ConcatenateChannels : public Operator {
- public:
-  std::vector<Dims> prepare(const std::vector<Dims>& inputs) override {
-    const auto fits = [&](const Dims& dims) { return dims.size() == 4 && dims == inputs[0]; };
-    require(std::all_of(inputs.begin(), inputs.end(), fits),
-            "the parts of a concatenation beside Larq operators differ in shape; check the input's shape");
-    Dims whole = inputs[0];
-    channels_ = static_cast<std::size_t>(whole.back());
-    rows_ = element_count(whole) / channels_;
-    const auto parts = static_cast<int>(inputs.size());
-    element_count({whole[0], whole[1], whole[2], whole[3], parts});  // before the product, which might not fit an int
-    whole.back() *= parts;
-    return {whole};
-  }
-
-  void run(const std::vector<const void*>& inputs, const std::vector<void*>& outputs, ThreadPool& /*pool*/) override {
-    auto* output = static_cast<float*>(outputs[0]);
-    for (std::size_t row = 0; row < rows_; ++row) {
-      for (const void* input : inputs) output = std::copy_n(static_cast<const float*>(input) + row * channels_, channels_, output);
-    }
-  }
-
- private:
-  std::size_t channels_ = 0, rows_ = 0;
 };
 
 // SPACE_TO_DEPTH of int8: the pixels of a block, row by row, become the channels of one.
@@ -176,6 +91,11 @@ class SpaceToDepth : public Operator {
     for (std::size_t row = 0; row < rows_; ++row, output += columns * side * run) {
       for (std::size_t down = 0; down < side; ++down) {
         std::int8_t* to = output + down * run;
+        // A copy of what the compiler knows is a load and a store.
+        if (run == 4) {
+          for (std::size_t column = 0; column < columns; ++column, input += 4, to += side * 4) std::copy_n(input, 4, to);
+          continue;
+        }
         for (std::size_t column = 0; column < columns; ++column, input += run, to += side * run) std::copy_n(input, run, to);
       }
     }
@@ -228,40 +148,6 @@ class ToFloat : public Operator {
   std::size_t count_ = 0;
 };
 
-// DEPTH_TO_SPACE: of each pixel's channels the first part becomes its upper left pixel, the next the one to its right.
-class DepthToSpace : public Operator {
- public:
-  explicit DepthToSpace(int side) : side_(side) {}
-
-  std::vector<Dims> prepare(const std::vector<Dims>& inputs) override {
-    const Dims& deep = inputs[0];
-    require(deep.size() == 4 && deep[3] % (side_ * side_) == 0,
-            "the channels of a DEPTH_TO_SPACE beside Larq operators do not fit its block; check the input's shape");
-    element_count(deep);
-    rows_ = static_cast<std::size_t>(deep[0]) * static_cast<std::size_t>(deep[1]);
-    columns_ = static_cast<std::size_t>(deep[2]);
-    channels_ = static_cast<std::size_t>(deep[3] / (side_ * side_));
-    return {{deep[0], deep[1] * side_, deep[2] * side_, deep[3] / (side_ * side_)}};
-  }
-
-  void run(const std::vector<const void*>& inputs, const std::vector<void*>& outputs, ThreadPool& /*pool*/) override {
-    const auto* input = static_cast<const float*>(inputs[0]);
-    auto* output = static_cast<float*>(outputs[0]);
-    const std::size_t side = static_cast<std::size_t>(side_), run = side * channels_;
-    for (std::size_t row = 0; row < rows_; ++row, input += columns_ * side * run) {
-      for (std::size_t down = 0; down < side; ++down) {
-        for (std::size_t column = 0; column < columns_; ++column) {
-          output = std::copy_n(input + (column * side + down) * run, run, output);
-        }
-      }
-    }
-  }
-
- private:
-  int side_;
-  std::size_t rows_ = 0, columns_ = 0, channels_ = 0;
-};
-
 bool is_image(const TensorFacts& tensor, tflite_abi::Type type) {
   return tensor.present && tensor.type == type && tensor.constant == nullptr && tensor.dims.size() == 4;
 }
@@ -290,12 +176,12 @@ const Options* options_of(const NodeFacts& node) {
   return static_cast<const Options*>(node.builtin_options);
 }
 
-std::unique_ptr<Operator> make_add(const NodeFacts& node) {
+std::unique_ptr<Operator> make_add(const NodeFacts& node, const Kernel& kernel) {
   const auto* options = options_of<tflite_abi::AddParams>(node);
   const bool fits = node.inputs.size() == 2 && is_image(node.inputs[0], kFloat32) && is_image(node.inputs[1], kFloat32) &&
                     node.inputs[0].dims == node.inputs[1].dims && options != nullptr &&
                     options->activation == tflite_abi::kActNone;
-  return fits ? std::make_unique<Add>() : nullptr;
+  return fits ? std::make_unique<Addition>(kernel) : nullptr;
 }
 
 std::unique_ptr<Operator> make_pool(const NodeFacts& node) {
@@ -340,15 +226,20 @@ std::unique_ptr<Operator> make_rearrangement(const NodeFacts& node) {
   return fits ? std::make_unique<DepthToSpace>(side) : nullptr;
 }
 
-std::unique_ptr<Operator> make_conversion(const NodeFacts& node) {
-  if (node.inputs.size() != 1 || !node.inputs[0].is_quantized) return nullptr;
+std::unique_ptr<Operator> make_conversion(const NodeFacts& node, const Kernel& kernel) {
+  if (node.inputs.size() != 1) return nullptr;
   const TensorFacts &input = node.inputs[0], &output = node.outputs[0];
   if (node.builtin == tflite_abi::kDequantize) {
-    const bool fits = is_image(input, kInt8) && input.channel_scales.size() == 1 && is_int8(input.zero_point) &&
+    const bool fits = is_image(input, kInt8) && input.is_quantized && input.channel_scales.size() == 1 && is_int8(input.zero_point) &&
                       output.type == kFloat32;
     return fits ? std::make_unique<ToFloat>(input) : nullptr;
   }
-  const bool flips = is_image(input, kUInt8) && output.type == kInt8 && output.is_quantized &&
+  if (input.type == kFloat32) {
+    const bool fits = is_image(input, kFloat32) && output.type == kInt8 && output.is_quantized && output.scale > 0 &&
+                      output.channel_scales.size() == 1 && is_int8(output.zero_point);
+    return fits ? std::make_unique<FloatToInt8>(output, kernel) : nullptr;
+  }
+  const bool flips = is_image(input, kUInt8) && input.is_quantized && output.type == kInt8 && output.is_quantized &&
                      input.scale == output.scale && is_int8(output.zero_point) &&
                      input.zero_point == output.zero_point + 128;
   return flips ? std::make_unique<FlipSigns>() : nullptr;
@@ -364,6 +255,7 @@ Place place_of(const NodeFacts& node) {
     case tflite_abi::kAveragePool2d:
       return !node.inputs.empty() && node.inputs[0].type == kInt8 ? Place::kBehind : Place::kBetween;
     case tflite_abi::kQuantize:
+      return !node.inputs.empty() && node.inputs[0].type == tflite_abi::kFloat32 ? Place::kBetween : Place::kBefore;
     case tflite_abi::kSpaceToDepth:
       return Place::kBefore;
     case tflite_abi::kConcatenation:
@@ -375,13 +267,13 @@ Place place_of(const NodeFacts& node) {
   }
 }
 
-std::unique_ptr<Operator> make_surrounding(const NodeFacts& node) {
+std::unique_ptr<Operator> make_surrounding(const NodeFacts& node, const Kernel& kernel) {
   if (node.inputs.empty() || node.outputs.size() != 1) return nullptr;
-  if (node.builtin == tflite_abi::kDequantize || node.builtin == tflite_abi::kQuantize) return make_conversion(node);
+  if (node.builtin == tflite_abi::kDequantize || node.builtin == tflite_abi::kQuantize) return make_conversion(node, kernel);
   if (node.inputs[0].type != node.outputs[0].type) return nullptr;  // the output's memory is for another type
   switch (node.builtin) {
     case tflite_abi::kAdd:
-      return make_add(node);
+      return make_add(node, kernel);
     case tflite_abi::kAveragePool2d:
       return make_pool(node);
     case tflite_abi::kConcatenation:

@@ -15,6 +15,6 @@ enum class Place { kNowhere, kBehind, kBetween, kBefore };
 Place place_of(const NodeFacts& node);
 
 // Null where the node has a form that we do not run. Throws Refusal.
-std::unique_ptr<Operator> make_surrounding(const NodeFacts& node);
+std::unique_ptr<Operator> make_surrounding(const NodeFacts& node, const Kernel& kernel);
 
 }  // namespace binvpr

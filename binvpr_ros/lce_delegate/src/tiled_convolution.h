@@ -166,12 +166,14 @@ void TiledConvolution::for_each_tile(const Band& band, ThreadPool& pool, bool bl
   pool.run(blocks_apart ? ranges * block_count : ranges, [&](int piece) {
     const int first_tile = piece % ranges * kTilesPerPiece;
     const int last_tile = std::min(first_tile + kTilesPerPiece, tiles);
-    for (int number = first_tile; number < last_tile; ++number) {
-      const int in_band = number * kTilePixels;
-      const Tile tile{band.first_pixel + in_band, in_band, std::min(kTilePixels, band.pixels - in_band)};
-      const int first_block = blocks_apart ? piece / ranges : 0;
-      const int last_block = blocks_apart ? first_block + 1 : block_count;
-      for (int block = first_block; block < last_block; ++block) work(blocks_[static_cast<std::size_t>(block)], tile);
+    const int first_block = blocks_apart ? piece / ranges : 0;
+    const int last_block = blocks_apart ? first_block + 1 : block_count;
+    for (int block = first_block; block < last_block; ++block) {  // whose filters stay in the nearest cache
+      for (int number = first_tile; number < last_tile; ++number) {
+        const int in_band = number * kTilePixels;
+        const Tile tile{band.first_pixel + in_band, in_band, std::min(kTilePixels, band.pixels - in_band)};
+        work(blocks_[static_cast<std::size_t>(block)], tile);
+      }
     }
   });
 }

@@ -411,6 +411,37 @@ class Builder {
                 add(image(tflite_abi::kFloat32, at(from).dims, channels(from)), channels(from)));
   }
 
+  // QUANTIZE of float to int8.
+  int to_int8(int from) {
+    return node(tflite_abi::kQuantize, "", {}, {from},
+                add(image(tflite_abi::kInt8, at(from).dims, channels(from)), channels(from)));
+  }
+
+  // A tensor beside itself, so that its channels repeat.
+  int repeat(int from, int times) {
+    const int whole = channels(from) * times;
+    const tflite_abi::ConcatenationParams options{3, tflite_abi::kActNone};
+    return node(tflite_abi::kConcatenation, "", bytes_of(options),
+                std::vector<int>(static_cast<std::size_t>(times), from),
+                add(image(tflite_abi::kFloat32, at(from).dims, whole), whole));
+  }
+
+  // As the way down and up again beside an image: what has fewer pixels is enlarged and added.
+  int enlarged(int from) {
+    const int side = random_.between(2, 3);
+    for (const Dims& dims : at(from).dims) {
+      if (dims[1] % side != 0 || dims[2] % side != 0) return from;
+    }
+    Window w{};
+    for (int axis = 0; axis < 2; ++axis) w.filter[axis] = w.stride[axis] = side, w.dilation[axis] = 1;
+    const int small = convolve(quantize(from), tflite_abi::kFloat32, w, channels(from));
+    const int wide = repeat(small, side * side);
+    Tensor whole = image(tflite_abi::kFloat32, at(from).dims, channels(from));
+    const int large = node(tflite_abi::kDepthToSpace, "", bytes_of(tflite_abi::BlockParams{side}), {wide},
+                           add(std::move(whole), channels(from)));
+    return sum(large, from);
+  }
+
   // quantize, convolve, add the shortcut; where the layer is wider or strides, that is pooled and padded.
   int residual_block(int from) {
     Window w = window(from, 3, true);
@@ -427,6 +458,10 @@ class Builder {
       const int before = random_.below(20), after = random_.below(40);
       shortcut = pad(shortcut, before, after);
       channels_out += before + after;
+    } else if (channels(from) < 200 && random_.one_in(2)) {
+      const int times = random_.between(2, 4);
+      shortcut = repeat(shortcut, times);
+      channels_out *= times;
     }
     return sum(convolve(quantize(from), tflite_abi::kFloat32, w, channels_out), shortcut);
   }
@@ -502,7 +537,9 @@ class Builder {
       return convolve(from, to, window(from, channels(from) > 4096 ? 3 : 4, true), 0);
     }
     if (type(from) == tflite_abi::kFloat32 && channels(from) < 4096) {
-      const int kind = random_.below(12);
+      const int kind = random_.below(14);
+      if (kind == 8) return to_int8(from);
+      if (kind == 9 && channels(from) < 400) return enlarged(from);
       if (kind < 3) return residual_block(from);
       if (kind == 3) return average(from, window(from, 3, false));
       if (kind == 4) return pad(from, random_.below(9), random_.below(9));
