@@ -498,7 +498,7 @@ class PoseGraph:
         numbers = sorted(self._used)
         if not numbers:
             return set()
-        poses = self._solver.poses_of_joints()
+        poses = self._solver.poses()
         ends = [(self._constraints[number].match, self._constraints[number].query) for number in numbers]
         there, here = (np.stack([poses[pair[end]] for pair in ends]) for end in (0, 1))
         motions, covariances = (np.stack([some[one] for one in numbers]) for some in (self._motions, self._covariances))

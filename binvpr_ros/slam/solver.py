@@ -17,7 +17,7 @@ import gtsam
 import numpy as np
 from numpy.typing import NDArray
 
-from binvpr_ros.slam.poses import Transform
+from binvpr_ros.slam.poses import Transform, differences, inverse
 from binvpr_ros.slam.stretches import Stretch, between
 
 RELINEARIZE = 0.1
@@ -31,6 +31,8 @@ LEAST_SIGMA = 5e-4
 EVERY = 20
 """Keyframes whose numbers are multiples of it are joints in any case: noise is added up to first order, and stretches
 stay short. It takes the number, so that a graph that is read from its file has the same joints."""
+MOST_WAITING = 4
+"""Loops that wait for the next one, if they say what is known already: those of one place come one after the other."""
 
 
 class Factor(NamedTuple):
@@ -63,6 +65,7 @@ class Solver:
         self._isam = gtsam.ISAM2(parameters)
         self._anchor: tuple[int, Transform] | None = None
         self._loops: list[Factor] = []
+        self._waiting: list[Factor] = []  # loops that iSAM2 has not been told of
         self._joints: list[int] = []  # in order
         self._stretches: dict[int, Stretch] = {}  # by the joint at their start: each joint has one
         self._new: dict[int, Transform] = {}  # joints that are not in iSAM2 yet, where they are guessed
@@ -73,33 +76,37 @@ class Solver:
         """Solve all at once, from guesses that may be far off; it takes a second for each 10,000 keyframes."""
         solver = cls()
         solver._take(knowledge)
+        for loop in knowledge.loops:
+            for number in (loop.start, loop.end):
+                solver._join(number, knowledge.guesses[number])
         solver._loops += knowledge.loops
         solver._optimize(solver._new)
         return solver
 
     def add(self, knowledge: Knowledge) -> None:
-        """Add to what is known, and bring the estimates up to date where that changes them."""
+        """Add to what is known, and bring the estimates up to date where that changes them by more than noise."""
+        begins = len(knowledge.guesses) > len(knowledge.steps)
         self._take(knowledge)
-        self._loops += knowledge.loops
-        if knowledge.loops or knowledge.anchor is not None:
-            self._update(knowledge.loops)
+        self._waiting += knowledge.loops
+        if begins or len(self._waiting) > MOST_WAITING or not all(self._agrees(loop) for loop in knowledge.loops):
+            self._update()
 
     def _take(self, knowledge: Knowledge) -> None:
-        """Take over what odometry says, with joints where loops end."""
+        """Take over what odometry says."""
         if knowledge.anchor is not None:
             self._anchor = knowledge.anchor, knowledge.guesses[knowledge.anchor]
-        ends = {end for loop in knowledge.loops for end in (loop.start, loop.end)}
-        begun = knowledge.guesses.keys() - {step.end for step in knowledge.steps}
-        for number in sorted(begun):
+        for number in sorted(knowledge.guesses.keys() - {step.end for step in knowledge.steps}):
             insort(self._joints, number)
             self._stretches[number], self._new[number] = Stretch(number), knowledge.guesses[number]
         for step in knowledge.steps:
-            stretch = self._around(step.start)
-            stretch.extend(step.motion, credible(step.covariance))
-            if step.end in ends or step.end % EVERY == 0:
+            self._around(step.start).extend(step.motion, credible(step.covariance))
+            if step.end % EVERY == 0:
                 self._join(step.end, knowledge.guesses[step.end])
-        for number in sorted(ends):
-            self._join(number, self.pose(number))
+
+    def _agrees(self, loop: Factor) -> bool:
+        """Tell whether the estimates are within the noise of a loop already."""
+        error = differences(inverse(loop.motion) @ inverse(self.pose(loop.start)) @ self.pose(loop.end))
+        return float(error @ np.linalg.solve(credible(loop.covariance), error)) < len(error)
 
     def _around(self, number: int) -> Stretch:
         """Return the stretch with a keyframe, which begins there where it is a joint."""
@@ -120,7 +127,10 @@ class Solver:
     def settle(self) -> None:
         """Optimise until nothing changes any more; it takes a second for each 10,000 keyframes."""
         if self._joints:
-            self._optimize(self.poses_of_joints())
+            self._join_waiting()
+            self._loops += self._waiting
+            self._waiting = []
+            self._optimize(self._poses_of_joints())
 
     def _optimize(self, guesses: Mapping[int, Transform]) -> None:
         closed = [one for one in self._stretches.values() if one.is_closed]
@@ -129,8 +139,16 @@ class Solver:
         self._isam, self._replaced = gtsam.ISAM2(self._isam.params()), []
         self._tell(factors, closed, best)
 
-    def _update(self, loops: Sequence[Factor]) -> None:
+    def _join_waiting(self) -> None:
+        for loop in self._waiting:
+            for number in (loop.start, loop.end):
+                self._join(number, self.pose(number))
+
+    def _update(self) -> None:
         """Tell iSAM2 what is new."""
+        self._join_waiting()
+        loops, self._waiting = self._waiting, []
+        self._loops += loops
         closed = [one for one in self._stretches.values() if one.is_closed and one.factor is None]
         anchored = self._anchor is not None and self._anchor[0] in self._new
         self._tell(self._factors(closed, loops, anchored), closed, _values(self._new))
@@ -173,8 +191,7 @@ class Solver:
             return self._new[number]
         return np.asarray(self._isam.calculateEstimatePose3(number).matrix())
 
-    def poses_of_joints(self) -> dict[int, Transform]:
-        """Return the poses of those keyframes, by their numbers, at which loops end, and of some others."""
+    def _poses_of_joints(self) -> dict[int, Transform]:
         values = self._isam.calculateEstimate()
         rows = gtsam.utilities.extractPose3(values)  # in the order of the keys: rotation by rows, translation
         result = np.tile(np.eye(4), (len(rows), 1, 1))
@@ -183,7 +200,7 @@ class Solver:
 
     def poses(self) -> dict[int, Transform]:
         """Return the poses of all keyframes by their numbers, in the order of these."""
-        joints = self.poses_of_joints()
+        joints = self._poses_of_joints()
         return dict(sorted((joints | between(list(self._stretches.values()), joints)).items()))
 
 
