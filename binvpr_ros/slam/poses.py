@@ -92,11 +92,37 @@ def interpolated(start: Transform, end: Transform, share: float) -> Transform:
     return result
 
 
-def rotation_of(vector: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the rotation matrix [3,3] of a rotation vector [3], radians."""
-    angle = float(np.linalg.norm(vector))
-    half = np.sinc(angle / 2 / np.pi) / 2  # sin(angle / 2) / angle, and no division by zero
-    return rotation_from_quaternion([*(vector * half), np.cos(angle / 2)])
+def rotation_of(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the rotation matrices [...,3,3] of rotation vectors [...,3], radians (Rodrigues' formula)."""
+    angles = np.linalg.norm(vectors, axis=-1)[..., None, None]
+    turns = skew(vectors)
+    # sin(a) / a and (1 - cos(a)) / a^2, and no division by zero
+    return np.eye(3) + np.sinc(angles / np.pi) * turns + np.sinc(angles / 2 / np.pi) ** 2 / 2 * (turns @ turns)
+
+
+def moved(twists: NDArray[np.float64]) -> Transform:
+    """Return the transforms [...,4,4] of twists [...,6]: the exponential map of SE(3)."""
+    result = np.zeros((*twists.shape[:-1], 4, 4))
+    result[..., :3, :3] = rotation_of(twists[..., :3])
+    result[..., :3, 3] = (_screws(twists[..., :3]) @ twists[..., 3:, None])[..., 0]
+    result[..., 3, 3] = 1
+    return result
+
+
+def twists_of(transforms: Transform) -> NDArray[np.float64]:
+    """Return the twists [...,6] of transforms [...,4,4]: the logarithm, of turns by less than a whole one."""
+    vectors = rotation_vectors(transforms)
+    shifts = np.linalg.solve(_screws(vectors), transforms[..., :3, 3, None])[..., 0]
+    return np.concatenate([vectors, shifts], axis=-1)
+
+
+def _screws(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the matrices [...,3,3] that take the translations of twists with these rotations [...,3] to transforms."""
+    angles = np.linalg.norm(vectors, axis=-1)[..., None, None]
+    turns = skew(vectors)
+    # (1 - cos(a)) / a^2 and (1 - sin(a) / a) / a^2, of which the second is 1/6 where it is lost in rounding
+    second = np.where(angles < 1e-3, 1 / 6, (1 - np.sinc(angles / np.pi)) / np.maximum(angles, 1e-3) ** 2)
+    return np.eye(3) + np.sinc(angles / 2 / np.pi) ** 2 / 2 * turns + second * (turns @ turns)
 
 
 def measured(pose: RelativePose) -> tuple[Transform, NDArray[np.float64]]:

@@ -16,10 +16,12 @@ from binvpr_ros.slam.poses import (
     interpolated,
     inverse,
     measured,
+    moved,
     quaternion_of,
     rotation_of,
     rotation_vectors,
     transform_of,
+    twists_of,
 )
 
 gtsam = pytest.importorskip("gtsam", reason="the extra slam is not installed")
@@ -51,6 +53,16 @@ def test_inverses_and_adjoints_are_those_of_gtsam(angle: float) -> None:
     for pose, back, adjoint in zip(poses, inverse(poses), adjoints(poses), strict=True):
         np.testing.assert_allclose(back, gtsam.Pose3(pose).inverse().matrix(), atol=1e-9)
         np.testing.assert_allclose(adjoint, gtsam.Pose3(pose).AdjointMap(), atol=1e-9)
+
+
+@pytest.mark.parametrize("angle", [0.0, 1e-9, 1e-4, 0.01, 1.0, 3.1])
+def test_twists_are_those_of_gtsam(angle: float) -> None:
+    axes = np.random.default_rng(4).normal(size=(5, 3))
+    axes /= np.linalg.norm(axes, axis=1, keepdims=True)
+    twists = np.concatenate([angle * axes, 3 * axes[::-1]], axis=1)
+    for twist, transform, back in zip(twists, moved(twists), twists_of(moved(twists)), strict=True):
+        np.testing.assert_allclose(transform, gtsam.Pose3.Expmap(twist).matrix(), atol=1e-9)
+        np.testing.assert_allclose(back, twist, atol=1e-8)
 
 
 def test_halfway_between_two_poses() -> None:
