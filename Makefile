@@ -73,11 +73,11 @@ $(VENV)/.installed: $(PACKAGING)
 	@touch $@
 
 $(VENV)/.installed-check: $(VENV)/.installed
-	$(RUN)/python -m pip install --quiet --editable '.[ros,tools,slam,test]'
+	$(RUN)/python -m pip install --quiet --editable '.[ros,tools,slam,fleet_demo,test]'
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed-check
-	$(RUN)/python -m pip install --quiet --editable '.[ros,tools,slam,training,baselines,view,test]'
+	$(RUN)/python -m pip install --quiet --editable '.[ros,tools,slam,fleet_demo,training,baselines,view,test]'
 	# The oracle of the quantizers, which asks for an older NumPy than it needs.
 	$(RUN)/python -m pip install --quiet --no-deps larq==0.14.0 tf-keras==2.21.0 terminaltables
 	# The fuzzer, which has wheels for some systems only; without it its tests skip.

@@ -11,15 +11,14 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from binvpr_ros.config import Config
+from binvpr_ros.fleet_closure import FleetClosure
 from binvpr_ros.keyframes import Keyframe
 from binvpr_ros.local_features.features import Features
 from binvpr_ros.loop_closure import LoopCloser, LoopClosure, Refusal, Refused, Verdict
-from binvpr_ros.loop_constraint import RelativePose
 from binvpr_ros.maps.errors import DatabaseError
 from binvpr_ros.maps.fleet.found import FoundKeyframes
 from binvpr_ros.maps.fleet.link import Link, OwnClosure, Robot, Settings, Status
@@ -35,24 +34,6 @@ CUT_SCORE = 0.8
 """Of the best score: where the last keyframe that a search returned still has it, others may be as good."""
 EXCLUDED_SECONDS, EXCLUDED_KEYFRAMES = Config.bounds("exclusion_time")[1], int(Config.bounds("exclusion_keyframes")[1])
 """All of the own map, to whose keyframes the robot has closed its loops already."""
-
-
-class FleetClosure(NamedTuple):
-    """A loop that a keyframe of this robot closes to one of another map of the fleet."""
-
-    query_id: int  # as in the topic of the own closures
-    query_session: int
-    query_stamp: int  # nanoseconds
-    robot: str  # whose map it is
-    map_uuid: str
-    match_id: int  # in that map
-    match_session: int
-    match_stamp: int  # nanoseconds of that robot's clock
-    hamming: int
-    score: float
-    inliers: int
-    other_clock: bool  # that it is not this robot's
-    pose: RelativePose | None  # None where it is not known
 
 
 Publish = Callable[[list[FleetClosure]], None]
@@ -155,7 +136,7 @@ class Fleet(Robot):
             closures.append(
                 FleetClosure(
                     number, session, query.stamp, whose.robot, whose.identity.uuid, match, match_session,
-                    one.match.stamp, one.hamming, one.score, one.inliers, whose.robot != self._link.robot,
+                    one.match.stamp, whose.robot != self._link.robot, one.hamming, one.score, one.inliers,
                     poses.get(one.match.id),
                 )
             )  # fmt: skip

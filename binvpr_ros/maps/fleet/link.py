@@ -306,7 +306,9 @@ class Link:
         self._pending = {number: self._pending.get(number, now) for number in differs.missing}
 
     async def _send(self, session: _Session, outbox: Outbox) -> None:
-        """Send all that the server lacks."""
+        """Send all that the server lacks, the camera first."""
+        if self._pending:
+            session.own = await sending.note_camera(session.connection, session.own, outbox)
         while self._pending and not self._stopping:
             numbers = list(self._pending)[: self._batch]
             letters = outbox.letters(numbers)

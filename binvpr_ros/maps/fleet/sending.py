@@ -35,6 +35,7 @@ class OwnMap(NamedTuple):
     wanted_from: int  # keyframes before it are not sent
     decided: int  # up to this keyframe closures were looked for
     robot: str  # as which it is written
+    camera: str | None = None  # as in the map file
 
 
 class Difference(NamedTuple):
@@ -52,10 +53,9 @@ async def register(connection: Any, realm: Realm, outbox: Outbox, *, after_fork:
     Raises ForkError where the map there is another one's, and FleetError where it cannot be written.
     """
     identity = outbox.identity()
-    camera = camera_text(identity.camera, identity.camera_from)
     await connection.execute(
-        "INSERT INTO maps (map, realm, camera, decided) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
-        identity.uuid, realm.number, camera, outbox.last() if after_fork else -1,
+        "INSERT INTO maps (map, realm, decided) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+        identity.uuid, realm.number, outbox.last() if after_fork else -1,
     )  # fmt: skip
     row = await connection.fetchrow(
         "SELECT map_no, realm, robot = current_user AS own, robot, camera, wanted_from, decided, site "
@@ -74,9 +74,18 @@ async def register(connection: Any, realm: Realm, outbox: Outbox, *, after_fork:
     if not await connection.fetchval("SELECT pg_try_advisory_lock($1, $2)", LOCKS, number):
         raise FleetError("this map is being sent by another connection, maybe one that has not ended yet; waiting")
     await _compare(connection, realm, number, outbox)  # now that nobody else writes it
-    if row["camera"] != camera:
-        await connection.execute("UPDATE maps SET camera = $2 WHERE map_no = $1", number, camera)
-    return OwnMap(realm.number, number, row["wanted_from"], row["decided"], row["robot"])
+    own = OwnMap(realm.number, number, row["wanted_from"], row["decided"], row["robot"], row["camera"])
+    return await note_camera(connection, own, outbox)
+
+
+async def note_camera(connection: Any, own: OwnMap, outbox: Outbox) -> OwnMap:
+    """Write the map's camera where it has changed; return the map as it is now."""
+    identity = outbox.identity()
+    camera = camera_text(identity.camera, identity.camera_from)
+    if camera == own.camera:
+        return own
+    await connection.execute("UPDATE maps SET camera = $2 WHERE map_no = $1", own.number, camera)
+    return own._replace(camera=camera)
 
 
 async def _compare(connection: Any, realm: Realm, number: int, outbox: Outbox) -> None:

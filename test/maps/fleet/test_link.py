@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fleet_server import Site
 
 from binvpr_ros.keyframes import Keyframe
 from binvpr_ros.maps.database import KeyframeDatabase
@@ -18,7 +19,6 @@ from binvpr_ros.maps.fleet.found import FoundKeyframes
 from binvpr_ros.maps.fleet.link import Link, OwnClosure, Robot, Settings
 from binvpr_ros.maps.fleet.mirror import MOST_MIRRORED, Nearest
 from binvpr_ros.maps.store import MOST_KEYFRAMES
-from maps.fleet.conftest import Site
 from maps.small_maps import CAMERA, MODEL, WORDS, descriptor, features, motion
 
 
