@@ -13,13 +13,16 @@ PYTEST := $(RUN)/python -m pytest -n 2 --dist loadgroup --durations=20
 PACKAGING := setup.py setup.cfg pyproject.toml $(wildcard binvpr_ros/lce_delegate/src/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test test-all load kill fuzz soak aarch64 oracle wheels lint format parameters clean
+.PHONY: help demo demo-fleet check test test-all load kill fuzz soak aarch64 oracle wheels lint format parameters clean
 
 help:  ## show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 demo: $(VENV)/.installed  ## run the node end to end on a rendered world, or on IMAGES=<folder, video or bag> (TOPIC=...)
 	@$(RUN)/python -m binvpr_ros.lab.demo $(if $(IMAGES),"$(IMAGES)") $(if $(TOPIC),--image-topic "$(TOPIC)")
+
+demo-fleet: $(VENV)/.installed-fleet  ## two nodes that share a map on an embedded PostgreSQL, one killed on the way, the server too
+	@$(RUN)/python -m binvpr_ros.lab.fleet_demo
 
 check: $(VENV)/.installed-check  ## ruff, mypy and the tests of the core: two minutes
 	$(RUN)/ruff check .
@@ -70,6 +73,10 @@ $(VENV)/.installed: $(PACKAGING)
 	@test -x $(RUN)/python || $(PYTHON) -m venv $(VENV)
 	$(RUN)/python -m pip install --quiet --upgrade pip
 	$(RUN)/python -m pip install --quiet --editable '.[ros,tools]'
+	@touch $@
+
+$(VENV)/.installed-fleet: $(VENV)/.installed
+	$(RUN)/python -m pip install --quiet --editable '.[ros,tools,fleet_demo]'
 	@touch $@
 
 $(VENV)/.installed-check: $(VENV)/.installed

@@ -14,7 +14,7 @@ import dataclasses
 import random
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -33,7 +33,7 @@ from binvpr_ros.maps.fleet.server import ANSWER_SECONDS, connected, realm_of, se
 from binvpr_ros.network.cells import Grids, shifted
 from binvpr_ros.network.hamming import WORD_BITS
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 8.0
 """Seconds between two attempts to connect, doubled from one to the next, and scattered by half."""
 LASTING_PAUSE = 60.0
 """Where somebody must change something first."""
@@ -119,6 +119,7 @@ class Link:
         self._ready = threading.Event()
         self._stopping = False
         self._offers = asyncio.Event()
+        self._arrivals: deque[tuple[Keyframe, float]] = deque()  # that were offered, and when
         self._status = Status()
         self._session: _Session | None = None
         self._mirror: Mirror | None = Mirror(settings.words)
@@ -150,39 +151,43 @@ class Link:
 
     def offer(self, keyframe: Keyframe) -> None:
         """Take a keyframe that the own map has just kept, by the map's own ids, with all its features."""
-        if self._loop is not None and not self._stopping:
-            with contextlib.suppress(RuntimeError):  # the loop has ended
-                self._loop.call_soon_threadsafe(self._take, keyframe)
+        self._arrivals.append((keyframe, time.monotonic()))
+        self._wake()
 
     @property
     def status(self) -> Status:
         """How it is."""
         now = time.monotonic()
-        oldest = next(iter(self._pending.copy().values()), now)
+        arrivals = tuple(self._arrivals)
+        waiting = [*self._pending.copy().values(), *(since for _, since in arrivals)]
         found = self._mirror if self._mirror is not None else ()
         return dataclasses.replace(
             self._status,
-            lag_keyframes=len(self._pending),
-            lag_seconds=now - oldest,
-            undecided=len(self._undecided),
+            lag_keyframes=len(waiting),
+            lag_seconds=now - min(waiting, default=now),
+            undecided=len(self._undecided) + len(arrivals),
             warnings=tuple(self._warnings.values()),
             keyframes=len(found),
             maps=self._mirror.maps if self._mirror is not None else 0,
             mirrored=self._mirror is not None,
         )
 
-    def _take(self, keyframe: Keyframe) -> None:
-        self._pending[keyframe.id] = time.monotonic()
-        self._undecided[keyframe.id] = None
-        self._live[keyframe.id] = keyframe
-        if len(self._live) > MOST_LIVE:
-            self._live.popitem(last=False)  # it is decided later, with what the map keeps of it
+    def _take(self) -> None:
+        """Take what was offered."""
+        while self._arrivals:
+            keyframe, since = self._arrivals[0]
+            self._pending[keyframe.id] = since
+            self._undecided[keyframe.id] = None
+            self._live[keyframe.id] = keyframe
+            self._arrivals.popleft()
+            if len(self._live) > MOST_LIVE:
+                self._live.popitem(last=False)  # it is decided later, with what the map keeps of it
         self._offers.set()
 
     def _wake(self) -> None:
         if self._loop is not None:
-            with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._offers.set)
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(self._take)
 
     def _main(self) -> None:
         asyncio.run(self._run())

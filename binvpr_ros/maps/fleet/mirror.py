@@ -15,7 +15,6 @@ from binvpr_ros.maps.fleet.found import Stretch, best_sessions, whole_id
 from binvpr_ros.maps.fleet.rows import COLUMNS, FITS, OtherMap, columns_of, other_map
 from binvpr_ros.maps.fleet.schema import Realm
 from binvpr_ros.maps.store import KeyframeStore
-from binvpr_ros.network.hamming import WORD_BITS
 
 MOST_MIRRORED = 100_000
 """Keyframes of a site that is mirrored, 30 MB; larger ones are searched on the server."""
@@ -105,9 +104,9 @@ class Mirror:
         last = -1
         while True:
             rows = await connection.fetch(
-                f"SELECT {COLUMNS} FROM keyframes WHERE realm = $1 AND map_no = $2 AND batch > $3 AND batch <= $4 "  # noqa: S608
-                f"AND keyframe > $5 AND {FITS.format(bits=self._words * WORD_BITS)} ORDER BY keyframe LIMIT $6",
-                realm.number, known.whose.number, known.batches, batches, last, ROWS_AT_ONCE,
+                f"SELECT {COLUMNS} FROM keyframes WHERE {FITS} AND map_no = $3 AND batch > $4 AND batch <= $5 "  # noqa: S608
+                "AND keyframe > $6 ORDER BY keyframe LIMIT $7",
+                realm.number, realm.bits, known.whose.number, known.batches, batches, last, ROWS_AT_ONCE,
             )  # fmt: skip
             if not rows:
                 return True

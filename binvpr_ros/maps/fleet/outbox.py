@@ -57,7 +57,7 @@ class Outbox:
             there = columns(self._connection)
             # Maps of earlier versions, which `binvpr fleet push` sends too, had fewer columns.
             names = ["closes", "motion", "descriptor", "features", "thumbnail"]
-            self._columns = ", ".join(["id, session, stamp", *(name if name in there else "NULL" for name in names)])
+            self._names = ", ".join(["id, session, stamp", *(name if name in there else "NULL" for name in names)])
             self._closes = "closes" if "closes" in there else "NULL"
             self._resources = resources.pop_all()
 
@@ -74,14 +74,14 @@ class Outbox:
         found: list[Letter] = []
         for start in range(0, len(numbers), AT_ONCE):
             some = numbers[start : start + AT_ONCE]
-            marks = ", ".join("?" * len(some))
-            rows = self._rows(f"SELECT {self._columns} FROM keyframes WHERE id IN ({marks}) ORDER BY id", some)  # noqa: S608
+            places = ", ".join("?" * len(some))
+            rows = self._rows(f"SELECT {self._names} FROM keyframes WHERE id IN ({places}) ORDER BY id", some)  # noqa: S608
             found += [Letter(*row) for row in rows]
         return found
 
     def before(self, number: int, session: int) -> Letter | None:
         """Return the keyframe before that of an id in its session, None for the first."""
-        statement = f"SELECT {self._columns} FROM keyframes WHERE id < ? ORDER BY id DESC LIMIT 1"  # noqa: S608
+        statement = f"SELECT {self._names} FROM keyframes WHERE id < ? ORDER BY id DESC LIMIT 1"  # noqa: S608
         rows = self._rows(statement, (number,))
         return Letter(*rows[0]) if rows and rows[0][1] == session else None
 

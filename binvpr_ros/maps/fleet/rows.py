@@ -24,8 +24,9 @@ MOST_BYTES = 1 << 20
 MOST_NAME = 63
 """Bytes of a role's name in PostgreSQL."""
 COLUMNS = "keyframe, session, stamp, closes, motion, descriptor"
-"""What `columns_of` reads, beside the condition `FITS`."""
-FITS = "bit_length(descriptor) = {bits} AND (motion IS NULL OR octet_length(motion) = 36)"
+"""What `columns_of` reads."""
+FITS = "realm = $1 AND bit_length(descriptor) = $2 AND (motion IS NULL OR octet_length(motion) = 36)"
+"""Of which rows: those of realm $1, with descriptors of $2 bits, and no larger than others."""
 
 
 class OtherMap(NamedTuple):

@@ -171,8 +171,8 @@ async def init(connection: Any) -> list[str]:
             await connection.execute(TABLES + RIGHTS + POLICIES)
             done.append(f"the fleet's map was made, version {VERSION}")
         elif found < VERSION:
-            for version in range(found, VERSION):
-                await connection.execute(FROM_VERSION[version])
+            steps = "".join(FROM_VERSION[version] for version in range(found, VERSION))
+            await connection.execute(steps)
             await connection.execute("UPDATE binvpr.version SET version = $1", VERSION)
             done.append(f"the fleet's map was brought from version {found} to {VERSION}")
     return done

@@ -22,7 +22,7 @@ from binvpr_ros.maps.fleet.mirror import Nearest
 from binvpr_ros.maps.fleet.rows import COLUMNS, FITS, OtherMap, bits_of, columns_of, descriptor_of, other_map
 from binvpr_ros.maps.fleet.schema import Realm
 from binvpr_ros.maps.store import Columns
-from binvpr_ros.network.hamming import WORD_BITS, nearest_view
+from binvpr_ros.network.hamming import nearest_view
 
 CANDIDATES = 400
 """Of the index, which are put in order by all bits and views."""
@@ -101,10 +101,9 @@ class Search:
         numbers, lows, highs = zip(*_ranges(chosen), strict=True)
         rows = await connection.fetch(
             f"SELECT map_no, {COLUMNS} FROM keyframes "  # noqa: S608
-            "JOIN unnest($2::int[], $3::int[], $4::int[]) AS r(m, low, high) "
-            "ON map_no = r.m AND keyframe BETWEEN r.low AND r.high "
-            f"WHERE realm = $1 AND {FITS.format(bits=self._words * WORD_BITS)} ORDER BY map_no, keyframe",
-            self._realm.number, numbers, lows, highs,
+            "JOIN unnest($3::int[], $4::int[], $5::int[]) AS r(m, low, high) "
+            f"ON map_no = r.m AND keyframe BETWEEN r.low AND r.high WHERE {FITS} ORDER BY map_no, keyframe",
+            self._realm.number, self._realm.bits, numbers, lows, highs,
         )  # fmt: skip
         pieces = []
         for number, some in itertools.groupby(rows, key=lambda row: row["map_no"]):
@@ -118,9 +117,8 @@ class Search:
             return
         rows = await connection.fetch(
             # Of pages, or a small table may give none; one row in a page would be too few.
-            f"SELECT descriptor FROM keyframes TABLESAMPLE SYSTEM ($3) WHERE realm = $1 AND map_no <> $2 "  # noqa: S608
-            f"AND {FITS.format(bits=self._words * WORD_BITS)} LIMIT {SAMPLE}",
-            self._realm.number, self._own, await self._share(connection),
+            f"SELECT descriptor FROM keyframes TABLESAMPLE SYSTEM ($4) WHERE {FITS} AND map_no <> $3 LIMIT {SAMPLE}",  # noqa: S608
+            self._realm.number, self._realm.bits, self._own, await self._share(connection),
         )  # fmt: skip
         self._sample = np.array([descriptor_of(bits) for (bits,) in rows], np.uint64).reshape(-1, self._words)
         self._sampled = time.monotonic()

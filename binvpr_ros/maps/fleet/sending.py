@@ -157,11 +157,13 @@ async def delete(
     for start in range(0, len(numbers), BATCH):
         some = list(numbers[start : start + BATCH])
         async with connection.transaction():
-            for table in ("features", "keyframes"):
-                await connection.execute(
-                    f"DELETE FROM {table} WHERE realm = $1 AND map_no = $2 AND keyframe = ANY($3::int[])",  # noqa: S608
-                    own.realm, own.number, some,
-                )  # fmt: skip
+            mine = own.realm, own.number, some
+            await connection.execute(
+                "DELETE FROM features WHERE realm = $1 AND map_no = $2 AND keyframe = ANY($3::int[])", *mine
+            )
+            await connection.execute(
+                "DELETE FROM keyframes WHERE realm = $1 AND map_no = $2 AND keyframe = ANY($3::int[])", *mine
+            )
             await connection.execute(
                 "DELETE FROM closures WHERE map_no = $1 AND keyframe = ANY($2::int[])", own.number, some
             )

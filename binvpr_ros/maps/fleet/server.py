@@ -90,7 +90,6 @@ def sentences(url: str) -> Any:
 def _sentence(error: BaseException, host: str) -> FleetError:
     """Return what an error of asyncpg means, and what to do; it never holds a password."""
     reason = str(error).strip().partition("\n")[0] or type(error).__name__
-    lasting = True
     if isinstance(error, asyncpg.InvalidPasswordError | asyncpg.InvalidAuthorizationSpecificationError):
         text = f"{host} refuses the user ({reason}); set PGUSER and PGPASSWORD, or write ~/.pgpass"
     elif isinstance(
@@ -99,19 +98,24 @@ def _sentence(error: BaseException, host: str) -> FleetError:
         text = f"{host} holds no map of a fleet; run: binvpr fleet init URL --site SITE"
     elif isinstance(error, asyncpg.InsufficientPrivilegeError):
         text = f"{host} does not allow it ({reason}); run: binvpr fleet init URL --robot NAME, as the database's owner"
-    elif isinstance(error, asyncpg.DiskFullError | asyncpg.InsufficientResourcesError):
-        text, lasting = f"{host} has no room ({reason}); make room, or run: binvpr fleet forget", False
-    elif isinstance(error, asyncpg.QueryCanceledError | asyncio.TimeoutError):
-        text, lasting = f"{host} is too slow, and is asked again later", False
-    elif isinstance(error, asyncpg.ReadOnlySQLTransactionError):
-        text, lasting = f"{host} takes no writes ({reason}); name the primary server", False
-    elif isinstance(error, OSError | EOFError | asyncpg.PostgresConnectionError | asyncpg.OperatorInterventionError):
-        text, lasting = f"{host} cannot be reached ({reason}); check the server and the network", False
-    elif isinstance(error, asyncpg.InterfaceError) and "closed" in reason:
-        text, lasting = f"{host} has closed the connection ({reason})", False
     else:
-        text, lasting = f"{host} answers with an error ({reason}); see the server's log", False
-    return FleetError(text, lasting=lasting)
+        return FleetError(_passing(error, reason, host))
+    return FleetError(text, lasting=True)
+
+
+def _passing(error: BaseException, reason: str, host: str) -> str:
+    """Return what an error means that may pass by itself."""
+    if isinstance(error, asyncpg.DiskFullError | asyncpg.InsufficientResourcesError):
+        return f"{host} has no room ({reason}); make room, or run: binvpr fleet forget"
+    if isinstance(error, asyncpg.QueryCanceledError | asyncio.TimeoutError):
+        return f"{host} is too slow, and is asked again later"
+    if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
+        return f"{host} takes no writes ({reason}); name the primary server"
+    if isinstance(error, OSError | EOFError | asyncpg.PostgresConnectionError | asyncpg.OperatorInterventionError):
+        return f"{host} cannot be reached ({reason}); check the server and the network"
+    if isinstance(error, asyncpg.InterfaceError):
+        return f"{host} has closed the connection ({reason}); check the server and the network"
+    return f"{host} answers with an error ({reason}); see the server's log"
 
 
 async def realm_of(connection: Any, site: str, model_sha256: str, bits: int) -> Realm:
