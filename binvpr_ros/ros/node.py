@@ -70,7 +70,7 @@ from binvpr_ros.ros.voice import Voice
 from binvpr_ros.stamps import StampError
 
 if TYPE_CHECKING:
-    from binvpr_ros.ros.fleet import FleetTopics
+    from binvpr_ros.ros.fleet_topics import FleetTopics
 
 START_ERRORS = (ConfigError, DatabaseError, DescriptorError, ModelCardError, ParameterException)
 NEWEST_IMAGE = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -166,7 +166,7 @@ class BinvprNode(Node):
     def _join_fleet(self) -> FleetTopics:
         """Connect to the fleet's map, which needs more than is installed with the node; raises ConfigError."""
         try:
-            from binvpr_ros.ros.fleet import FleetTopics
+            from binvpr_ros.ros.fleet_topics import FleetTopics
         except ModuleNotFoundError as error:
             if error.name != "asyncpg":
                 raise

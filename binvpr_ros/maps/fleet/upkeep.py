@@ -20,6 +20,7 @@ from binvpr_ros.maps.fleet.schema import VERSION, pgvector, version_of, why_with
 from binvpr_ros.maps.fleet.server import realm_of
 from binvpr_ros.maps.identity import is_uuid, write_facts
 from binvpr_ros.maps.schema import Facts
+from binvpr_ros.maps.store import MOST_KEYFRAMES
 from binvpr_ros.network.hamming import WORD_BITS
 
 ROWS_AT_ONCE = 64
@@ -105,10 +106,14 @@ async def pull(connection: Any, uuid: str, output: Path) -> str:
 
 
 async def forget_map(connection: Any, uuid: str) -> str:
-    """Delete a map with all that belongs to it; return a sentence about it."""
+    """Delete a map with all that belongs to it; return a sentence about it. Raises FleetError."""
     row = await _map(connection, uuid)
+    if not row["writable"]:
+        raise FleetError(
+            f"the map {uuid} is of robot {row['robot']!r}; forget it as that, or as the owner", lasting=True
+        )
     own = sending.OwnMap(row["realm"], row["map_no"], 0, 0, row["robot"])
-    await _delete_up_to(connection, own, 1 << 31)
+    await _delete_up_to(connection, own, MOST_KEYFRAMES - 1)
     await connection.execute("DELETE FROM maps WHERE map_no = $1", own.number)
     return f"the map {uuid} of robot {row['robot']!r} was deleted; a robot that still has it sends it again"
 
@@ -116,14 +121,19 @@ async def forget_map(connection: Any, uuid: str) -> str:
 async def forget_old(connection: Any, site: str, days: float, *, features_only: bool) -> str:
     """Delete the keyframes of a site, or only their features, that are older than so many days; return a sentence.
 
-    The age is that by the robots' clocks. What is deleted so is not sent again.
+    A robot deletes only its own, the owner of the database all. The age is that by the robots' clocks. What is deleted
+    so is not sent again. Raises FleetError.
     """
     before = time.time_ns() - round(days * DAY * NANOSECONDS)
     maps = await connection.fetch(
-        "SELECT realm, map_no, robot FROM maps JOIN realms USING (realm) WHERE site = $1 ORDER BY map_no", site
+        "SELECT realm, map_no, robot FROM maps JOIN realms USING (realm) "
+        "WHERE site = $1 AND (robot = current_user OR NOT row_security_active('maps')) ORDER BY map_no",
+        site,
     )
     if not maps:
-        raise FleetError(f"the fleet has no maps at site {site!r}; see: binvpr fleet status URL", lasting=True)
+        raise FleetError(
+            f"there are no maps at site {site!r} that this user may change; see: binvpr fleet status URL", lasting=True
+        )
     total = 0
     for realm, number, robot in maps:
         own = sending.OwnMap(realm, number, 0, 0, robot)
@@ -145,8 +155,7 @@ async def forget_old(connection: Any, site: str, days: float, *, features_only: 
 async def _delete_up_to(connection: Any, own: sending.OwnMap, keyframe: int) -> int:
     """Delete the keyframes of a map before one, which are not wanted from then on; return how many there were."""
     await connection.execute(
-        "UPDATE maps SET wanted_from = greatest(wanted_from, least($2, 2147483647)) WHERE map_no = $1",
-        own.number, keyframe,
+        "UPDATE maps SET wanted_from = greatest(wanted_from, $2) WHERE map_no = $1", own.number, keyframe
     )  # fmt: skip
     rows = await connection.fetch(
         "SELECT keyframe FROM keyframes WHERE realm = $1 AND map_no = $2 AND keyframe < $3 ORDER BY keyframe",
@@ -160,8 +169,9 @@ async def _map(connection: Any, uuid: str) -> Any:
     row = None
     if is_uuid(uuid):
         row = await connection.fetchrow(
-            "SELECT map, map_no, robot, camera, realm, model_sha256, bits FROM maps JOIN realms USING (realm) "
-            "WHERE map = $1", uuid,
+            "SELECT map, map_no, robot, camera, realm, model_sha256, bits, "
+            "robot = current_user OR NOT row_security_active('maps') AS writable "
+            "FROM maps JOIN realms USING (realm) WHERE map = $1", uuid,
         )  # fmt: skip
     if row is None:
         raise FleetError(f"the fleet has no map {uuid}; see: binvpr fleet status URL", lasting=True)

@@ -43,7 +43,7 @@ def maps(site: Site) -> list[tuple[str, str]]:
         "SELECT map::text, robot::text FROM binvpr.maps JOIN binvpr.realms USING (realm) WHERE site = $1 "
         "ORDER BY map_no",
         site.name,
-    )  # type: ignore[return-value]
+    )
 
 
 def kept(path: Path) -> list[tuple[int, int]]:
