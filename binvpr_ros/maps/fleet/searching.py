@@ -26,6 +26,8 @@ from binvpr_ros.network.hamming import nearest_view
 
 CANDIDATES = 400
 """Of the index, which are put in order by all bits and views."""
+RETURNED = 100
+"""Of these, the nearest, of which the robot hears."""
 FETCHED = 48
 """Of these, that come to the robot with the keyframes around them."""
 AROUND = 10
@@ -49,8 +51,7 @@ class Search:
 
     async def nearest(self, connection: Any, views: NDArray[np.uint64]) -> Nearest:
         """Return what is nearest to a query's views [V,W]; raises FleetError where the rows make no sense."""
-        rows = await self.candidates(connection, views)
-        last = rows[-1][3] if len(rows) >= CANDIDATES else None
+        rows, last = await self.candidates(connection, views)
         chosen = _of_best_sessions(rows)
         sessions = {(number, session) for number, _, session, _ in chosen}
         stretches = []
@@ -62,33 +63,37 @@ class Search:
         await self._take_sample(connection)
         return Nearest(stretches, nearest_view(self._sample, views), last)
 
-    async def candidates(self, connection: Any, views: NDArray[np.uint64]) -> list[tuple[int, int, int, int]]:
-        """Return map, keyframe, session and distance of the CANDIDATES nearest, nearest first, by the index.
+    async def candidates(
+        self, connection: Any, views: NDArray[np.uint64]
+    ) -> tuple[list[tuple[int, int, int, int]], int | None]:
+        """Return map, keyframe, session and distance of the RETURNED nearest by the index, nearest first.
 
-        Where shifts move bits that are in the index, each view that differs there is searched for by itself.
+        And the distance of the last of the CANDIDATES that were looked at, None where there are no more of them. Where
+        shifts move bits that are in the index, each view that differs there is searched for by itself.
         """
         first, count = self._realm.index_from, self._realm.index_bits
         every = [bits_of(view) for view in views]
         # Numbers that a type or an index must have as such; the statement's values are parameters.
-        distance = "(SELECT min(bit_count(descriptor # v)) FROM unnest($3::varbit[]) AS v)"
+        terms = (f"bit_count(descriptor # ($3::varbit[])[{number + 1:d}])" for number in range(len(every)))
+        distance = f"least({', '.join(terms)})"
         order = f"substring(descriptor from {first:d} for {count:d})::bit({count:d}) <~> $4::bit({count:d})"
+        parts = {part.bytes: part for part in (bits_of(view, first, count) for view in views)}
         if not self._index:
-            statement = (
-                f"SELECT map_no, keyframe, session, {distance} AS distance FROM keyframes "  # noqa: S608
-                f"WHERE realm = $1 AND map_no <> $2 ORDER BY distance LIMIT {CANDIDATES}"
-            )
-            rows = await connection.fetch(statement, self._realm.number, self._own, every)
-            return [tuple(row) for row in rows]
+            order, parts = f"{distance}, $4::bit({count:d})", dict(itertools.islice(parts.items(), 1))
         statement = (
             f"WITH near AS MATERIALIZED (SELECT map_no, keyframe, session, descriptor FROM keyframes "  # noqa: S608
-            f"WHERE realm = $1 AND map_no <> $2 ORDER BY {order} LIMIT {CANDIDATES}) "
-            f"SELECT map_no, keyframe, session, {distance} AS distance FROM near"
+            f"WHERE realm = $1 AND map_no <> $2 ORDER BY {order} LIMIT {CANDIDATES:d}), "
+            f"ranked AS MATERIALIZED (SELECT map_no, keyframe, session, {distance} AS distance FROM near) "
+            "SELECT *, max(distance) OVER () AS last, count(*) OVER () AS found FROM ranked "
+            f"ORDER BY distance LIMIT {RETURNED:d}"
         )
-        indexed = {part.bytes: part for part in (bits_of(view, first, count) for view in views)}
         found: set[tuple[int, int, int, int]] = set()
-        for part in indexed.values():
-            found.update(map(tuple, await connection.fetch(statement, self._realm.number, self._own, every, part)))
-        return sorted(found, key=lambda row: row[3])[:CANDIDATES]
+        lasts = []
+        for part in parts.values():
+            rows = await connection.fetch(statement, self._realm.number, self._own, every, part)
+            found.update(tuple(row)[:4] for row in rows)
+            lasts += [row["last"] for row in rows[:1] if row["found"] >= CANDIDATES]
+        return sorted(found, key=lambda row: row[3])[:RETURNED], min(lasts, default=None)
 
     async def _around(self, connection: Any, chosen: Sequence[tuple[int, int]]) -> list[tuple[Columns, OtherMap]]:
         """Return keyframes of maps with those around them, one piece for each map."""
