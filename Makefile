@@ -21,7 +21,7 @@ help:  ## show this list
 demo: $(VENV)/.installed  ## run the node end to end on a rendered world, or on IMAGES=<folder, video or bag> (TOPIC=...)
 	@$(RUN)/python -m binvpr_ros.lab.demo $(if $(IMAGES),"$(IMAGES)") $(if $(TOPIC),--image-topic "$(TOPIC)")
 
-demo-fleet: $(VENV)/.installed-fleet  ## two nodes that share a map on an embedded PostgreSQL, one killed on the way, the server too
+demo-fleet: $(VENV)/.installed-fleet  ## two nodes that share a map on a PostgreSQL, and find each other
 	@$(RUN)/python -m binvpr_ros.lab.fleet_demo
 
 check: $(VENV)/.installed-check  ## ruff, mypy and the tests of the core: two minutes

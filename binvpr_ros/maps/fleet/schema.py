@@ -141,7 +141,10 @@ def why_without_index(version: str | None) -> str:
         return ""
     least = ".".join(map(str, LEAST_PGVECTOR))
     found = "has no pgvector" if version is None else f"has pgvector {version}, whose indexes may be corrupt"
-    return f"the server {found}: the search has no index, which is good to about 100,000 keyframes; install {least}"
+    return (
+        f"the server {found}: the search has no index, which is good to about 100,000 keyframes; install "
+        f"pgvector {least} or later"
+    )
 
 
 async def version_of(connection: Any) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -98,6 +99,10 @@ def _sentence(error: BaseException, host: str) -> FleetError:
         text = f"{host} holds no map of a fleet; run: binvpr fleet init URL --site SITE"
     elif isinstance(error, asyncpg.InsufficientPrivilegeError):
         text = f"{host} does not allow it ({reason}); run: binvpr fleet init URL --robot NAME, as the database's owner"
+    elif isinstance(error, ssl.SSLCertVerificationError):
+        text = f"{host} does not prove who it is ({reason}); check sslrootcert, and the host's name, in the URL"
+    elif isinstance(error, asyncpg.exceptions.ClientConfigurationError):
+        text = f"the URL of {host} cannot be used ({reason}); mend it"
     else:
         return FleetError(_passing(error, reason, host))
     return FleetError(text, lasting=True)
