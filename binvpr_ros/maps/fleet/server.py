@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 import asyncpg
 
 from binvpr_ros.maps.fleet.errors import FleetError
-from binvpr_ros.maps.fleet.schema import Realm, version_of
+from binvpr_ros.maps.fleet.schema import Realm, pgvector, version_of, why_without_index
 
 CONNECT_SECONDS = 5.0
 STATEMENT_SECONDS = 2.0
@@ -33,6 +33,7 @@ SETTINGS = {
     "tcp_keepalives_count": "3",
 }
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
+NOTHING = "this database holds no map of a fleet; run: binvpr fleet init URL --site SITE"
 VERIFIED = ("verify-ca", "verify-full")
 CONNECTION_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, EOFError, asyncio.TimeoutError, ValueError)
 """What asyncpg raises where a server, the way to it, or a URL is not as it should be."""
@@ -123,10 +124,23 @@ def _passing(error: BaseException, reason: str, host: str) -> str:
     return f"{host} answers with an error ({reason}); see the server's log"
 
 
+def ask_version(url: str) -> tuple[int, str]:
+    """Return the version of a fleet's tables, and why their search has no index ("": it has); raises FleetError."""
+
+    async def ask() -> tuple[int, str]:
+        async with connected(url) as connection:
+            version = await version_of(connection)
+            if version is None:
+                raise FleetError(NOTHING, lasting=True)
+            return version, why_without_index(await pgvector(connection))
+
+    return asyncio.run(ask())
+
+
 async def realm_of(connection: Any, site: str, model_sha256: str, bits: int) -> Realm:
     """Return the realm of a site and a model; raises FleetError where the fleet has none."""
     if await version_of(connection) is None:
-        raise FleetError("this database holds no map of a fleet; run: binvpr fleet init URL --site SITE", lasting=True)
+        raise FleetError(NOTHING, lasting=True)
     rows = await connection.fetch(
         "SELECT realm, model_sha256, bits, index_from, index_bits FROM realms WHERE site = $1", site
     )

@@ -17,7 +17,7 @@ from binvpr_ros.maps.fleet.errors import FleetError, ForkError
 from binvpr_ros.maps.fleet.outbox import Outbox
 from binvpr_ros.maps.fleet.rows import MOST_BYTES, other_map
 from binvpr_ros.maps.fleet.schema import VERSION, pgvector, version_of, why_without_index
-from binvpr_ros.maps.fleet.server import realm_of
+from binvpr_ros.maps.fleet.server import NOTHING, realm_of
 from binvpr_ros.maps.identity import is_uuid, write_facts
 from binvpr_ros.maps.schema import Facts
 from binvpr_ros.maps.store import MOST_KEYFRAMES
@@ -31,7 +31,7 @@ async def status(connection: Any) -> list[str]:
     """Return what the server holds, line by line; raises FleetError where it holds no map of a fleet."""
     version = await version_of(connection)
     if version is None:
-        raise FleetError("this database holds no map of a fleet; run: binvpr fleet init URL --site SITE", lasting=True)
+        raise FleetError(NOTHING, lasting=True)
     found = await pgvector(connection)
     lines = [f"version {version} of {VERSION}, pgvector {found or 'none'}"]
     lines += [sentence] if (sentence := why_without_index(found)) else []

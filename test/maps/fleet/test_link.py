@@ -338,6 +338,27 @@ def test_a_server_that_is_slow_or_takes_no_writes_leaves_the_robot_as_it_was(sit
     assert [row[2] for row in sent(site)] == [1000, 2000, 3000, 4000, 5000]
 
 
+def test_a_full_server_leaves_the_robot_as_it_was(site: Site, tmp_path: Path) -> None:
+    with driving(tmp_path / "a.db", site.url(), site.name) as alice:
+        alice.drive(1)
+        alice.wait()
+        ((realm,),) = site.rows("SELECT realm FROM realms WHERE site = $1", site.name)
+        site.rows(
+            "CREATE FUNCTION binvpr.full() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$BEGIN RAISE EXCEPTION 'no space left' USING ERRCODE = 'disk_full'; END$$"
+        )
+        try:
+            site.rows(f"CREATE TRIGGER full_{realm} BEFORE INSERT ON binvpr.features_{realm} "
+                      "FOR EACH ROW EXECUTE FUNCTION binvpr.full()")  # fmt: skip
+            alice.drive(2, 3)
+            alice.wait(lambda: "has no room (no space left)" in alice.link.status.refused)
+            assert (len(alice.database), alice.link.status.lag_keyframes) == (3, 2)
+        finally:
+            site.rows("DROP FUNCTION binvpr.full CASCADE")
+        alice.wait()
+    assert [row[2] for row in sent(site)] == [1000, 2000, 3000]
+
+
 def test_a_map_on_the_server_that_makes_no_sense_is_left_out(site: Site, tmp_path: Path) -> None:
     with driving(tmp_path / "a.db", site.url("alice"), site.name) as alice:
         alice.drive(1, 2)
