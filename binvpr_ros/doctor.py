@@ -382,6 +382,29 @@ def _room(free: int, where: str) -> Finding:
     return Finding(OK, found)
 
 
+def check_fleet(choices: argparse.Namespace) -> Finding:
+    """Check, where a fleet's map is named, that its server can be asked."""
+    if not choices.fleet:
+        return Finding(OK, "not used; --fleet URL checks the map that robots share")
+    if importlib.util.find_spec("asyncpg") is None:
+        return Finding(FAILS, "asyncpg is not installed", how_to_install("asyncpg"))
+    from binvpr_ros.config import ConfigError, check_fleet_url
+    from binvpr_ros.maps.fleet.errors import FleetError
+    from binvpr_ros.maps.fleet.server import ask_version, why_unsafe
+
+    try:
+        check_fleet_url(choices.fleet)
+        version, without_index = ask_version(choices.fleet)
+    except (ConfigError, FleetError) as error:
+        found, _, advice = str(error).rpartition("; ")
+        return Finding(FAILS, found or advice, advice)
+    doubts = [doubt for doubt in (why_unsafe(choices.fleet), without_index) if doubt]
+    if doubts:
+        found, _, advice = doubts[0].rpartition("; ")
+        return Finding(WARNING, found, advice)
+    return Finding(OK, f"version {version} of its tables, with an index")
+
+
 CHECKS = (
     Check("Python", check_python),
     Check("NumPy", check_numpy, ("Python",)),
@@ -395,6 +418,7 @@ CHECKS = (
     Check("large images", check_large_images, ("middleware", "models")),
     Check("cameras", check_cameras, ("middleware", "OpenCV")),
     Check("disk", check_disk),
+    Check("fleet", check_fleet, ("NumPy",)),
 )
 
 
@@ -499,6 +523,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--database", default="", metavar="FILE",
                         help="map whose disk to check (default: the current folder's disk)")  # fmt: skip
+    parser.add_argument("--fleet", default="", metavar="URL", help="also check this server of a fleet's map")
     parser.add_argument("--seconds", type=float, default=3.0, metavar="S",
                         help="how long to look for cameras (default %(default)s)")  # fmt: skip
     choices = parser.parse_args(arguments)

@@ -35,7 +35,7 @@ from binvpr_ros.local_features.camera import Camera
 from binvpr_ros.local_features.features import Features, Pairs
 from binvpr_ros.local_features.geometry import Verification, agree, colours_agree, verify
 from binvpr_ros.local_features.kinds import matches
-from binvpr_ros.maps.database import KeyframeDatabase
+from binvpr_ros.maps.searched import SearchedKeyframes
 from binvpr_ros.network.hamming import WORD_BITS, hamming
 from binvpr_ros.odometry import too_far
 from binvpr_ros.sequence import REACH, SequenceMatcher
@@ -171,7 +171,7 @@ class _Search:
     """A query, and how near each of the K keyframes of the map is to it."""
 
     query: Keyframe
-    database: KeyframeDatabase
+    database: SearchedKeyframes
     config: Config
     views: NDArray[np.uint64]  # [V,W], of the query's descriptor
     distances: NDArray[np.uint32]  # [K]
@@ -306,7 +306,7 @@ class LoopCloser:
     def decide(
         self,
         query: Keyframe,
-        database: KeyframeDatabase,
+        database: SearchedKeyframes,
         config: Config,
         camera: Camera | None = None,
         like: FeaturesLike | None = None,
@@ -350,7 +350,7 @@ class LoopCloser:
         self._sequence.forget()
         self.lose_sight()
 
-    def _search(self, query: Keyframe, database: KeyframeDatabase, config: Config) -> _Search:
+    def _search(self, query: Keyframe, database: SearchedKeyframes, config: Config) -> _Search:
         within_window = _within_window(query, database, config)
         views = database.views(query.descriptor, config.shift_cells)
         distances = database.distances(views)
@@ -368,7 +368,7 @@ class LoopCloser:
         if query.whereabouts is not None and config.odometry_drift:
             elsewhere = too_far(query.whereabouts, database.whereabouts, config.odometry_drift)
             elsewhere &= database.sessions == query.session
-        scores = self._scores(similarities, distances)
+        scores = self._scores(similarities, database.typical(distances))
         return _Search(query, database, config, views, distances, scores, within_window, elsewhere)
 
     def _scores(self, similarities: NDArray[np.float64], distances: NDArray[np.uint32]) -> NDArray[np.float64]:
@@ -395,7 +395,7 @@ class LoopCloser:
         return place._replace(streak=1 + max(near, default=0))
 
 
-def _within_window(query: Keyframe, database: KeyframeDatabase, config: Config) -> NDArray[np.bool_]:
+def _within_window(query: Keyframe, database: SearchedKeyframes, config: Config) -> NDArray[np.bool_]:
     """Return which keyframes [K] are too near in time, or among the latest of this session, to be matched."""
     window = round(config.exclusion_time * NANOSECONDS)
     within = database.stamps > query.stamp - window
@@ -407,6 +407,7 @@ def _within_window(query: Keyframe, database: KeyframeDatabase, config: Config) 
     earlier = np.flatnonzero(within[:own])
     last = sessions.searchsorted(sessions[earlier], side="right") - 1
     within[earlier[stamps[last] > start]] = False
+    within[: database.foreign] = False
     within[max(own, int(database.ids.searchsorted(query.id - config.exclusion_keyframes))) :] = True
     return within
 

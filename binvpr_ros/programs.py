@@ -60,6 +60,7 @@ PROGRAMS = {
     "doctor": ("check this machine, and say how to fix problems", "binvpr_ros.doctor", "ros"),
     "param": ("read or change a parameter of a running node", "binvpr_ros.ros.param", "ros"),
     "map": ("inspect, check, merge and export map files", "binvpr_ros.maps.command", "tools"),
+    "fleet": ("set up and manage the map that robots share", "binvpr_ros.maps.fleet.command", "fleet"),
     "benchmark": ("time the network, the search, or the node", "binvpr_ros.lab.benchmark", "tools"),
     "train": ("train a network, and write its model file", "binvpr_ros.lab.training.train", "training"),
     "demo": ("run the node end to end on a rendered building, or on your images", "binvpr_ros.lab.demo", "tools"),

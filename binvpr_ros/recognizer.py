@@ -26,6 +26,7 @@ from binvpr_ros.local_features.pose import relative_pose
 from binvpr_ros.loop_closure import LoopCloser, LoopClosure, Refusal, Refused, Verdict
 from binvpr_ros.loop_constraint import LoopConstraint, RelativePose
 from binvpr_ros.maps.database import DatabaseError, KeyframeDatabase
+from binvpr_ros.maps.source import OtherClosure
 from binvpr_ros.network.backends import DescriptorError
 from binvpr_ros.network.descriptor import Description, DescriptorNetwork
 from binvpr_ros.network.hamming import Descriptor
@@ -249,6 +250,16 @@ class PlaceRecognizer:
         with self._lock:
             database = self.database
             return database.features(keyframe), database.thumbnail(keyframe), database.camera_of(keyframe)
+
+    def remember(self, closure: OtherClosure) -> None:
+        """Keep a closure with a map of the fleet, by the ids of the map files; raises DatabaseError."""
+        with self._lock:
+            self.database.remember(closure)
+
+    def renew(self) -> None:
+        """Give the map a new uuid, since another one goes by the one that it had; raises DatabaseError."""
+        with self._lock:
+            self.database.renew()
 
     def save(self) -> str:
         """Bring the map into its one file; return a sentence about it, or raise DatabaseError."""

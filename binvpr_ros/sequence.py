@@ -23,7 +23,7 @@ class SequenceMatcher:
     """Sums up the distances of keyframes as they come; a map may grow, and lose keyframes, between them."""
 
     def __init__(self) -> None:
-        self._ids: NDArray[np.int32] = np.empty(0, np.int32)
+        self._ids: NDArray[np.signedinteger[Any]] = np.empty(0, np.int32)
         self._paths: list[NDArray[np.float32]] = []  # [K] each: forwards along the map, and backwards
 
     def forget(self) -> None:
@@ -33,7 +33,7 @@ class SequenceMatcher:
     def follow(
         self,
         distances: NDArray[Any],
-        ids: NDArray[np.int32],
+        ids: NDArray[np.signedinteger[Any]],
         present: NDArray[np.bool_],
         keyframes: int,
         reach: int,
@@ -53,7 +53,9 @@ class SequenceMatcher:
         self._paths = [np.where(present, own, own * weight + along * (1 - weight)) for along in least]
         return np.minimum(*self._paths)
 
-    def _at(self, ids: NDArray[np.int32], path: NDArray[np.float32], new: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _at(
+        self, ids: NDArray[np.signedinteger[Any]], path: NDArray[np.float32], new: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
         """Return `path` [K'] for the keyframes that there are now [K]; where one has none, what is `new` [K]."""
         known = len(self._ids)
         if np.array_equal(self._ids, ids[:known]):

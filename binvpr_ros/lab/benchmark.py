@@ -9,6 +9,7 @@ import functools
 import json
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ import numpy as np
 
 from binvpr_ros import lce_delegate
 from binvpr_ros.config import BACKENDS, LOCAL_MODEL, Config, ConfigError, model_path, share_directory
+from binvpr_ros.images import Image
+from binvpr_ros.installation import how_to_install_module
 from binvpr_ros.lab.lce_process import MODES, LceError, LceProcess, random_input
 from binvpr_ros.lab.machine import cpu_name, heat, machine, versions
 from binvpr_ros.lab.profile import profile, table
@@ -29,6 +32,7 @@ from binvpr_ros.network.backends import Backend, DelegateBackend, DescriptorErro
 from binvpr_ros.network.descriptor import DescriptorNetwork
 from binvpr_ros.network.hamming import WORD_BITS
 from binvpr_ros.network.model_card import ModelCard, ModelCardError
+from binvpr_ros.recordings.image_files import JPEG_AND_PNG, read_image_file
 from binvpr_ros.recordings.world import World, drive
 
 FRAME = (480, 640, 3)
@@ -249,6 +253,31 @@ def start(config: Config, choices: argparse.Namespace) -> int:
     return 0
 
 
+def fleet(config: Config, model: Path, choices: argparse.Namespace) -> int:
+    """Measure the map of a fleet; return the exit status."""
+    try:
+        from binvpr_ros.lab.fleet_benchmark import fleet_figures, table
+    except ModuleNotFoundError as error:
+        remedy = how_to_install_module(error.name or "", "fleet_demo")
+        print(f"benchmark: --fleet needs {error.name}, which is not installed; {remedy}", file=sys.stderr)
+        return 1
+    described = DescriptorNetwork(model, config.backend, config.threads)
+    sizes = [fleet_figures(described, _images(choices.images), count) for count in choices.keyframes]
+    print(table(sizes))
+    _write({"sizes": sizes, "cpu": cpu_name()}, choices.json)
+    return 0
+
+
+def _images(folders: list[Path]) -> Iterator[Image]:
+    """Yield the JPEG and PNG files below folders; without one, the drive through the rendered building."""
+    world = World()
+    if not folders:
+        yield from (world.render(*stop) for stop in drive())
+    for folder in folders:
+        files = (file for file in sorted(folder.rglob("*")) if file.suffix.lower() in JPEG_AND_PNG)
+        yield from (read_image_file(file).decode() for file in files)
+
+
 def node(config: Config, choices: argparse.Namespace) -> int:
     """Measure the way of an image through the node; return the exit status."""
     try:
@@ -301,6 +330,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--binary", action="store_true", help="time only the network's binary layers")
     parser.add_argument("--search", action="store_true", help="load and search maps of random keyframes instead")
+    parser.add_argument("--fleet", action="store_true",
+                        help="measure a fleet's map on an embedded PostgreSQL instead")  # fmt: skip
+    parser.add_argument("--images", type=Path, nargs="+", default=[], metavar="FOLDER",
+                        help="with --fleet: make its keyframes of these (default: of a building)")  # fmt: skip
     parser.add_argument("--node", action="store_true", help="measure the node and each of its parts instead")
     parser.add_argument("--profile", action="store_true",
                         help="time each operator of both networks, or of --model, with one thread")  # fmt: skip
@@ -339,6 +372,8 @@ def main() -> int:
         for file in (model, *([Path(choices.versus)] if choices.versus and choices.versus != "lce" else [])):
             if not file.is_file():
                 raise DescriptorError(f"there is no model file {file}; name another")
+        if choices.fleet:
+            return fleet(config, model, choices)
         if choices.node or choices.start:
             return (node if choices.node else start)(config, choices)
         network(config, model, choices)

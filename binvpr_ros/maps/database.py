@@ -20,8 +20,9 @@ from binvpr_ros.maps.earlier import EarlierMap
 from binvpr_ros.maps.errors import DatabaseError
 from binvpr_ros.maps.file import MapFile
 from binvpr_ros.maps.forgetting import most_redundant
+from binvpr_ros.maps.searched import SearchedKeyframes, motion_along
 from binvpr_ros.maps.source import KeyframeSource, OtherClosure
-from binvpr_ros.maps.store import MOST_KEYFRAMES, Columns, KeyframeStore, composed
+from binvpr_ros.maps.store import MOST_KEYFRAMES, Columns, KeyframeStore
 from binvpr_ros.maps.unsaved import UnsavedFeatures
 from binvpr_ros.network.cells import Grids, shifted
 from binvpr_ros.network.hamming import Descriptor
@@ -29,13 +30,10 @@ from binvpr_ros.network.hamming import Descriptor
 MOST_THUMBNAILS = 4096
 """Latest thumbnails that are kept in memory where there is no file, some 2 kB each."""
 
-MOST_STEPS = 256
-"""Along which motions are composed: errors add up."""
-
 __all__ = ["DatabaseError", "KeyframeDatabase"]
 
 
-class KeyframeDatabase:
+class KeyframeDatabase(SearchedKeyframes):
     """All keyframes of a map, and of `earlier` ones. `path` None keeps the map in memory only.
 
     `grids` say which bits of a descriptor belong to which cell of the image.
@@ -178,13 +176,9 @@ class KeyframeDatabase:
 
         It is composed along all keyframes between them; None where that of one is not known, or they are too many.
         """
-        steps = self._store.motions[self._first_matched :][first + 1 : last + 1]
-        if len(steps) > MOST_STEPS or self.sessions[first] != self.sessions[last] or np.isnan(steps).any():
+        if self.sessions[first] != self.sessions[last]:
             return None
-        motion = np.eye(3).ravel()
-        for step in steps:
-            motion = composed(motion, step)
-        return motion.reshape(3, 3)
+        return motion_along(self._store.motions[self._first_matched :][first + 1 : last + 1])
 
     @property
     def own(self) -> int:
@@ -198,6 +192,10 @@ class KeyframeDatabase:
     def distances(self, views: NDArray[np.uint64]) -> NDArray[np.uint32]:
         """Return the Hamming distance of a descriptor [W], or of the nearest of [V,W], to every keyframe [K]; exact."""
         return self._store.distances(views, self._first_matched)
+
+    def typical(self, distances: NDArray[np.uint32]) -> NDArray[np.uint32]:
+        """Return distances that stand for the map as a whole: all of them."""
+        return distances
 
     def keyframe(self, index: int) -> Keyframe:
         """Return the keyframe at position `index` of the arrays above, without its features."""
@@ -234,6 +232,11 @@ class KeyframeDatabase:
     def maps(self) -> int:
         """How many maps the keyframes are of: those of earlier drives, and the own one."""
         return len(self._earlier) + 1
+
+    @property
+    def foreign(self) -> int:
+        """Number of keyframes of other robots: none."""
+        return 0
 
     def path_of(self, keyframe: Keyframe) -> Path | None:
         """Return the map file that a keyframe belongs to; None where that is memory only."""
@@ -344,6 +347,24 @@ class KeyframeDatabase:
         source, match = self._source_of(keyframe.closes)
         uuid = None if source is None else source.identity.uuid
         return None if uuid is None else OtherClosure(keyframe.id - self._own_id, uuid, match)
+
+    def numbered(self, number: int, session: int) -> tuple[int, int]:
+        """Return the id and the session here of a keyframe with these in the map's own file."""
+        return number + self._own_id, session + self._own_session
+
+    def in_file(self, keyframe: Keyframe) -> Keyframe:
+        """Return a keyframe of this map with the id and the session that it has in the map's own file."""
+        return self._as_in_file(keyframe)
+
+    def remember(self, closure: OtherClosure) -> None:
+        """Keep a closure with a map that is not here, by the ids of the files; raises DatabaseError."""
+        if self._file is not None:
+            self._file.remember(closure)
+
+    def renew(self) -> None:
+        """Give this map a new uuid; raises DatabaseError."""
+        if self._file is not None:
+            self._file.renew()
 
     def save(self) -> str:
         """Bring all that was committed into the one file, so that it can be copied; return a sentence about it."""

@@ -149,6 +149,21 @@ class MapFile(KeyframeSource):
             ),
         )  # fmt: skip
 
+    def remember(self, closure: OtherClosure) -> None:
+        """Commit a closure with a keyframe of another map, unless that keyframe has one, or is gone."""
+        with self._writing():
+            self._connection.execute(
+                "INSERT OR IGNORE INTO closures SELECT ?, ?, ? WHERE EXISTS (SELECT 1 FROM keyframes WHERE id = ?)",
+                (*closure, closure.keyframe),
+            )
+
+    def renew(self) -> None:
+        """Give the map a new uuid, since another one goes by the one that it had."""
+        identity = self.identity._replace(uuid=Identity.new().uuid)
+        with self._writing():
+            self._connection.execute("UPDATE map SET uuid = ?", (identity.uuid,))
+        self.identity = identity
+
     def save(self) -> str:
         """Bring the write-ahead log into the file; return a sentence about it."""
         with self._writing():

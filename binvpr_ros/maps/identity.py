@@ -48,7 +48,12 @@ class Identity(NamedTuple):
         if {"uuid", "camera"} <= set(columns(connection, "map")):
             kept, camera = connection.execute("SELECT uuid, camera FROM map").fetchone()
         uuid_of_map = kept if is_uuid(kept) else _derived(connection, facts)
-        return cls(uuid_of_map, camera_from(camera), _first_keyframe(camera))
+        return identity_from(uuid_of_map, camera)
+
+
+def identity_from(uuid_of_map: str, camera: object) -> Identity:
+    """Return the identity of a map whose camera is as `camera_text` wrote it; what makes no sense is not known."""
+    return Identity(uuid_of_map, camera_from(camera), _first_keyframe(camera))
 
 
 def is_uuid(value: object) -> TypeGuard[str]:

@@ -51,6 +51,13 @@ class Columns(NamedTuple):
             keyframe.descriptor[np.newaxis],
         )
 
+    def only(self, chosen: slice | NDArray[np.bool_]) -> Columns:
+        """Return the keyframes of a slice, or of a mask [n]."""
+        return Columns(
+            self.ids[chosen], self.sessions[chosen], self.stamps[chosen], self.closes[chosen], self.motions[chosen],
+            self.whereabouts[chosen], self.descriptors[chosen],
+        )  # fmt: skip
+
 
 class KeyframeStore:
     """Keyframes by ascending id, with descriptors of `words` 64-bit words. What is removed leaves no room unused."""
@@ -142,6 +149,18 @@ class KeyframeStore:
             self._blocks[row // BLOCK][row % BLOCK].copy(),
             closes=int(self._closes[position]),
         )
+
+    def columns(self, start: int, stop: int) -> Columns:
+        """Return the keyframes from position `start` up to `stop`, in columns; their descriptors are copied."""
+        rows = np.arange(start, stop) if self._rows is None else self._rows[start:stop]
+        descriptors = np.empty((len(rows), self._words), np.uint64)
+        for number, block in enumerate(self._blocks):
+            here = rows // BLOCK == number
+            descriptors[here] = block[rows[here] % BLOCK]
+        return Columns(
+            self.ids[start:stop], self.sessions[start:stop], self.stamps[start:stop], self.closes[start:stop],
+            self.motions[start:stop], self.whereabouts[start:stop], descriptors,
+        )  # fmt: skip
 
     def append(self, keyframes: Columns) -> None:
         """Take in keyframes with ids above all others."""

@@ -34,6 +34,11 @@ def shifted(descriptor: Descriptor, grids: Grids, reach: int) -> NDArray[np.uint
     return np.packbits(bits[_sources(grids, reach, descriptor.size * WORD_BITS)], axis=1).view(np.uint64)
 
 
+def steady_bits(grids: Grids, reach: int, bits: int) -> NDArray[np.bool_]:
+    """Return which of so many bits [bits] are the same in all that `shifted` returns."""
+    return (_sources(grids, reach, bits) == np.arange(bits)).all(axis=0)
+
+
 @functools.lru_cache(maxsize=8)
 def _sources(grids: Grids, reach: int, bits: int) -> NDArray[np.intp]:
     """Return for each shift, and each of the bits, which bit takes its place: [V,bits]."""

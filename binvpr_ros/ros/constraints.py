@@ -42,15 +42,15 @@ def _constraint(row: NDArray[Any]) -> LoopConstraint:
         match_session=int(row["match_session"]),
         query_stamp=query,
         match_stamp=match,
-        pose=_pose(row),
+        pose=pose_from_row(row, int(row["scale_known"]), int(row["inliers"])),
     )
 
 
-def _pose(row: NDArray[Any]) -> RelativePose:
+def pose_from_row(row: NDArray[Any], scale_known: int, inliers: int) -> RelativePose:
+    """Return the pose in a row, whose scale is known (1) or not (0); raises ValueError where its numbers are none."""
     translation = np.array([row[name] for name in ("x", "y", "z")], np.float64)
     quaternion = np.array([row[name] for name in ("qx", "qy", "qz", "qw")], np.float64)
     covariance = np.array(row["covariance"], np.float64).reshape(6, 6)
-    scale_known = int(row["scale_known"])
     if not all(np.isfinite(numbers).all() for numbers in (translation, quaternion, covariance)):
         raise ValueError("a loop constraint holds numbers that are not finite; check its publisher")
     if np.abs(translation).max() > FARTHEST or np.abs(covariance).max() > LARGEST_VARIANCE:
@@ -74,6 +74,4 @@ def _pose(row: NDArray[Any]) -> RelativePose:
         raise ValueError(
             "the covariance of a loop constraint is not symmetric and positive semidefinite; check its publisher"
         )
-    return RelativePose(
-        rotation_from_quaternion(quaternion), translation, covariance, bool(scale_known), int(row["inliers"])
-    )
+    return RelativePose(rotation_from_quaternion(quaternion), translation, covariance, bool(scale_known), inliers)

@@ -23,6 +23,7 @@ from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
 from binvpr_ros.ros.dds import isolate_ros, make_room_for_large_images
+from binvpr_ros.ros.fleet_closures import read_fleet_closures
 from binvpr_ros.ros.messages import (
     decode,
     from_nanoseconds,
@@ -38,8 +39,8 @@ from binvpr_ros.ros.sources import ImageMessage, Source, SourceError, in_time, o
 __all__ = [
     "EVERY_RESULT", "LIKE_A_CAMERA", "Header", "Image", "ImageMessage", "Listener", "NodeProcess", "PointCloud2",
     "Source", "SourceError", "Trigger", "create_node", "decode", "from_nanoseconds", "in_time",
-    "message_from_array", "message_from_closures", "open_source", "own_ros", "publish", "rows_from_message",
-    "to_nanoseconds", "wait_for_subscriber",
+    "message_from_array", "message_from_closures", "open_source", "own_ros", "publish", "read_fleet_closures",
+    "rows_from_message", "to_nanoseconds", "wait_for_subscriber",
 ]  # fmt: skip
 
 

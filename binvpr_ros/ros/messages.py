@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import array
 import math
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from sensor_msgs.msg import Image as ImageMessage
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
+from binvpr_ros.fleet_closure import FleetClosure
 from binvpr_ros.images import Image, ImageError, Stretch, decode_compressed, decode_pixels
 from binvpr_ros.keyframes import NANOSECONDS
 from binvpr_ros.local_features.camera import Camera, CameraError
@@ -188,6 +190,24 @@ LOOP_CONSTRAINT_ROW = np.dtype([
 ])  # fmt: skip
 """A row of the topic `loop_constraints`: 384 bytes, no padding."""
 
+ROBOT_BYTES = 64
+"""For a robot's name: more than PostgreSQL gives a role."""
+FLEET_CLOSURE_ROW = np.dtype([
+    *((name, LOOP_CLOSURE_ROW[name].str) for name in LOOP_CLOSURE_ROW.names or ()),
+    ("map_keyframe", "<u4"),
+    ("map_session", "<u4"),
+    ("other_clock", "<u4"),
+    ("pose_known", "<u4"),
+    ("pose_inliers", "<i4"),
+    ("map", "|u1", 16),
+    ("robot", "|u1", ROBOT_BYTES),
+    *((name, "<f8") for name in ("x", "y", "z", "qx", "qy", "qz", "qw")),
+    ("covariance", "<f8", 36),
+])  # fmt: skip
+"""A row of the topic `fleet_closures`: 480 bytes, no padding."""
+FOREIGN = 1 << 31
+"""From it on, ids and sessions of matches are of other maps of the fleet."""
+
 MATCH_ROW = np.dtype([
     ("query_id", "<u4"),
     ("match_id", "<u4"),
@@ -200,6 +220,7 @@ MATCH_ROW = np.dtype([
 
 _POINT_FIELD_TYPES = {
     "<u4": PointField.UINT32, "<i4": PointField.INT32, "<f4": PointField.FLOAT32, "<f8": PointField.FLOAT64,
+    "|u1": PointField.UINT8,
 }  # fmt: skip
 
 
@@ -232,6 +253,42 @@ def message_from_constraints(header: Header, constraints: Sequence[LoopConstrain
     return _table(header, rows)
 
 
+def message_from_fleet_closures(
+    header: Header, closures: Sequence[FleetClosure], session_of: Callable[[FleetClosure], int]
+) -> PointCloud2:
+    """Return the closures of one query image with other maps of the fleet, best first, as a table.
+
+    `session_of` numbers the sessions of all other maps, from 0 on.
+    """
+    rows = np.zeros(len(closures), FLEET_CLOSURE_ROW)
+    for row, closure in zip(rows, closures, strict=True):
+        stamp, pose = from_nanoseconds(closure.match_stamp), closure.pose
+        row["query_id"], row["match_id"] = closure.query_id, FOREIGN + closure.match_id
+        row["query_session"], row["match_session"] = closure.query_session, FOREIGN + session_of(closure)
+        row["match_sec"], row["match_nanosec"] = stamp.sec, stamp.nanosec
+        row["hamming"], row["score"], row["inliers"] = closure.hamming, closure.score, closure.inliers
+        row["map_keyframe"], row["map_session"] = closure.match_id, closure.match_session
+        row["other_clock"] = closure.other_clock
+        row["map"] = np.frombuffer(uuid.UUID(closure.map_uuid).bytes, np.uint8)
+        name = closure.robot.encode()[:ROBOT_BYTES]
+        row["robot"][: len(name)] = np.frombuffer(name, np.uint8)
+        if pose is not None:
+            row["pose_known"], row["pose_inliers"] = 1 + pose.scale_known, pose.inliers
+            row["x"], row["y"], row["z"] = pose.translation
+            row["qx"], row["qy"], row["qz"], row["qw"] = quaternion_from_rotation(pose.rotation)
+            row["covariance"] = pose.covariance.ravel()
+    return _table(header, rows)
+
+
+def own_rows_of(message: PointCloud2) -> PointCloud2:
+    """Return the part of a message of `fleet_closures` that is one of `loop_closures`."""
+    theirs = fleet_rows_from_message(message)
+    rows = np.empty(len(theirs), LOOP_CLOSURE_ROW)
+    for name in LOOP_CLOSURE_ROW.names or ():
+        rows[name] = theirs[name]
+    return _table(message.header, rows)
+
+
 def message_from_matches(header: Header, closures: Sequence[LoopClosure], size: tuple[int, int]) -> PointCloud2:
     """Return the pixels that verify the closures of a query image of `size` (width, height), a row for each pair.
 
@@ -259,6 +316,11 @@ def rows_from_message(message: PointCloud2) -> NDArray[Any]:
 def constraint_rows_from_message(message: PointCloud2) -> NDArray[Any]:
     """Return the rows of a `loop_constraints` message, of LOOP_CONSTRAINT_ROW; raises ValueError."""
     return _rows(message, LOOP_CONSTRAINT_ROW, "loop constraints")
+
+
+def fleet_rows_from_message(message: PointCloud2) -> NDArray[Any]:
+    """Return the rows of a `fleet_closures` message, of FLEET_CLOSURE_ROW; raises ValueError."""
+    return _rows(message, FLEET_CLOSURE_ROW, "closures with a fleet's map")
 
 
 def _table(header: Header, rows: NDArray[Any]) -> PointCloud2:

@@ -13,7 +13,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from nav_msgs.msg import Odometry
@@ -36,6 +36,7 @@ except ImportError:  # Humble
 from binvpr_ros.config import Config, ConfigError
 from binvpr_ros.counted import counted
 from binvpr_ros.images import ImageError, Stretch
+from binvpr_ros.installation import how_to_install_module
 from binvpr_ros.keyframes import NANOSECONDS, Keyframe
 from binvpr_ros.local_features.depth import DepthImage
 from binvpr_ros.loop_closure import Verdict
@@ -45,7 +46,7 @@ from binvpr_ros.network.model_card import ModelCardError
 from binvpr_ros.pictures import picture_of
 from binvpr_ros.recognizer import PlaceRecognizer, Recognition
 from binvpr_ros.ros.calibration import CalibrationSubscriber, calibration_in
-from binvpr_ros.ros.diagnostics import Silence, Statistics, free_bytes, health, is_silent
+from binvpr_ros.ros.diagnostics import Health, Level, Silence, Statistics, free_bytes, health, is_silent
 from binvpr_ros.ros.graph import Graph
 from binvpr_ros.ros.messages import (
     CameraInfoError,
@@ -68,6 +69,9 @@ from binvpr_ros.ros.silence import why_nothing_comes
 from binvpr_ros.ros.voice import Voice
 from binvpr_ros.stamps import StampError
 
+if TYPE_CHECKING:
+    from binvpr_ros.ros.fleet_topics import FleetTopics
+
 START_ERRORS = (ConfigError, DatabaseError, DescriptorError, ModelCardError, ParameterException)
 NEWEST_IMAGE = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 NEWEST_IMAGES = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -89,8 +93,9 @@ MOST_CALIBRATIONS = 8
 class BinvprNode(Node):
     """Subscribes to `image`, `camera_info`, `depth` and `odometry`; publishes `loop_closures` and `keyframes`.
 
-    With `camera_info` it publishes `loop_constraints` too. It reports on /diagnostics. What it shows to people,
-    `~/match_image` and, with `odometry`, `~/graph`, and the pixels of `~/matches`, is made while somebody subscribes.
+    With `camera_info` it publishes `loop_constraints` too, and with the parameter `fleet` `fleet_closures`. It
+    reports on /diagnostics. What it shows to people, `~/match_image` and, with `odometry`, `~/graph`, and the pixels of
+    `~/matches`, is made while somebody subscribes.
     """
 
     def __init__(self) -> None:
@@ -147,6 +152,7 @@ class BinvprNode(Node):
             self._listen(Header, "keyframe_stamps", self._on_keyframe_stamp, stamps)
         kind = CompressedImage if config.compressed else Image
         self._listen(kind, "image", self._on_image, NEWEST_IMAGES if self._asked else NEWEST_IMAGE)
+        self._fleet = self._join_fleet() if config.fleet else None
         card, backend = self._recognizer.network.card, self._recognizer.network.backend.name
         kept = f"kept in {config.database}" if config.database else "kept in memory only, because database is not set"
         if repeated := self._recognizer.database.repeated():
@@ -157,11 +163,25 @@ class BinvprNode(Node):
             f"the map is {kept}"
         )
 
+    def _join_fleet(self) -> FleetTopics:
+        """Connect to the fleet's map, which needs more than is installed with the node; raises ConfigError."""
+        try:
+            from binvpr_ros.ros.fleet_topics import FleetTopics
+        except ModuleNotFoundError as error:
+            if error.name != "asyncpg":
+                raise
+            remedy = how_to_install_module("asyncpg", "fleet")
+            raise ConfigError(f"fleet needs asyncpg, which is not installed; {remedy}") from None
+        publisher = self.create_publisher(PointCloud2, "fleet_closures", EVERY_RESULT)
+        return FleetTopics((self._closures, publisher), self._recognizer, self._voice)
+
     def close(self) -> None:
         """Finish the image in work, close the map, and say what became of all images."""
         self._worker.shutdown(wait=True, cancel_futures=True)
         self._surveyor.shutdown(wait=True, cancel_futures=True)
         self._artist.shutdown(wait=True, cancel_futures=True)
+        if self._fleet is not None:
+            self._fleet.close()
         self._recognizer.close()
         self._voice.farewell(self._statistics)
 
@@ -368,6 +388,8 @@ class BinvprNode(Node):
             self._skip("stamp", str(error))
             return None
         self._tell(recognition)
+        if self._fleet is not None:
+            self._fleet.offer(recognition, message.header.frame_id)
         if recognition.keyframe is not None:
             self._keyframes.publish(message.header)
             self._graph.add(recognition.keyframe, [closure.match for closure in recognition.verdict.closures])
@@ -470,11 +492,14 @@ class BinvprNode(Node):
             "features_dropped": str(database.features_dropped),
             "verification": self._verification(),
             "relative_poses": self._relative_poses(),
+            **(self._fleet.values() if self._fleet is not None else {}),
         }
         config, failure = self._recognizer.config, self._statistics.failure
         topic, stamps_topic = map(self.resolve_topic_name, ("image", "keyframe_stamps"))
         silence = self._why_silent(lately, topic) if is_silent(lately) else None
         well = health(lately, rate, config, topic, stamps_topic, failure, free_bytes(config), database.own, silence)
+        if self._fleet is not None and well.level == Level.OK and (trouble := self._fleet.trouble):
+            well = Health(Level.WARN, trouble, "fleet")
         self._voice.health(well)
         self._voice.summary(self._statistics)
         status = DiagnosticStatus(

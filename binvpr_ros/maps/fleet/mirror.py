@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mirror: the maps of all others of a small site in memory, searched exactly, and there while the server is not."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from binvpr_ros.keyframes import NOTHING_CLOSED
+from binvpr_ros.maps.fleet.errors import FleetError
+from binvpr_ros.maps.fleet.found import Stretch, best_sessions, whole_id
+from binvpr_ros.maps.fleet.rows import COLUMNS, FITS, OtherMap, columns_of, other_map
+from binvpr_ros.maps.fleet.schema import Realm
+from binvpr_ros.maps.store import KeyframeStore
+
+MOST_MIRRORED = 100_000
+"""Keyframes of a site that is mirrored, 30 MB; larger ones are searched on the server."""
+ROWS_AT_ONCE = 2_000
+COMPARE_SECONDS = 60.0
+"""Between two looks at what others have deleted: their maps forget a keyframe for each new one when they are full."""
+
+
+class Nearest(NamedTuple):
+    """What is like a query, and how like it the whole is."""
+
+    stretches: list[Stretch]
+    typical: NDArray[np.uint32]  # [N], distances of keyframes from all over the map
+    last: int | None = None  # distance of the last keyframe that was looked at, where there may be more of them
+
+
+class _Mirrored:
+    """One map of another."""
+
+    def __init__(self, whose: OtherMap, words: int) -> None:
+        self.whose = whose
+        self.store = KeyframeStore(words)
+        self.batches = 0
+        self.deletions = 0
+        self.compared = time.monotonic()
+
+
+class Mirror:
+    """All maps of a realm but the robot's own."""
+
+    def __init__(self, words: int) -> None:
+        self._words = words
+        self._maps: dict[int, _Mirrored] = {}
+        self.refused: dict[int, str] = {}
+        """Maps that are left out, and why."""
+
+    def __len__(self) -> int:
+        """Return the number of keyframes."""
+        return sum(len(one.store) for one in tuple(self._maps.values()))
+
+    @property
+    def maps(self) -> int:
+        """How many maps there are."""
+        return len(self._maps)
+
+    async def refresh(self, connection: Any, realm: Realm, own: int) -> None:
+        """Read what has come since the last time; raises FleetError where the server cannot be read."""
+        rows = await connection.fetch(
+            "SELECT map_no, map, robot, camera, batches, deletions FROM maps WHERE realm = $1 AND map_no <> $2",
+            realm.number, own,
+        )  # fmt: skip
+        there = {row["map_no"]: row for row in rows}
+        self._maps = {number: one for number, one in self._maps.items() if number in there}
+        self.refused = {number: why for number, why in self.refused.items() if number in there}
+        for number, row in there.items():
+            if number in self.refused:
+                continue
+            whose = other_map(row)
+            try:
+                await self._follow(connection, realm, whose, row["batches"], row["deletions"])
+            except FleetError as error:
+                self._maps.pop(number, None)
+                self.refused[number] = str(error)
+
+    async def _follow(self, connection: Any, realm: Realm, whose: OtherMap, batches: int, deletions: int) -> None:
+        """Bring one map up to date."""
+        known = self._maps.get(whose.number)
+        if known is None or batches < known.batches:  # that of a server which was restored
+            known = _Mirrored(whose, self._words)
+            known.deletions = deletions
+        known.whose = whose
+        if deletions != known.deletions and time.monotonic() - known.compared >= COMPARE_SECONDS:
+            await self._forget(connection, realm, known)
+            known.deletions, known.compared = deletions, time.monotonic()
+        if batches > known.batches:
+            read = await self._read(connection, realm, known, batches)
+            # A gap that was filled lies among what is here already.
+            if read is None:
+                known = _Mirrored(whose, self._words)
+                known.deletions = deletions
+                await self._read(connection, realm, known, batches)
+            known.batches = batches
+        self._maps[whose.number] = known
+
+    async def _read(self, connection: Any, realm: Realm, known: _Mirrored, batches: int) -> bool | None:
+        """Append the batches that have come; return None where they do not come after what is there."""
+        last = -1
+        while True:
+            rows = await connection.fetch(
+                f"SELECT {COLUMNS} FROM keyframes WHERE {FITS} AND map_no = $3 AND batch > $4 AND batch <= $5 "  # noqa: S608
+                "AND keyframe > $6 ORDER BY keyframe LIMIT $7",
+                realm.number, realm.bits, known.whose.number, known.batches, batches, last, ROWS_AT_ONCE,
+            )  # fmt: skip
+            if not rows:
+                return True
+            columns = columns_of(rows, self._words, known.whose)
+            if len(known.store):
+                if columns.ids[0] <= known.store.ids[-1]:
+                    return None
+                if columns.sessions[0] < known.store.sessions[-1]:
+                    raise FleetError(f"the sessions of robot {known.whose.robot!r} make no sense; its map is left out")
+            known.store.append(columns)
+            last = int(columns.ids[-1])
+
+    async def _forget(self, connection: Any, realm: Realm, known: _Mirrored) -> None:
+        """Drop what is not on the server any more."""
+        rows = await connection.fetch(
+            "SELECT keyframe FROM keyframes WHERE realm = $1 AND map_no = $2", realm.number, known.whose.number
+        )
+        stays = np.isin(known.store.ids, [keyframe for (keyframe,) in rows])
+        if stays.all():
+            return
+        before, known.store = known.store, KeyframeStore(self._words)
+        if stays.any():
+            kept = before.columns(0, len(before)).only(stays)
+            closes = np.where(np.isin(kept.closes, kept.ids), kept.closes, NOTHING_CLOSED).astype(np.int32)
+            # What lay between two that are neighbours now is not known any more.
+            motions = kept.motions.copy()
+            motions[np.flatnonzero(np.diff(np.flatnonzero(stays)) > 1) + 1] = np.nan
+            known.store.append(kept._replace(closes=closes, motions=motions))
+
+    def nearest(self, views: NDArray[np.uint64]) -> Nearest:
+        """Return the sessions that are nearest to a query's views [V,W]; exact."""
+        maps = [one for one in self._maps.values() if len(one.store)]
+        if not maps:
+            return Nearest([], np.empty(0, np.uint32))
+        distances = np.concatenate([one.store.distances(views) for one in maps])
+        sessions = np.concatenate([whole_id(one.whose.number, 0) + one.store.sessions.astype(np.int64) for one in maps])
+        starts = np.cumsum([0, *(len(one.store) for one in maps)])
+        stretches = []
+        for span in best_sessions(distances, sessions):
+            at = int(starts.searchsorted(span.start, side="right")) - 1
+            low = int(starts[at])
+            columns = maps[at].store.columns(span.start - low, span.stop - low)
+            stretches.append(Stretch(maps[at].whose, columns, distances[span]))
+        return Nearest(stretches, distances)

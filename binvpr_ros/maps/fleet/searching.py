@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Search: the nearest keyframes of a large site, found on the server.
+
+pgvector's HNSW index (Malkov and Yashunin, PAMI 2020) holds the bits that a shift of the image leaves alone, so that
+one search stands for all views of the query. What it finds is put in order by all bits and all views, in SQL too, and
+only the best come to the robot, with the keyframes around them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from binvpr_ros.maps.fleet.errors import FleetError
+from binvpr_ros.maps.fleet.found import MOST_SESSIONS, Stretch
+from binvpr_ros.maps.fleet.mirror import Nearest
+from binvpr_ros.maps.fleet.rows import COLUMNS, FITS, OtherMap, bits_of, columns_of, descriptor_of, other_map
+from binvpr_ros.maps.fleet.schema import Realm
+from binvpr_ros.maps.store import Columns
+from binvpr_ros.network.hamming import nearest_view
+
+CANDIDATES = 400
+"""Of the index, which are put in order by all bits and views."""
+RETURNED = 100
+"""Of these, the nearest, of which the robot hears."""
+FETCHED = 48
+"""Of these, that come to the robot with the keyframes around them."""
+AROUND = 10
+"""Keyframes before and after each of them."""
+SAMPLE = 1_000
+"""Keyframes from all over the map, for the similarity to the map as a whole."""
+SAMPLE_SECONDS = 600.0
+
+Range = tuple[int, int, int]
+"""A map, and its first and last keyframe of a stretch."""
+
+
+class Search:
+    """The search in a realm over all maps but the robot's own."""
+
+    def __init__(self, realm: Realm, own: int, words: int, *, index: bool) -> None:
+        self._realm, self._own, self._words, self._index = realm, own, words, index
+        self._sample: NDArray[np.uint64] = np.empty((0, words), np.uint64)
+        self._sampled = -np.inf
+        self._maps: dict[int, OtherMap] = {}
+
+    async def nearest(self, connection: Any, views: NDArray[np.uint64]) -> Nearest:
+        """Return what is nearest to a query's views [V,W]; raises FleetError where the rows make no sense."""
+        rows, last = await self.candidates(connection, views)
+        chosen = _of_best_sessions(rows)
+        sessions = {(number, session) for number, _, session, _ in chosen}
+        stretches = []
+        for columns, whose in await self._around(connection, [(number, one) for number, one, _, _ in chosen]):
+            for session, start, stop in _runs(columns.sessions):
+                if (whose.number, session) in sessions:
+                    part = columns.only(slice(start, stop))
+                    stretches.append(Stretch(whose, part, nearest_view(part.descriptors, views)))
+        await self._take_sample(connection)
+        return Nearest(stretches, nearest_view(self._sample, views), last)
+
+    async def candidates(
+        self, connection: Any, views: NDArray[np.uint64]
+    ) -> tuple[list[tuple[int, int, int, int]], int | None]:
+        """Return map, keyframe, session and distance of the RETURNED nearest by the index, nearest first.
+
+        And the distance of the last of the CANDIDATES that were looked at, None where there are no more of them. Where
+        shifts move bits that are in the index, each view that differs there is searched for by itself.
+        """
+        first, count = self._realm.index_from, self._realm.index_bits
+        every = [bits_of(view) for view in views]
+        # Numbers that a type or an index must have as such; the statement's values are parameters.
+        terms = (f"bit_count(descriptor # ($3::varbit[])[{number + 1:d}])" for number in range(len(every)))
+        distance = f"least({', '.join(terms)})"
+        order = f"substring(descriptor from {first:d} for {count:d})::bit({count:d}) <~> $4::bit({count:d})"
+        parts = {part.bytes: part for part in (bits_of(view, first, count) for view in views)}
+        if not self._index:
+            order, parts = f"{distance}, $4::bit({count:d})", dict(itertools.islice(parts.items(), 1))
+        statement = (
+            f"WITH near AS MATERIALIZED (SELECT map_no, keyframe, session, descriptor FROM keyframes "  # noqa: S608
+            f"WHERE realm = $1 AND map_no <> $2 ORDER BY {order} LIMIT {CANDIDATES:d}), "
+            f"ranked AS MATERIALIZED (SELECT map_no, keyframe, session, {distance} AS distance FROM near) "
+            "SELECT *, max(distance) OVER () AS last, count(*) OVER () AS found FROM ranked "
+            f"ORDER BY distance LIMIT {RETURNED:d}"
+        )
+        found: set[tuple[int, int, int, int]] = set()
+        lasts = []
+        for part in parts.values():
+            rows = await connection.fetch(statement, self._realm.number, self._own, every, part)
+            found.update(tuple(row)[:4] for row in rows)
+            lasts += [row["last"] for row in rows[:1] if row["found"] >= CANDIDATES]
+        return sorted(found, key=lambda row: row[3])[:RETURNED], min(lasts, default=None)
+
+    async def _around(self, connection: Any, chosen: Sequence[tuple[int, int]]) -> list[tuple[Columns, OtherMap]]:
+        """Return keyframes of maps with those around them, one piece for each map."""
+        if not chosen:
+            return []
+        if not {number for number, _ in chosen} <= self._maps.keys():
+            self._maps = {row["map_no"]: other_map(row) for row in await connection.fetch(
+                "SELECT map_no, map, robot, camera FROM maps WHERE realm = $1", self._realm.number
+            )}  # fmt: skip
+        numbers, lows, highs = zip(*_ranges(chosen), strict=True)
+        rows = await connection.fetch(
+            f"SELECT map_no, {COLUMNS} FROM keyframes "  # noqa: S608
+            "JOIN unnest($3::int[], $4::int[], $5::int[]) AS r(m, low, high) "
+            f"ON map_no = r.m AND keyframe BETWEEN r.low AND r.high WHERE {FITS} ORDER BY map_no, keyframe",
+            self._realm.number, self._realm.bits, numbers, lows, highs,
+        )  # fmt: skip
+        pieces = []
+        for number, some in itertools.groupby(rows, key=lambda row: row["map_no"]):
+            if (whose := self._maps.get(number)) is None:
+                raise FleetError(f"the server has keyframes of a map {number} that it does not know; see its tables")
+            pieces.append((columns_of(list(some), self._words, whose), whose))
+        return pieces
+
+    async def _take_sample(self, connection: Any) -> None:
+        if time.monotonic() - self._sampled < SAMPLE_SECONDS:
+            return
+        rows = await connection.fetch(
+            # Of pages, or a small table may give none; one row in a page would be too few.
+            f"SELECT descriptor FROM keyframes TABLESAMPLE SYSTEM ($4) WHERE {FITS} AND map_no <> $3 LIMIT {SAMPLE}",  # noqa: S608
+            self._realm.number, self._realm.bits, self._own, await self._share(connection),
+        )  # fmt: skip
+        self._sample = np.array([descriptor_of(bits) for (bits,) in rows], np.uint64).reshape(-1, self._words)
+        self._sampled = time.monotonic()
+
+    async def _share(self, connection: Any) -> float:
+        """Return the percentage of the pages that holds about three times SAMPLE keyframes."""
+        rows = await connection.fetchval(
+            "SELECT sum(reltuples) FROM pg_class WHERE oid = ('binvpr.keyframes_' || $1::int)::regclass",
+            self._realm.number,
+        )
+        return float(min(100.0, 300.0 * SAMPLE / max(rows or 0, 1)))
+
+
+def _of_best_sessions(rows: Sequence[tuple[int, int, int, int]]) -> list[tuple[int, int, int, int]]:
+    """Return the FETCHED nearest rows of the MOST_SESSIONS sessions that come first."""
+    sessions = list(dict.fromkeys((number, session) for number, _, session, _ in rows))[:MOST_SESSIONS]
+    return [row for row in rows if (row[0], row[2]) in sessions][:FETCHED]
+
+
+def _ranges(chosen: Sequence[tuple[int, int]]) -> list[Range]:
+    """Return keyframes of maps with AROUND before and after each, overlapping ones as one."""
+    ranges: list[Range] = []
+    for number, keyframe in sorted(chosen):
+        low, high = max(keyframe - AROUND, 0), keyframe + AROUND
+        if ranges and ranges[-1][0] == number and low <= ranges[-1][2] + 1:
+            ranges[-1] = (number, ranges[-1][1], high)
+        else:
+            ranges.append((number, low, high))
+    return ranges
+
+
+def _runs(sessions: NDArray[np.int32]) -> Iterator[tuple[int, int, int]]:
+    """Yield each session with its first position, and that after its last."""
+    starts = [0, *(np.flatnonzero(np.diff(sessions)) + 1).tolist(), len(sessions)]
+    for start, stop in itertools.pairwise(starts):
+        yield int(sessions[start]), start, stop
