@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import os
 import shlex
 import subprocess
@@ -58,6 +59,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
                         help="largest change of scale of a view (default %(default)s)")  # fmt: skip
     parser.add_argument("--moved", type=float, default=MOTION.share, metavar="SHARE",
                         help="share of views that are moved and rolled (default %(default)s)")  # fmt: skip
+    parser.add_argument("--between-views", type=float, default=Recipe.signs_weight, metavar="WEIGHT",
+                        help="weight of the loss between the bits of two views (default %(default)s)")  # fmt: skip
     parser.add_argument("--start-from", type=Path, metavar="FILE", help="weights.npz of another run")
     parser.add_argument("--work", type=Path, metavar="DIR",
                         help="folder for the state, log and curves (default: OUTPUT without its suffix)")  # fmt: skip
@@ -92,6 +95,10 @@ def _check(parser: argparse.ArgumentParser, choices: argparse.Namespace) -> None
         ),
         (choices.scale < 1, f"--scale must be 1 or more, not {choices.scale}"),
         (not 0 <= choices.moved < 1, f"--moved must be 0 or more and less than 1, not {choices.moved}"),
+        (
+            not 0 <= choices.between_views < math.inf,
+            f"--between-views must be a number of 0 or more, not {choices.between_views}",
+        ),
         (choices.images < 0, f"--images must be 0, for all, or more, not {choices.images}"),
         (choices.seed not in SEEDS, f"--seed must be from 0 to {SEEDS[-1]}, not {choices.seed}"),
     )
@@ -180,7 +187,8 @@ def split(taught: Taught, batch: int) -> tuple[Chosen, Chosen]:
 
 def _recipe(choices: argparse.Namespace) -> Recipe:
     motion = dataclasses.replace(MOTION, roll=choices.roll, scale=choices.scale, share=choices.moved)
-    return Recipe(motion=motion, batch=SMOKE_BATCH if choices.smoke else choices.batch)
+    batch = SMOKE_BATCH if choices.smoke else choices.batch
+    return Recipe(motion=motion, batch=batch, signs_weight=choices.between_views)
 
 
 def _budget(choices: argparse.Namespace) -> Budget:
@@ -196,9 +204,10 @@ def _facts(choices: argparse.Namespace, train: Chosen, step: int, figures: dict[
     words += ["--teacher", choices.teacher.name] if choices.teacher else []
     words += ["--start-from", choices.start_from.name] if choices.start_from else []
     for option, default in (("images", 0), ("batch", Recipe.batch), ("roll", MOTION.roll),
-                            ("scale", MOTION.scale), ("moved", MOTION.share), ("seed", 0)):  # fmt: skip
+                            ("scale", MOTION.scale), ("moved", MOTION.share),
+                            ("between_views", Recipe.signs_weight), ("seed", 0)):  # fmt: skip
         value = getattr(choices, option)
-        words += [f"--{option}", str(value)] if value != default else []
+        words += [f"--{option.replace('_', '-')}", str(value)] if value != default else []
     words += ["--steps", str(step), "--output", choices.output.name]
     evaluation: dict[str, Any] = {name.removeprefix("val_"): round(value, 4) for name, value in figures.items()}
     return {

@@ -55,6 +55,8 @@ def test_a_smoke_run_goes_from_nothing_to_a_model(tmp_path: Path) -> None:
         (["--smoke", "--steps", "1", "--minutes", "1", "--output", "m.tflite"], "give --minutes or --steps, not both"),
         (["--smoke", "--batch", "3", "--output", "model.tflite"], "--batch must be a multiple of 4"),
         (["--smoke", "--scale", "0.5", "--output", "model.tflite"], "--scale must be 1 or more"),
+        (["--smoke", "--between-views", "-1", "--output", "model.tflite"], "--between-views must be a number of 0 or"),
+        (["--smoke", "--between-views", "nan", "--output", "model.tflite"], "--between-views must be a number of 0 or"),
         (["--smoke", "--output", "nowhere/model.tflite"], "make the folder nowhere first"),
     ],
 )
