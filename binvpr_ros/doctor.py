@@ -238,6 +238,25 @@ def check_network(_: argparse.Namespace) -> Finding:
     return Finding(OK, f"{network.card.name} on {network.backend.name} describes an image in {bits:,} bits")
 
 
+def check_gtsam(_: argparse.Namespace) -> Finding:
+    """Check that pose_graph can be started beside the node: GTSAM, together with this NumPy."""
+    import numpy as np
+
+    try:
+        import gtsam
+
+        pose = gtsam.Pose3(np.eye(4)).matrix()
+    except ModuleNotFoundError as error:
+        if error.name != "gtsam":
+            raise
+        return Finding(OK, f"GTSAM is not installed, which only pose_graph needs; for that, {how_to_install('gtsam')}")
+    except Exception as error:  # noqa: BLE001 - what was made for another NumPy raises anything
+        return Finding(WARNING, f"GTSAM cannot be used: {_cause(error)}", _install_again("gtsam", "gtsam"))
+    if not np.array_equal(pose, np.eye(4)):
+        return Finding(WARNING, f"GTSAM does not work with NumPy {np.__version__}", _install_again("gtsam", "gtsam"))
+    return Finding(OK, f"GTSAM ({_folder_of(gtsam.__file__)}) works with NumPy {np.__version__}")
+
+
 def check_ros(_: argparse.Namespace) -> Finding:
     """Check that ROS 2 is there for this Python, with the messages that the node needs."""
     distribution = os.environ.get("ROS_DISTRO", "")
@@ -413,6 +432,7 @@ CHECKS = (
     Check("delegate", check_delegate, ("NumPy",)),
     Check("models", check_models, ("Python",)),
     Check("network", check_network, ("OpenCV", "TFLite runtime", "delegate", "models")),
+    Check("pose graph", check_gtsam, ("NumPy",)),
     Check("ROS 2", check_ros, ("NumPy",)),
     Check("middleware", check_middleware, ("ROS 2",)),
     Check("large images", check_large_images, ("middleware", "models")),

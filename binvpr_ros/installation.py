@@ -26,7 +26,7 @@ OF_APT = {
     "yaml": "python3-yaml",
 }
 """Packages of Debian and Ubuntu, by the module that they bring."""
-ALONE = {"ai-edge-litert": "'ai-edge-litert>=2.1,<2.4'"}
+ALONE = {"ai-edge-litert": "'ai-edge-litert>=2.1,<2.4'", "gtsam": "gtsam"}
 """What is installed without its dependencies, since they would replace apt's NumPy, in the versions that are known."""
 LEAST_NUMPY = (1, 23, 2)
 """Of ai-edge-litert; Ubuntu 22.04 has an earlier one."""

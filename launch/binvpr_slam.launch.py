@@ -22,6 +22,7 @@ from launch import LaunchContext, LaunchDescription, logging
 
 ARGUMENTS = {
     "graph_params_file": ("", "YAML file of pose_graph's parameters; empty: the package's config/pose_graph.yaml."),
+    "graph_enclave": ("", "Security enclave of pose_graph under SROS 2."),
 }
 # Of these binvpr.launch.py has its own with another meaning: by how much odometry must be off to rule a match out.
 NOT_ARGUMENTS = ("odometry_drift",)
@@ -61,6 +62,7 @@ def start_graph(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     params_file = with_home(values["graph_params_file"]) or str(package / "config" / "pose_graph.yaml")
     if not Path(params_file).is_file():
         raise FileNotFoundError(f"graph_params_file {params_file} is not a file; give the path of one")
+    given_to_ros = {"--log-level": values["log_level"], "--enclave": values["graph_enclave"]}
     return [
         Node(
             package="binvpr_ros",
@@ -70,7 +72,7 @@ def start_graph(context: LaunchContext) -> list[LaunchDescriptionEntity]:
             parameters=[params_file, overrides],
             remappings=[("odometry", values["odometry_topic"])],
             additional_env=python_path(values["venv"]),
-            ros_arguments=["--log-level", values["log_level"]] if values["log_level"] else [],
+            ros_arguments=[word for option, value in given_to_ros.items() if value for word in (option, value)],
             output="screen",
         )
     ]

@@ -25,6 +25,7 @@ from binvpr_ros.doctor import (
     Finding,
     check_disk,
     check_fleet,
+    check_gtsam,
     check_models,
     room_for_images,
 )
@@ -192,6 +193,20 @@ def test_the_room_for_large_images(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("FASTRTPS_DEFAULT_PROFILES_FILE", str(ours))
     assert "MiB" in room_for_images("rmw_fastrtps_cpp").found
     assert room_for_images("rmw_cyclonedds_cpp").result == NOT_TRIED
+
+
+def test_pose_graph_needs_gtsam_and_the_node_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gtsam", None)  # as if it were not installed
+    result, found, _ = check_gtsam(argparse.Namespace())
+    assert result == OK
+    assert found.startswith("GTSAM is not installed, which only pose_graph needs; for that, run: ")
+    assert "install --no-deps gtsam" in found
+    monkeypatch.delitem(sys.modules, "gtsam")
+    (tmp_path / "gtsam.py").write_text("raise ImportError('made for another NumPy')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    result, found, advice = check_gtsam(argparse.Namespace())
+    assert (result, found) == (WARNING, "GTSAM cannot be used: ImportError: made for another NumPy")
+    assert "gtsam" in advice
 
 
 def test_what_others_print_into_a_check_is_no_finding(tmp_path: Path) -> None:

@@ -195,22 +195,31 @@ def test_a_huge_value_takes_no_memory(tmp_path: Path, change: str, output: str) 
     assert len(result.stdout) < 1000
 
 
-def rights(kind: str, right: str) -> set[str]:
-    """Return the names that the policy allows the node: `kind` is topic or service."""
+def profile_of(name: str) -> ET.Element:
+    """Return what the policy allows a node."""
     policy = ET.parse(ROOT / "config" / "sros2_policy.xml").getroot()  # noqa: S314 - our own file
-    names = [element.text for group in policy.iter(f"{kind}s") if group.get(right) == "ALLOW" for element in group]
+    (profile,) = (one for one in policy.iter("profile") if one.get("node") == name)
+    return profile
+
+
+def rights(node: str, kind: str, right: str) -> set[str]:
+    """Return the names that the policy allows a node: `kind` is topic or service."""
+    groups = profile_of(node).iter(f"{kind}s")
+    names = [element.text for group in groups if group.get(right) == "ALLOW" for element in group]
     assert len(names) == len(set(names)) > 0
     return set(filter(None, names))
 
 
-def test_the_policy_allows_one_node_and_denies_by_default() -> None:
+def test_the_policy_allows_each_node_what_it_needs_and_denies_by_default() -> None:
     policy = ET.parse(ROOT / "config" / "sros2_policy.xml").getroot()  # noqa: S314 - our own file
     assert (policy.tag, policy.get("version")) == ("policy", "0.2.0")
-    (profile,) = policy.findall("enclaves/enclave/profiles/profile")
-    assert (profile.get("ns"), profile.get("node")) == ("/binvpr", "binvpr")
-    assert [(group.tag, dict(group.attrib)) for group in profile] == [
-        ("topics", {"subscribe": "ALLOW"}), ("topics", {"publish": "ALLOW"}), ("services", {"reply": "ALLOW"}),
-    ]  # fmt: skip
+    assert [enclave.get("path") for enclave in policy.iter("enclave")] == ["/binvpr/binvpr", "/binvpr/pose_graph"]
+    for name in ("binvpr", "pose_graph"):
+        profile = profile_of(name)
+        assert profile.get("ns") == "/binvpr"
+        assert [(group.tag, dict(group.attrib)) for group in profile] == [
+            ("topics", {"subscribe": "ALLOW"}), ("topics", {"publish": "ALLOW"}), ("services", {"reply": "ALLOW"}),
+        ]  # fmt: skip
 
 
 @pytest.mark.usefixtures("ros")
@@ -236,24 +245,49 @@ def test_the_policy_allows_what_the_node_does_and_no_more(tmp_path: Path) -> Non
             "odometry:=/odom",
         ]
         with Listener("/listener") as listener, NodeProcess(*names, *arguments, log=tmp_path / "node.log"):
-            seen = _wait_for_node(listener.node, image)
+            seen = _wait_for_node(listener.node, "binvpr", image)
         for right, more in seen.items():
             found[right] |= more
-    assert found["subscribe"] == rights("topic", "subscribe")
-    assert found["publish"] == rights("topic", "publish") - without
-    missing = {"/binvpr/binvpr/get_type_description"} if os.environ.get("ROS_DISTRO") == "humble" else set()
-    assert found["reply"] | missing == rights("service", "reply")
+    assert found["subscribe"] == rights("binvpr", "topic", "subscribe")
+    assert found["publish"] == rights("binvpr", "topic", "publish") - without
+    assert found["reply"] | _missing("binvpr") == rights("binvpr", "service", "reply")
 
 
-def _wait_for_node(node: Any, image: str, seconds: float = 30.0) -> dict[str, set[str]]:
-    """Return the names of the node's topics and services, once it has subscribed to its images and all is known."""
+@pytest.mark.usefixtures("ros")
+def test_the_policy_allows_what_pose_graph_does_and_no_more(tmp_path: Path) -> None:
+    pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+    pytest.importorskip("gtsam", reason="the extra slam is not installed")
+    from binvpr_ros.ros.live import Listener
+
+    command = [sys.executable, "-m", "binvpr_ros.ros.pose_graph", "--ros-args", "-r", "__ns:=/binvpr"]
+    command += ["-r", "odometry:=/odom", "-p", "use_sim_time:=true"]
+    with Listener("/listener") as listener, (tmp_path / "node.log").open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+        try:
+            seen = _wait_for_node(listener.node, "pose_graph", "/odom")
+        finally:
+            process.terminate()
+            process.wait(20)
+    with_tf = importlib.util.find_spec("tf2_msgs") is not None
+    tf = set() if with_tf else {"/tf", "/tf_static"}  # it has no wheel
+    assert seen["subscribe"] | tf - {"/tf"} == rights("pose_graph", "topic", "subscribe")
+    assert seen["publish"] | tf - {"/tf_static"} == rights("pose_graph", "topic", "publish")
+    assert seen["reply"] | _missing("pose_graph") == rights("pose_graph", "service", "reply")
+
+
+def _missing(name: str) -> set[str]:
+    return {f"/binvpr/{name}/get_type_description"} if os.environ.get("ROS_DISTRO") == "humble" else set()
+
+
+def _wait_for_node(node: Any, name: str, image: str, seconds: float = 30.0) -> dict[str, set[str]]:
+    """Return the names of a node's topics and services, once it has subscribed to `image` and all is known."""
     seen: dict[str, set[str]] = {}
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         before, seen = seen, {
-            "subscribe": _names(node.get_subscriber_names_and_types_by_node),
-            "publish": _names(node.get_publisher_names_and_types_by_node),
-            "reply": _names(node.get_service_names_and_types_by_node),
+            "subscribe": _names(node.get_subscriber_names_and_types_by_node, name),
+            "publish": _names(node.get_publisher_names_and_types_by_node, name),
+            "reply": _names(node.get_service_names_and_types_by_node, name),
         }  # fmt: skip
         if image in seen["subscribe"] and seen == before:
             return seen
@@ -261,8 +295,8 @@ def _wait_for_node(node: Any, image: str, seconds: float = 30.0) -> dict[str, se
     raise AssertionError(f"the node did not subscribe to {image}; it has {seen}")
 
 
-def _names(ask: Any) -> set[str]:
+def _names(ask: Any, node: str) -> set[str]:
     try:
-        return {name for name, _ in ask("binvpr", "/binvpr")}
+        return {name for name, _ in ask(node, "/binvpr")}
     except Exception:  # noqa: BLE001 - the node is not there yet
         return set()

@@ -45,7 +45,9 @@ LINEAR = 2.0
 GATES = np.array([np.inf, 13.3, 18.4, 22.7])
 """Mahalanobis distance squared of a match that is wrong, by how many numbers it measures: twice the 99% of chi-square,
 as features move where the view changes."""
-ALIKE_WITH_DEPTH = 4.5
+MEDIANS = np.array([np.inf, 0.455, 1.386, 2.366])
+"""Of chi-square, by how many numbers a match measures."""
+ALIKE_WITH_DEPTH = 4.0
 ALIKE_WITHOUT = 14.0
 """Matches that count as one: features stand close together, and what moves one of them moves its neighbours (chosen on
 rendered buildings, so that 95% of the errors are within what is stated for 95%: docs/evaluate.md)."""
@@ -139,6 +141,15 @@ def _metres(features: Features, chosen: NDArray[np.intp]) -> Array:
     return np.where(depths > 0, depths, np.nan) / MILLIMETRES
 
 
+def _misfit(residuals: Array, measured: NDArray[np.intp]) -> float:
+    """Return by how much the squares of residuals [M,R] exceed those of normal noise, at least 1.
+
+    A lens or a depth camera that is not calibrated, or a rolling shutter, bends a view, so that no pose fits it. What
+    is left over tells by how much (the variance of unit weight of an adjustment; by the median, as matches are wrong).
+    """
+    return max(1.0, float(np.median((residuals**2).sum(axis=1) / MEDIANS[measured])))
+
+
 # With scale
 
 
@@ -156,9 +167,10 @@ def _with_scale(verified: _Measured, every: _Measured) -> RelativePose | None:
         if len(used.here) < FEWEST_MATCHES:
             return None
         motion = _refined(motion, used)
-    information, _ = _normal_equations(*_reprojection(motion, used))
+    residuals, jacobians, measured = _reprojection(motion, used)
+    information, _ = _normal_equations(residuals, jacobians, measured)
     rotation, translation = motion
-    covariance = ALIKE_WITH_DEPTH * _inverse(information + 1e-9 * np.eye(6))
+    covariance = ALIKE_WITH_DEPTH * _misfit(residuals, measured) * _inverse(information + 1e-9 * np.eye(6))
     deviation = np.sqrt(np.linalg.eigvalsh(covariance[:3, :3])[-1])
     depth = np.nanmedian(np.concatenate([used.depth_here, used.depth_there]))
     spread = np.sqrt(np.linalg.eigvalsh(np.cov(used.here.T))[0])
@@ -285,9 +297,10 @@ def _without_scale(measured: _Measured) -> RelativePose | None:
         total += likelihood
     whole = np.zeros((6, 5))
     whole[:3, :2], whole[3:, 2:] = tangent, np.eye(3)
-    squares = (_Epipolar((rotation, direction), measured).residuals ** 2).sum(axis=1)
-    agreeing = int(np.count_nonzero(squares < GATES[1]))
-    covariance = whole @ (covariance / total) @ whole.T
+    residuals = _Epipolar((rotation, direction), measured).residuals
+    agreeing = int(np.count_nonzero((residuals**2).sum(axis=1) < GATES[1]))
+    misfit = _misfit(residuals[:, :1], np.ones(len(residuals), np.intp))
+    covariance = misfit * whole @ (covariance / total) @ whole.T
     if agreeing < FEWEST_MATCHES or np.linalg.eigvalsh(covariance[3:, 3:])[-1] > MOST_TURN**2:
         return None
     return RelativePose(rotation, direction, (covariance + covariance.T) / 2, False, agreeing)

@@ -29,6 +29,9 @@ VOID = 1e3
 """Metres: the deviation of what is not known."""
 SHORTEST_DISTANCE = 0.5
 """Metres between two cameras, below which the noise of a direction does not shrink: estimates are no better."""
+LEAST_SURE = 0.5
+"""Radians: a direction whose deviation is larger tells nothing. Errors of that size are not normal in its tangent, and
+views from one spot have them: many would pull a route about that odometry has right."""
 MOST_COMPARED = 200
 """Constraints that a new one is held against: farther along the route odometry says too little, and work is bounded."""
 TYING = 2
@@ -530,16 +533,19 @@ def _with_distance(
 ) -> tuple[Transform, NDArray[np.float64]]:
     """Return a motion whose translation is a direction, and its covariance, with the estimated distance (metres).
 
-    Across the direction the noise is that of the direction, at this distance; along it nothing is known. Where the
-    query's camera is estimated to be behind instead, it is taken to be near.
+    Across the direction the noise is that of the direction, at this distance, where it is known to LEAST_SURE; along it
+    nothing is known. Where the query's camera is estimated to be behind instead, it is taken to be near.
     """
     known = 0.0 if distance is None else distance
     along = motion[:3, :3].T @ motion[:3, 3]  # in the query's axes
-    scale = np.ones(6)
-    scale[3:] = max(abs(known), SHORTEST_DISTANCE)
-    covariance = covariance * np.outer(scale, scale)
+    variances, axes = np.linalg.eigh(covariance[3:, 3:])
+    unsure = axes[:, variances > LEAST_SURE**2]
+    scale = np.eye(6)
+    scale[3:, 3:] -= unsure @ unsure.T
+    scale[3:, 3:] *= max(abs(known), SHORTEST_DISTANCE)
+    covariance = carried(covariance, scale)
     deviation = VOID if known > 0 or distance is None else max(-known, SHORTEST_DISTANCE)
-    covariance[3:, 3:] += deviation**2 * np.outer(along, along)
+    covariance[3:, 3:] += deviation**2 * np.outer(along, along) + VOID**2 * unsure @ unsure.T
     motion = motion.copy()
     motion[:3, 3] *= max(known, 0.0)
     return motion, covariance

@@ -16,8 +16,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-NAMES = ("image", "compressed", "camera_info", "config", "map", "features", "model_card", "model", "ground_truth",
-         "array", "bag.bag", "bag.db3", "bag.mcap")  # fmt: skip
+NAMES = ("image", "compressed", "camera_info", "config", "map", "features", "pose", "model_card", "model",
+         "ground_truth", "array", "bag.bag", "bag.db3", "bag.mcap")  # fmt: skip
 LONGEST = 20
 """Seconds that one execution may take."""
 

@@ -35,10 +35,12 @@ from binvpr_ros.lab.evaluation.datasets.dataset import Options
 from binvpr_ros.lab.evaluation.datasets.folders import FolderPair
 from binvpr_ros.lab.evaluation.datasets.object_array import load_objects
 from binvpr_ros.lab.evaluation.datasets.tables import read_columns, read_rows
+from binvpr_ros.local_features.camera import Camera
 from binvpr_ros.local_features.colours import colours
 from binvpr_ros.local_features.features import LEARNED, Features, FeaturesError
 from binvpr_ros.local_features.geometry import colours_agree, verify
 from binvpr_ros.local_features.orb import extract
+from binvpr_ros.local_features.pose import relative_pose
 from binvpr_ros.maps import command as maps
 from binvpr_ros.maps.database import DatabaseError, KeyframeDatabase
 from binvpr_ros.network.backends import DescriptorError
@@ -58,6 +60,8 @@ FOLDER = Path(tempfile.mkdtemp(dir="/dev/shm" if Path("/dev/shm").is_dir() else 
 GREY = np.random.default_rng(0).integers(0, 256, (48, 64), np.uint8)
 QUERY = extract(cv2.resize(GREY, (320, 240)))
 COLOURED = QUERY._replace(colours=colours(np.repeat(GREY, 3).reshape(-1, 64, 3)))
+
+CAMERA = Camera.calibrated((320, 240), [[300, 0, 160], [0, 300, 120], [0, 0, 1]], [], "plumb_bob")
 
 
 def first_features(count: int) -> Features:
@@ -203,6 +207,20 @@ def features(data: bytes) -> None:
         found = Features.from_bytes(data)
         verify(QUERY, found)
         colours_agree(COLOURED, found, np.eye(3))
+
+
+def pose(data: bytes) -> None:
+    """The features of a keyframe of a map, to which a closure has a relative pose."""
+    try:
+        found = Features.from_bytes(data)
+    except FeaturesError:
+        return
+    every = np.arange(min(len(QUERY.positions), len(found.positions), 40))
+    result = relative_pose(QUERY, found, CAMERA, CAMERA, (every, every), (every, every))
+    if result is not None:
+        assert np.isfinite(result.translation).all()
+        assert np.linalg.eigvalsh(result.covariance)[0] > -1e-9
+        np.testing.assert_allclose(result.rotation @ result.rotation.T, np.eye(3), atol=1e-6)
 
 
 def some_features() -> list[bytes]:
@@ -357,6 +375,7 @@ TARGETS = {
     "config": Target(config),
     "map": Target(map_file, small_maps),
     "features": Target(features, some_features),
+    "pose": Target(pose, some_features),
     "model_card": Target(model_card, small_cards),
     "model": Target(model, lambda: [small_model()]),
     "ground_truth": Target(ground_truth, small_tables),

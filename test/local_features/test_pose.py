@@ -253,6 +253,22 @@ def test_nonsense_raises_nothing(seed: int, kind: str) -> None:
         assert np.linalg.eigvalsh(pose.covariance).min() > -1e-9
 
 
+@pytest.mark.parametrize("depths", [True, False], ids=["with depths", "without"])
+def test_what_no_pose_explains_widens_the_covariance(depths: bool) -> None:
+    """As a rolling shutter or a lens that is not calibrated leaves it: here three times the usual noise."""
+
+    def spread(noise: float) -> float:
+        deviations = []
+        for seed in range(5):
+            views = scene(seed, noise=noise)
+            pose = (views if depths else views.without_depths()).pose()
+            assert pose is not None
+            deviations.append(np.sqrt(np.trace(pose.covariance[3:, 3:])))
+        return float(np.median(deviations))
+
+    assert spread(3.0) > 2 * spread(1.0)
+
+
 @pytest.mark.parametrize(("depths", "alike", "numbers"), [(True, ALIKE_WITH_DEPTH, 6), (False, ALIKE_WITHOUT, 5)])
 def test_the_covariance_is_true(depths: bool, alike: float, numbers: int) -> None:
     # The noise of made-up matches is independent, so that each of them counts.

@@ -300,7 +300,9 @@ def test_the_graph_is_started_beside_the_node(launch_file: Any, tmp_path: Path) 
     slam, context = load(SLAM_FILE), started(launch_file, namespace="robot", odometry_topic="/wheels")[1]
     slam.get_package_share_directory = launch_file.get_package_share_directory
     context.launch_configurations.update({"graph": str(tmp_path / "graph.db"), "camera_pose": "0 0 0 0 0 0 1"})
+    context.launch_configurations["graph_enclave"] = "/robot/pose_graph"
     (node,) = slam.start_graph(context)
+    assert node._Node__ros_arguments == ["--enclave", "/robot/pose_graph"]
     node._perform_substitutions(context)
     assert node.node_name == "/robot/pose_graph"
     assert node.expanded_remapping_rules == [("odometry", "/wheels")]

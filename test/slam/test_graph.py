@@ -55,6 +55,28 @@ def test_closures_take_the_drift_out(seed: int, scale: bool) -> None:
     assert error(graph, route) < drifted(route) / 4
 
 
+def test_directions_that_are_hardly_known_move_nothing() -> None:
+    """Views from one spot tell the rotation between them; their direction of travel is noise."""
+    route = laps(bias=0.1)
+    rng = np.random.default_rng(0)
+    vague = []
+    for one in without_scale(closed(route)):
+        direction = rng.normal(size=3)
+        direction /= np.linalg.norm(direction)
+        covariance = one.pose.covariance.copy()
+        covariance[:3, :3] = np.eye(3) - np.outer(direction, direction)
+        pose = dataclasses.replace(one.pose, translation=direction, covariance=covariance)
+        vague.append(dataclasses.replace(one, pose=pose))
+    graph = PoseGraph(None, NOISE)
+    route.added_to(graph, vague)
+    graph.settle()
+    assert graph.counts[Fate.USED] == len(vague)
+    _, loops = graph.factors()
+    for loop in loops:
+        assert np.linalg.eigvalsh(loop.covariance[3:, 3:])[1] > 100**2  # metres; across the direction, both ways
+    assert error(graph, route) <= drifted(route)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_false_closures_are_refused_though_some_agree_with_each_other(seed: int) -> None:
     route, graph = laps(seed=seed), PoseGraph(None, NOISE)

@@ -27,17 +27,40 @@ class Depths(Protocol):
 
 
 @dataclass(frozen=True)
+class DepthCamera:
+    """A depth camera beside a colour camera that looks along the same axis; images of both have one size and centre."""
+
+    focal_length: float  # pixels
+    colour_focal_length: float
+    baseline: float  # metres, by which the colour camera is to the right
+
+    def registered(self, depth: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return a depth image [H,W], metres, as the colour camera would have taken it; 0 where nothing is seen."""
+        height, width = depth.shape
+        rows, columns = np.nonzero(depth > 0)
+        metres = depth[rows, columns]
+        enlarged = self.colour_focal_length / self.focal_length
+        x = (columns - width / 2) * enlarged - self.colour_focal_length * self.baseline / metres + width / 2
+        y = (rows - height / 2) * enlarged + height / 2
+        x, y = np.rint(x).astype(np.intp), np.rint(y).astype(np.intp)
+        seen = np.flatnonzero((x >= 0) & (x < width) & (y >= 0) & (y < height))
+        seen = seen[np.argsort(-metres[seen], kind="stable")]  # the nearest comes last, and stays
+        result = np.zeros_like(depth)
+        result[y[seen], x[seen]] = metres[seen]
+        return result
+
+
+@dataclass(frozen=True)
 class DepthFiles(Depths):
     """16-bit files, so many `units` to the metre, for the images that have one.
 
-    `enlarged` says how much larger the focal length of the depth camera is than that of the colour camera, where both
-    look from one place along one axis, and the files are not registered.
+    `depth_camera` is the one that took them, where they are not registered.
     """
 
     paths: Sequence[Path | None]
     units: float
     unknown: int = 0
-    enlarged: float = 1.0
+    depth_camera: DepthCamera | None = None
 
     def __getitem__(self, index: int, /) -> DepthImage | None:
         """Return a depth image, float32 [H,W] in metres; None where there is no file that can be read."""
@@ -46,12 +69,7 @@ class DepthFiles(Depths):
         if values is None or values.dtype != np.uint16 or values.ndim != 2:
             return None
         metres = np.where(values == self.unknown, 0, values / self.units).astype(np.float32)
-        if self.enlarged == 1:
-            return metres
-        height, width = metres.shape
-        x, y = ((np.arange(side) - side / 2) * self.enlarged + side / 2 for side in (width, height))
-        across, down = (axis.astype(np.float32) for axis in np.meshgrid(x, y))
-        return np.asarray(cv2.remap(metres, across, down, cv2.INTER_NEAREST), np.float32)
+        return metres if self.depth_camera is None else self.depth_camera.registered(metres)
 
     def take(self, indices: Sequence[int] | NDArray[np.integer]) -> DepthFiles:
         """Return those of some of the images, in that order."""

@@ -13,7 +13,7 @@ from binvpr_ros.images import image_paths
 from binvpr_ros.keyframes import NANOSECONDS
 from binvpr_ros.lab.evaluation.datasets.cameras import camera_of
 from binvpr_ros.lab.evaluation.datasets.dataset import DatasetError, ImageFiles, Options, with_more
-from binvpr_ros.lab.evaluation.datasets.depths import DepthFiles
+from binvpr_ros.lab.evaluation.datasets.depths import DepthCamera, DepthFiles
 from binvpr_ros.lab.evaluation.datasets.files import WITHOUT_POSE
 from binvpr_ros.lab.evaluation.datasets.sequences import PosedSequence
 from binvpr_ros.lab.evaluation.datasets.tables import read_rows
@@ -21,7 +21,8 @@ from binvpr_ros.lab.evaluation.datasets.tables import read_rows
 COLOUR_IMAGE = re.compile(r"frame-([0-9]{1,9})\.color\.\w+")
 RATE = 30  # images a second
 SIZE, INTRINSICS = (640, 480), (525.0, 525.0, 320.0, 240.0)
-DEPTH_FOCAL_LENGTH = 585.0  # pixels
+DEPTH_CAMERA = DepthCamera(585.0, INTRINSICS[0], 0.025)
+"""That of a Kinect: the focal length is the one that the data set states, the baseline that of OpenNI's driver."""
 MILLIMETRES, NO_DEPTH = 1000, 65535
 
 
@@ -69,8 +70,8 @@ class SevenScenes(PosedSequence):
 def _depths(files: list[Path]) -> DepthFiles | None:
     """Return the depth images beside the colour images, frame-000000.depth.png; None where there are none.
 
-    They are not registered: both cameras are taken to look from one place along one axis, which is about so.
+    They are not registered; that is made up for with the usual geometry of a Kinect.
     """
     beside = [file.with_name(f"{file.name.split('.')[0]}.depth.png") for file in files]
     there = [path if path.is_file() else None for path in beside]
-    return DepthFiles(there, MILLIMETRES, NO_DEPTH, DEPTH_FOCAL_LENGTH / INTRINSICS[0]) if any(there) else None
+    return DepthFiles(there, MILLIMETRES, NO_DEPTH, DEPTH_CAMERA) if any(there) else None

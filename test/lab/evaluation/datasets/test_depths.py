@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from binvpr_ros.lab.evaluation.datasets.dataset import Options
-from binvpr_ros.lab.evaluation.datasets.depths import DepthFiles
+from binvpr_ros.lab.evaluation.datasets.depths import DepthCamera, DepthFiles
 from binvpr_ros.lab.evaluation.datasets.rendered import RenderedBuilding
 from binvpr_ros.lab.evaluation.datasets.seven_scenes import SevenScenes
 from binvpr_ros.lab.evaluation.datasets.tum import TumFolder
@@ -36,14 +36,23 @@ def test_files_are_metres_and_what_cannot_be_read_is_none(tmp_path: Path) -> Non
     assert depth_of(DepthFiles(files.paths, 5000, unknown=7500), 0) == 0
 
 
-def test_a_longer_focal_length_is_undone(tmp_path: Path) -> None:
+def test_a_depth_camera_beside_the_colour_camera(tmp_path: Path) -> None:
     values = np.zeros((480, 640), np.uint16)
-    values[300, 480] = 1000
+    values[300, 480], values[300, 520] = 1000, 2000
     cv2.imwrite(str(tmp_path / "a.png"), values)
-    depth = DepthFiles([tmp_path / "a.png"], 1000, enlarged=2.0)[0]
+    depth = DepthFiles([tmp_path / "a.png"], 1000, depth_camera=DepthCamera(600.0, 300.0, 0.1))[0]
     assert depth is not None
-    assert depth[270, 400] == 1
-    assert np.count_nonzero(depth) == 1
+    # Half as far from the centre, and to the left by 300 pixels times 0.1 m over the depth.
+    assert (depth[270, 320 + 80 - 30], depth[270, 320 + 100 - 15]) == (1, 2)
+    assert np.count_nonzero(depth) == 2
+
+
+def test_where_a_depth_camera_sees_two_things_the_nearer_one_hides_the_other() -> None:
+    depth = np.zeros((480, 640), np.float32)
+    depth[240, 340], depth[240, 325] = 1.0, 2.0
+    for flipped in (depth, depth[::-1]):
+        found = DepthCamera(500.0, 500.0, 0.06).registered(flipped)
+        assert found[found > 0] == [1.0]
 
 
 def test_tum_takes_the_nearest_depth_image(tmp_path: Path) -> None:
