@@ -25,6 +25,7 @@ def test_the_operators_of_the_packaged_network_make_up_its_time() -> None:
     ours = sum(one["ms"] for one in figures["operators"])
     assert ours + figures["others_ms"] == pytest.approx(figures["total_ms"], rel=0.01)
     assert figures["others_ms"] > 0
+    assert 0 < figures["least_ms"] <= figures["total_ms"]
 
 
 def test_every_kernel_and_any_input_size_is_profiled() -> None:
