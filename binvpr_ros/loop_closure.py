@@ -266,6 +266,8 @@ class _Search:
         return Refused(reason, self.database.keyframe(place.position), _reported(place.score))
 
 
+SAME_LIGHT = 3600 * NANOSECONDS
+"""Between two images of different drives, up to which their colours must agree as within a drive."""
 ISLAND_SCORE = 0.5
 """Of a match's score: what keyframes that show much the same view reach."""
 LEAST_ISLAND_SCORE = 0.25
@@ -550,9 +552,10 @@ class _Trial:
         cameras = self._cameras(view.position)
         least = self._search.config.min_inliers
         found = self._verify(view.ours, view.theirs, *cameras, view.pairs, least)
-        # From drive to drive the light changes, and the season.
-        one_drive = match.session == self._search.query.session
-        if not one_drive or found.homography is None or found.evidence < least:
+        # From day to day the light changes, and the season.
+        query = self._search.query
+        same_light = match.session == query.session or abs(match.stamp - query.stamp) <= SAME_LIGHT
+        if not same_light or found.homography is None or found.evidence < least:
             return found
         share = colours_agree(view.ours, view.theirs, found.homography, *cameras)
         return found._replace(colours=share) if share > 0 else Verification()

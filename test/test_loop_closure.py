@@ -886,14 +886,14 @@ def test_what_a_robot_at_rest_sees_does_not_outdo_the_place_it_came_back_to() ->
     assert matches(verdicts[0]) == matches(verdicts[-1]) == [5]
 
 
-@pytest.mark.parametrize(("sessions", "closes"), [(1, False), (2, True)])
-def test_within_a_drive_what_has_other_colours_is_another_place(sessions: int, closes: bool) -> None:
+@pytest.mark.parametrize(("later", "closes"), [(None, False), (20, False), (3500, False), (3700, True)])
+def test_in_the_same_light_what_has_other_colours_is_another_place(later: int | None, closes: bool) -> None:
     one, other = np.random.default_rng(0).integers(0, 256, (2, ROWS, COLUMNS), np.uint8)
     drive = Drive(VERIFIED)
     drive.colours = one
     drive.through(range(30))
-    if sessions == 2:
-        drive.begin_session(seconds_later=20)
+    if later is not None:
+        drive.begin_session(seconds_later=later)
     drive.colours = other
     verdict = drive.through([5])[0]
     assert matches(verdict) == [5] * closes
