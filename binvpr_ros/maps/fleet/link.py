@@ -116,6 +116,7 @@ class Link:
         self._settings, self._robot = settings, robot
         self._thread = threading.Thread(target=self._main, name="fleet", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[Any] | None = None
         self._ready = threading.Event()
         self._stopping = False
         self._offers = asyncio.Event()
@@ -143,11 +144,15 @@ class Link:
         self._thread.start()
         self._ready.wait()
 
-    def close(self, timeout: float = 5.0) -> None:
+    def close(self, timeout: float = 4.0) -> None:
         """Stop; what is not sent stays in the map, and is sent next time."""
         self._stopping = True
         self._wake()
-        self._thread.join(timeout)
+        self._thread.join(timeout / 2)
+        if self._thread.is_alive() and self._loop is not None and self._task is not None:  # it waits for a server
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._task.cancel)
+            self._thread.join(timeout / 2)
 
     def offer(self, keyframe: Keyframe) -> None:
         """Take a keyframe that the own map has just kept, by the map's own ids, with all its features."""
@@ -190,10 +195,11 @@ class Link:
                 self._loop.call_soon_threadsafe(self._take)
 
     def _main(self) -> None:
-        asyncio.run(self._run())
+        with contextlib.suppress(asyncio.CancelledError):
+            asyncio.run(self._run())
 
     async def _run(self) -> None:
-        self._loop = asyncio.get_running_loop()
+        self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
         self._ready.set()
         if unsafe := why_unsafe(self._settings.url):
             self._warnings["tls"] = unsafe
