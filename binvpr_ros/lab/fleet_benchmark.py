@@ -178,9 +178,10 @@ async def under_load(server: EmbeddedPostgres, card: ModelCard, queries: NDArray
             realm = await realm_of(connection, SITE, card.sha256, words * WORD_BITS)
             search = Search(realm, -1, words, index=True)
             await search.candidates(connection, shifted(queries[0], card.grids, 1))
-            await asyncio.sleep(start - time.monotonic())
+            due = start
             while time.monotonic() < end:
-                await asyncio.sleep(rng.expovariate(QUERIES_A_SECOND / CLIENTS))
+                due += rng.expovariate(QUERIES_A_SECOND / CLIENTS)
+                await asyncio.sleep(due - time.monotonic())
                 views = shifted(queries[rng.randrange(len(queries))], card.grids, 1)
                 started = time.perf_counter()
                 await search.candidates(connection, views)
