@@ -37,7 +37,7 @@ SETTINGS = {
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 NOTHING = "this database holds no map of a fleet; run: binvpr fleet init URL --site SITE"
 VERIFIED = ("verify-ca", "verify-full")
-CONNECTION_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, EOFError, asyncio.TimeoutError, ValueError)
+CONNECTION_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, EOFError, asyncio.TimeoutError)
 """What asyncpg raises where a server, the way to it, or a URL is not as it should be."""
 
 
