@@ -256,15 +256,18 @@ def start(config: Config, choices: argparse.Namespace) -> int:
 def fleet(config: Config, model: Path, choices: argparse.Namespace) -> int:
     """Measure the map of a fleet; return the exit status."""
     try:
-        from binvpr_ros.lab.fleet_benchmark import fleet_figures, table
+        from binvpr_ros.lab.fleet_benchmark import fleet_figures, real_descriptors, table
     except ModuleNotFoundError as error:
         remedy = how_to_install_module(error.name or "", "fleet_demo")
         print(f"benchmark: --fleet needs {error.name}, which is not installed; {remedy}", file=sys.stderr)
         return 1
     described = DescriptorNetwork(model, config.backend, config.threads)
-    sizes = [fleet_figures(described, _images(choices.images), count) for count in choices.keyframes]
-    print(table(sizes))
-    _write({"sizes": sizes, "cpu": cpu_name()}, choices.json)
+    real = real_descriptors(described, _images(choices.images))
+    sizes = []
+    for count in choices.keyframes:
+        sizes.append(fleet_figures(described.card, real, count))
+        print(table(sizes), flush=True)
+        _write({"sizes": sizes, "cpu": cpu_name()}, choices.json)
     return 0
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -51,12 +52,25 @@ class Columns(NamedTuple):
             keyframe.descriptor[np.newaxis],
         )
 
-    def only(self, chosen: slice | NDArray[np.bool_]) -> Columns:
-        """Return the keyframes of a slice, or of a mask [n]."""
+    def only(self, chosen: slice | NDArray[np.bool_] | NDArray[np.intp]) -> Columns:
+        """Return the keyframes of a slice, of a mask [n], or of positions [m], in their order."""
         return Columns(
             self.ids[chosen], self.sessions[chosen], self.stamps[chosen], self.closes[chosen], self.motions[chosen],
             self.whereabouts[chosen], self.descriptors[chosen],
         )  # fmt: skip
+
+
+def joined(parts: Sequence[Columns]) -> Columns:
+    """Return the keyframes of several, one after the other."""
+    return Columns(
+        np.concatenate([part.ids for part in parts]),
+        np.concatenate([part.sessions for part in parts]),
+        np.concatenate([part.stamps for part in parts]),
+        np.concatenate([part.closes for part in parts]),
+        np.concatenate([part.motions for part in parts]),
+        np.concatenate([part.whereabouts for part in parts]),
+        np.concatenate([part.descriptors for part in parts]),
+    )
 
 
 class KeyframeStore:

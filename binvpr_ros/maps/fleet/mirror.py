@@ -14,11 +14,12 @@ from binvpr_ros.maps.fleet.errors import FleetError
 from binvpr_ros.maps.fleet.found import Stretch, best_sessions, whole_id
 from binvpr_ros.maps.fleet.rows import COLUMNS, FITS, OtherMap, columns_of, other_map
 from binvpr_ros.maps.fleet.schema import Realm
-from binvpr_ros.maps.store import KeyframeStore
+from binvpr_ros.maps.store import Columns, KeyframeStore, joined
 
 MOST_MIRRORED = 100_000
 """Keyframes of a site that is mirrored, 30 MB; larger ones are searched on the server."""
-ROWS_AT_ONCE = 2_000
+ROWS_AT_ONCE = 500
+"""150 kB, for which a slow network has ANSWER_SECONDS."""
 COMPARE_SECONDS = 60.0
 """Between two looks at what others have deleted: their maps forget a keyframe for each new one when they are full."""
 
@@ -34,12 +35,39 @@ class Nearest(NamedTuple):
 class _Mirrored:
     """One map of another."""
 
-    def __init__(self, whose: OtherMap, words: int) -> None:
+    def __init__(self, whose: OtherMap, words: int, deletions: int) -> None:
         self.whose = whose
         self.store = KeyframeStore(words)
-        self.batches = 0
-        self.deletions = 0
+        self._words = words
+        self.batches = 0  # that there were when it was read to its end
+        self.read = (0, -1)  # batch and keyframe of the last row
+        self.deletions = deletions
         self.compared = time.monotonic()
+
+    def take(self, keyframes: Columns) -> None:
+        """Take in keyframes; those of a gap that was filled come between those that are here."""
+        keyframes = keyframes.only(~np.isin(keyframes.ids, self.store.ids))
+        if not len(keyframes.ids):
+            return
+        if len(self.store) and keyframes.ids[0] < self.store.ids[-1]:
+            before, self.store = self.store.columns(0, len(self.store)), KeyframeStore(self._words)
+            both = joined([before, keyframes])
+            keyframes = both.only(both.ids.argsort())
+        sessions = np.concatenate([self.store.sessions[-1:], keyframes.sessions])
+        if (np.diff(sessions) < 0).any():
+            raise FleetError(f"the sessions of robot {self.whose.robot!r} make no sense; its map is left out")
+        self.store.append(keyframes)
+
+    def keep(self, stays: NDArray[np.bool_]) -> None:
+        """Drop the keyframes that do not stay [K]."""
+        before, self.store = self.store, KeyframeStore(self._words)
+        if stays.any():
+            kept = before.columns(0, len(before)).only(stays)
+            closes = np.where(np.isin(kept.closes, kept.ids), kept.closes, NOTHING_CLOSED).astype(np.int32)
+            # What lay between two that are neighbours now is not known any more.
+            motions = kept.motions.copy()
+            motions[np.flatnonzero(np.diff(np.flatnonzero(stays)) > 1) + 1] = np.nan
+            self.store.append(kept._replace(closes=closes, motions=motions))
 
 
 class Mirror:
@@ -83,41 +111,24 @@ class Mirror:
         """Bring one map up to date."""
         known = self._maps.get(whose.number)
         if known is None or batches < known.batches:  # that of a server which was restored
-            known = _Mirrored(whose, self._words)
-            known.deletions = deletions
+            known = self._maps[whose.number] = _Mirrored(whose, self._words, deletions)
         known.whose = whose
         if deletions != known.deletions and time.monotonic() - known.compared >= COMPARE_SECONDS:
             await self._forget(connection, realm, known)
             known.deletions, known.compared = deletions, time.monotonic()
         if batches > known.batches:
-            read = await self._read(connection, realm, known, batches)
-            # A gap that was filled lies among what is here already.
-            if read is None:
-                known = _Mirrored(whose, self._words)
-                known.deletions = deletions
-                await self._read(connection, realm, known, batches)
+            await self._read(connection, realm, known)
             known.batches = batches
-        self._maps[whose.number] = known
 
-    async def _read(self, connection: Any, realm: Realm, known: _Mirrored, batches: int) -> bool | None:
-        """Append the batches that have come; return None where they do not come after what is there."""
-        last = -1
-        while True:
-            rows = await connection.fetch(
-                f"SELECT {COLUMNS} FROM keyframes WHERE {FITS} AND map_no = $3 AND batch > $4 AND batch <= $5 "  # noqa: S608
-                "AND keyframe > $6 ORDER BY keyframe LIMIT $7",
-                realm.number, realm.bits, known.whose.number, known.batches, batches, last, ROWS_AT_ONCE,
-            )  # fmt: skip
-            if not rows:
-                return True
-            columns = columns_of(rows, self._words, known.whose)
-            if len(known.store):
-                if columns.ids[0] <= known.store.ids[-1]:
-                    return None
-                if columns.sessions[0] < known.store.sessions[-1]:
-                    raise FleetError(f"the sessions of robot {known.whose.robot!r} make no sense; its map is left out")
-            known.store.append(columns)
-            last = int(columns.ids[-1])
+    async def _read(self, connection: Any, realm: Realm, known: _Mirrored) -> None:
+        """Read what was sent since the last row that came, also where a slow network broke off before the end."""
+        while rows := await connection.fetch(
+            f"SELECT {COLUMNS}, batch FROM keyframes WHERE {FITS} AND map_no = $3 AND (batch, keyframe) > ($4, $5) "  # noqa: S608
+            "ORDER BY batch, keyframe LIMIT $6",
+            realm.number, realm.bits, known.whose.number, *known.read, ROWS_AT_ONCE,
+        ):  # fmt: skip
+            known.take(columns_of(sorted(rows, key=lambda row: row["keyframe"]), self._words, known.whose))
+            known.read = rows[-1]["batch"], rows[-1]["keyframe"]
 
     async def _forget(self, connection: Any, realm: Realm, known: _Mirrored) -> None:
         """Drop what is not on the server any more."""
@@ -125,16 +136,8 @@ class Mirror:
             "SELECT keyframe FROM keyframes WHERE realm = $1 AND map_no = $2", realm.number, known.whose.number
         )
         stays = np.isin(known.store.ids, [keyframe for (keyframe,) in rows])
-        if stays.all():
-            return
-        before, known.store = known.store, KeyframeStore(self._words)
-        if stays.any():
-            kept = before.columns(0, len(before)).only(stays)
-            closes = np.where(np.isin(kept.closes, kept.ids), kept.closes, NOTHING_CLOSED).astype(np.int32)
-            # What lay between two that are neighbours now is not known any more.
-            motions = kept.motions.copy()
-            motions[np.flatnonzero(np.diff(np.flatnonzero(stays)) > 1) + 1] = np.nan
-            known.store.append(kept._replace(closes=closes, motions=motions))
+        if not stays.all():
+            known.keep(stays)
 
     def nearest(self, views: NDArray[np.uint64]) -> Nearest:
         """Return the sessions that are nearest to a query's views [V,W]; exact."""

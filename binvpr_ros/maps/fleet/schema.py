@@ -59,7 +59,7 @@ CREATE TABLE binvpr.keyframes (
     batch bigint NOT NULL,
     PRIMARY KEY (realm, map_no, keyframe)
 ) PARTITION BY LIST (realm);
-CREATE INDEX ON binvpr.keyframes (map_no, batch);
+CREATE INDEX ON binvpr.keyframes (map_no, batch, keyframe);
 CREATE TABLE binvpr.features (
     realm smallint NOT NULL,
     map_no int NOT NULL REFERENCES binvpr.maps ON DELETE CASCADE,

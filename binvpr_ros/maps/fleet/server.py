@@ -27,6 +27,8 @@ SETTINGS = {
     "hnsw.ef_search": "200",
     "hnsw.iterative_scan": "relaxed_order",  # the robot's own map is left out of what comes
     "plan_cache_mode": "force_custom_plan",  # so that one partition is planned for, and its index is used
+    # The planner takes the index for dearer than it is: up to some 100,000 keyframes it would read them all.
+    "enable_seqscan": "off",
     # A robot that loses power must not keep its lock for the two hours that are usual.
     "tcp_keepalives_idle": "10",
     "tcp_keepalives_interval": "5",
@@ -35,7 +37,7 @@ SETTINGS = {
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 NOTHING = "this database holds no map of a fleet; run: binvpr fleet init URL --site SITE"
 VERIFIED = ("verify-ca", "verify-full")
-CONNECTION_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, EOFError, asyncio.TimeoutError, ValueError)
+CONNECTION_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, EOFError, asyncio.TimeoutError)
 """What asyncpg raises where a server, the way to it, or a URL is not as it should be."""
 
 

@@ -308,23 +308,27 @@ def test_a_server_that_is_slow_or_takes_no_writes_leaves_the_robot_as_it_was(sit
     with driving(tmp_path / "a.db", site.url(), site.name) as alice:
         alice.drive(1)
         alice.wait()
-        unlock = threading.Event()
+        locked, unlock = threading.Event(), threading.Event()
 
         async def lock(connection: Any) -> None:
             async with connection.transaction():
                 await connection.execute("LOCK TABLE binvpr.maps IN ACCESS EXCLUSIVE MODE")
+                locked.set()
                 while not unlock.is_set():
                     await connection.fetchval("SELECT pg_sleep(0.05)")
 
         locking = threading.Thread(target=site.ask, args=(lock,))
         locking.start()
-        alice.drive(2, 3)
-        alice.wait(lambda: "too slow" in alice.link.status.refused)
-        alice.drive(4)
-        assert alice.link.status.lag_keyframes == 3
-        assert len(alice.database) == 4
-        unlock.set()
-        locking.join()
+        assert locked.wait(30.0)
+        try:
+            alice.drive(2, 3)
+            alice.wait(lambda: "too slow" in alice.link.status.refused)
+            alice.drive(4)
+            assert alice.link.status.lag_keyframes == 3
+            assert len(alice.database) == 4
+        finally:
+            unlock.set()
+            locking.join()
         alice.wait()
         site.rows("ALTER ROLE alice SET default_transaction_read_only = on")
         try:
