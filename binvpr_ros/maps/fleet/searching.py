@@ -47,7 +47,6 @@ class Search:
         self._realm, self._own, self._words, self._index = realm, own, words, index
         self._sample: NDArray[np.uint64] = np.empty((0, words), np.uint64)
         self._sampled = -np.inf
-        self._maps: dict[int, OtherMap] = {}
 
     async def nearest(self, connection: Any, views: NDArray[np.uint64]) -> Nearest:
         """Return what is nearest to a query's views [V,W]; raises FleetError where the rows make no sense."""
@@ -99,10 +98,6 @@ class Search:
         """Return keyframes of maps with those around them, one piece for each map."""
         if not chosen:
             return []
-        if not {number for number, _ in chosen} <= self._maps.keys():
-            self._maps = {row["map_no"]: other_map(row) for row in await connection.fetch(
-                "SELECT map_no, map, robot, camera FROM maps WHERE realm = $1", self._realm.number
-            )}  # fmt: skip
         numbers, lows, highs = zip(*_ranges(chosen), strict=True)
         rows = await connection.fetch(
             f"SELECT map_no, {COLUMNS} FROM keyframes "  # noqa: S608
@@ -110,9 +105,14 @@ class Search:
             f"ON map_no = r.m AND keyframe BETWEEN r.low AND r.high WHERE {FITS} ORDER BY map_no, keyframe",
             self._realm.number, self._realm.bits, numbers, lows, highs,
         )  # fmt: skip
+        # After their keyframes: a robot writes its new camera before those that it took.
+        maps = {row["map_no"]: other_map(row) for row in await connection.fetch(
+            "SELECT map_no, map, robot, camera FROM maps WHERE realm = $1 AND map_no = ANY($2::int[])",
+            self._realm.number, list(set(numbers)),
+        )}  # fmt: skip
         pieces = []
         for number, some in itertools.groupby(rows, key=lambda row: row["map_no"]):
-            if (whose := self._maps.get(number)) is None:
+            if (whose := maps.get(number)) is None:
                 raise FleetError(f"the server has keyframes of a map {number} that it does not know; see its tables")
             pieces.append((columns_of(list(some), self._words, whose), whose))
         return pieces

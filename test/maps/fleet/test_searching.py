@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from fleet_server import Site
 
+from binvpr_ros.local_features.camera import Camera
 from binvpr_ros.maps.database import KeyframeDatabase
 from binvpr_ros.maps.fleet import searching
 from binvpr_ros.maps.fleet.found import FoundKeyframes, whole_id
@@ -15,6 +16,7 @@ from binvpr_ros.maps.fleet.mirror import Mirror, Nearest
 from binvpr_ros.maps.fleet.searching import Search
 from binvpr_ros.maps.fleet.server import realm_of
 from binvpr_ros.maps.fleet.upkeep import push
+from binvpr_ros.maps.identity import camera_text
 from binvpr_ros.network.cells import shifted
 from binvpr_ros.network.hamming import hamming
 
@@ -106,3 +108,22 @@ def test_what_was_found_is_searched_as_the_own_map_is(large: tuple[Site, np.ndar
     assert found.features(match) is None
     assert found.camera_of(match) is None
     assert not found.calibration_is_sure(match)
+
+
+def test_a_camera_that_was_calibrated_anew_is_the_one_that_is_found(large: tuple[Site, np.ndarray[Any, Any]]) -> None:
+    site, descriptors = large
+    widths = []
+
+    async def search(connection: Any) -> None:
+        realm = await realm_of(connection, site.name, MODEL, 64 * WORDS)
+        on_server = Search(realm, -1, WORDS, index=True)
+        for width in (480, 640):
+            camera = Camera((width, 360), np.eye(3), np.zeros(4))
+            await connection.execute("UPDATE maps SET camera = $2 WHERE realm = $1", realm.number, camera_text(camera))
+            found = await on_server.nearest(connection, descriptors[170:171])
+            camera_found = found.stretches[0].whose.identity.camera
+            assert camera_found is not None
+            widths.append(camera_found.size[0])
+
+    site.ask(search)
+    assert widths == [480, 640]
