@@ -131,7 +131,7 @@ class Link:
         self._undecided: dict[int, None] = {}
         self._live: OrderedDict[int, Keyframe] = OrderedDict()  # to be decided first
         self._unsent: list[OwnClosure] = []
-        self._features: OrderedDict[tuple[int, int], Features | None] = OrderedDict()
+        self._features: OrderedDict[tuple[str, int], Features | None] = OrderedDict()  # by uuid and keyframe
         self._cached = 0
         self._missed = False  # features, by the decision in work
         self._batch = sending.BATCH
@@ -404,7 +404,7 @@ class Link:
 
     def _features_of(self, whose: OtherMap, number: int) -> Features | None:
         """Return features of another map, from memory or the server (the deciding thread's)."""
-        key = whose.number, number
+        key = whose.identity.uuid, number  # a server that was restored gives map_no out again
         if key in self._features:
             self._features.move_to_end(key)
             return self._features[key]
@@ -413,7 +413,7 @@ class Link:
             self._missed = True
             return None
         try:
-            future = asyncio.run_coroutine_threadsafe(_fetch(session, *key), loop)
+            future = asyncio.run_coroutine_threadsafe(_fetch(session, whose.number, number), loop)
             found = future.result(ANSWER_SECONDS)
         except Exception:  # noqa: BLE001 - the session that owns the connection reports it
             self._missed = True

@@ -110,7 +110,8 @@ class Mirror:
     async def _follow(self, connection: Any, realm: Realm, whose: OtherMap, batches: int, deletions: int) -> None:
         """Bring one map up to date."""
         known = self._maps.get(whose.number)
-        if known is None or batches < known.batches:  # that of a server which was restored
+        again = known is None or whose.identity.uuid != known.whose.identity.uuid or batches < known.batches
+        if known is None or again:  # a server that was restored has older rows, and gives numbers out again
             known = self._maps[whose.number] = _Mirrored(whose, self._words, deletions)
         known.whose = whose
         if deletions != known.deletions and time.monotonic() - known.compared >= COMPARE_SECONDS:

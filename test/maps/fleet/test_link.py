@@ -23,7 +23,7 @@ from binvpr_ros.maps.database import KeyframeDatabase
 from binvpr_ros.maps.fleet import link
 from binvpr_ros.maps.fleet.mirror import MOST_MIRRORED
 from maps.fleet.driver import Driver, driving
-from maps.small_maps import MODEL, WORDS, features
+from maps.small_maps import CAMERA, MODEL, WORDS, descriptor, features
 
 SEED = int(os.environ.get("KILL_SEED", "1"))
 
@@ -383,6 +383,37 @@ def test_a_map_on_the_server_that_makes_no_sense_is_left_out(site: Site, tmp_pat
         assert bob.link.status.warnings == (
             "the keyframes of robot 'alice' on the server make no sense; its map is left out",
         )
+
+
+def test_features_of_a_map_whose_number_is_given_out_again_are_not_those_of_the_old_one(
+    site: Site, tmp_path: Path
+) -> None:
+    with driving(tmp_path / "b.db", site.url("bob"), site.name, most_mirrored=0) as bob:
+        bob.wait()
+        with driving(tmp_path / "old.db", site.url("alice"), site.name) as alice:
+            alice.drive(1, 2)
+            alice.wait()
+        bob.drive(2)  # the features are kept from now on
+        bob.wait()
+        ((number, old),) = site.rows("SELECT map_no, map::text FROM maps JOIN realms USING (realm) "
+                                     "WHERE site = $1 AND robot = 'alice'", site.name)  # fmt: skip
+        site.rows("DELETE FROM maps WHERE map_no = $1", number)  # as on a server that was restored
+        site.rows(f"ALTER TABLE maps ALTER map_no RESTART WITH {number:d}")
+        with driving(tmp_path / "new.db", site.url("alice"), site.name) as alice:
+            alice.drive(71)
+            with alice.lock:
+                keyframe = alice.database.next_keyframe(72000, descriptor(72), features(72, 9))
+                alice.database.add(keyframe, camera=CAMERA)
+            alice.link.offer(keyframe)
+            alice.wait()
+        bob.drive(72)
+        bob.wait()
+    closures = site.rows(
+        "SELECT keyframe, to_map::text, to_keyframe, inliers FROM closures JOIN maps USING (map_no) "
+        "JOIN realms USING (realm) WHERE site = $1 ORDER BY 1", site.name,
+    )  # fmt: skip
+    new = {robot: uuid for uuid, robot in maps(site)}["alice"]
+    assert closures == [(0, old, 1, 5), (1, new, 1, 9)]
 
 
 def test_a_link_needs_no_more_than_the_parameters_of_a_node(site: Site, tmp_path: Path) -> None:
