@@ -26,12 +26,10 @@ from binvpr_ros.network.hamming import nearest_view
 
 CANDIDATES = 400
 """Of the index, which are put in order by all bits and views."""
-RETURNED = 100
-"""Of these, the nearest, of which the robot hears."""
-FETCHED = 48
-"""Of these, that come to the robot with the keyframes around them."""
 AROUND = 10
-"""Keyframes before and after each of them."""
+"""Of so many in a row only the nearest comes to the robot, so that a place where one stood does not hide another."""
+WITH_NEIGHBOURS = 16
+"""Of those, the nearest, which come with AROUND keyframes before and after them."""
 SAMPLE = 1_000
 """Keyframes from all over the map, for the similarity to the map as a whole."""
 SAMPLE_SECONDS = 600.0
@@ -65,10 +63,11 @@ class Search:
     async def candidates(
         self, connection: Any, views: NDArray[np.uint64]
     ) -> tuple[list[tuple[int, int, int, int]], int | None]:
-        """Return map, keyframe, session and distance of the RETURNED nearest by the index, nearest first.
+        """Return map, keyframe, session and distance of the nearest by the index in the best sessions, nearest first.
 
-        And the distance of the last of the CANDIDATES that were looked at, None where there are no more of them. Where
-        shifts move bits that are in the index, each view that differs there is searched for by itself.
+        Of AROUND keyframes in a row only the nearest. And the distance of the last of the CANDIDATES that were looked
+        at, None where there are no more of them. Where shifts move bits that are in the index, each view that differs
+        there is searched for by itself.
         """
         first, count = self._realm.index_from, self._realm.index_bits
         every = [bits_of(view) for view in views]
@@ -82,9 +81,13 @@ class Search:
         statement = (
             f"WITH near AS MATERIALIZED (SELECT map_no, keyframe, session, descriptor FROM keyframes "  # noqa: S608
             f"WHERE realm = $1 AND map_no <> $2 ORDER BY {order} LIMIT {CANDIDATES:d}), "
-            f"ranked AS MATERIALIZED (SELECT map_no, keyframe, session, {distance} AS distance FROM near) "
-            "SELECT *, max(distance) OVER () AS last, count(*) OVER () AS found FROM ranked "
-            f"ORDER BY distance LIMIT {RETURNED:d}"
+            f"ranked AS MATERIALIZED (SELECT map_no, keyframe, session, {distance} AS distance FROM near), "
+            f"stretches AS (SELECT DISTINCT ON (map_no, session, keyframe / {AROUND:d}) *, "
+            "max(distance) OVER () AS last, count(*) OVER () AS found "
+            f"FROM ranked ORDER BY map_no, session, keyframe / {AROUND:d}, distance) "
+            "SELECT map_no, keyframe, session, distance, last, found FROM stretches JOIN (SELECT map_no, session "
+            f"FROM ranked GROUP BY map_no, session ORDER BY min(distance) LIMIT {MOST_SESSIONS:d}) AS best "
+            "USING (map_no, session)"
         )
         found: set[tuple[int, int, int, int]] = set()
         lasts = []
@@ -92,7 +95,7 @@ class Search:
             rows = await connection.fetch(statement, self._realm.number, self._own, every, part)
             found.update(tuple(row)[:4] for row in rows)
             lasts += [row["last"] for row in rows[:1] if row["found"] >= CANDIDATES]
-        return sorted(found, key=lambda row: row[3])[:RETURNED], min(lasts, default=None)
+        return sorted(found, key=lambda row: row[3]), min(lasts, default=None)
 
     async def _around(self, connection: Any, chosen: Sequence[tuple[int, int]]) -> list[tuple[Columns, OtherMap]]:
         """Return keyframes of maps with those around them, one piece for each map."""
@@ -138,18 +141,18 @@ class Search:
 
 
 def _of_best_sessions(rows: Sequence[tuple[int, int, int, int]]) -> list[tuple[int, int, int, int]]:
-    """Return the FETCHED nearest rows of the MOST_SESSIONS sessions that come first."""
+    """Return the rows of the MOST_SESSIONS sessions that come first."""
     sessions = list(dict.fromkeys((number, session) for number, _, session, _ in rows))[:MOST_SESSIONS]
-    return [row for row in rows if (row[0], row[2]) in sessions][:FETCHED]
+    return [row for row in rows if (row[0], row[2]) in sessions]
 
 
 def _ranges(chosen: Sequence[tuple[int, int]]) -> list[Range]:
-    """Return keyframes of maps with AROUND before and after each, overlapping ones as one."""
+    """Return keyframes of maps, nearest first, as ranges, the nearest with neighbours, and overlapping ones as one."""
+    around = [(one, AROUND if rank < WITH_NEIGHBOURS else 0) for rank, one in enumerate(chosen)]
     ranges: list[Range] = []
-    for number, keyframe in sorted(chosen):
-        low, high = max(keyframe - AROUND, 0), keyframe + AROUND
+    for number, low, high in sorted((number, max(one - more, 0), one + more) for (number, one), more in around):
         if ranges and ranges[-1][0] == number and low <= ranges[-1][2] + 1:
-            ranges[-1] = (number, ranges[-1][1], high)
+            ranges[-1] = (number, ranges[-1][1], max(ranges[-1][2], high))
         else:
             ranges.append((number, low, high))
     return ranges

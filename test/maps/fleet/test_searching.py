@@ -82,6 +82,27 @@ def test_the_search_on_the_server_finds_what_the_exact_one_does(
             assert (one.keyframes.sessions == (one.keyframes.ids >= 150)).all()
 
 
+def test_a_place_where_a_robot_stood_does_not_hide_its_double(fleet_server: Any, tmp_path: Path) -> None:
+    site, rng = Site(fleet_server, MODEL, WORDS, GRIDS), np.random.default_rng(3)
+    place = rng.integers(0, 2**64, WORDS, np.uint64)
+    stood, others, double = range(60), range(60, 160), range(160, 163)
+    database = KeyframeDatabase(tmp_path / "map.db", MODEL, WORDS, (), GRIDS)
+    for number in (*stood, *others, *double):
+        drawn = rng.integers(0, 2**64, WORDS, np.uint64)
+        one = drawn if number in others else near(place, 5 if number in stood else 14, rng)
+        database.add(database.next_keyframe(number * 10**9, one))
+    database.close()
+    site.ask(lambda connection: push(connection, site.name, tmp_path / "map.db"), "alice")
+
+    async def search(connection: Any) -> Nearest:
+        realm = await realm_of(connection, site.name, MODEL, 64 * WORDS)
+        return await Search(realm, -1, WORDS, index=True).nearest(connection, place[np.newaxis])
+
+    (found,) = site.ask(search, "bob").stretches
+    assert set(double) & set(found.keyframes.ids.tolist())
+    assert set(stood) <= set(found.keyframes.ids.tolist())
+
+
 def test_what_was_found_is_searched_as_the_own_map_is(large: tuple[Site, np.ndarray[Any, Any]]) -> None:
     site, descriptors = large
 
