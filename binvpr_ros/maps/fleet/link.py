@@ -281,9 +281,9 @@ class Link:
             await self._send(session, outbox)
             if self._mirror is not None:
                 await self._mirror.refresh(connection, realm, own.number)
-                self._tell_refused(self._mirror)
                 if len(self._mirror) > settings.most_mirrored:
                     await self._choose_search(session)
+            self._tell_refused()
             busy = await self._decide_some(session, outbox)
             if time.monotonic() - compared > FORGOTTEN_SECONDS:
                 await self._compare(session, outbox)
@@ -291,9 +291,12 @@ class Link:
             if not busy and not self._pending:
                 await self._offered(POLL_SECONDS)
 
-    def _tell_refused(self, mirror: Mirror) -> None:
-        for number, why in mirror.refused.items():
-            self._warnings[f"map {number}"] = why
+    def _tell_refused(self) -> None:
+        """Warn of the maps that are left out now."""
+        found = self._mirror if self._mirror is not None else self._search
+        refused = {} if found is None else {f"map {number}": why for number, why in found.refused.items()}
+        others = {key: text for key, text in self._warnings.items() if not key.startswith("map ")}
+        self._warnings = others | refused
 
     async def _choose_search(self, session: _Session) -> None:
         """Mirror a small site; search a large one on the server."""

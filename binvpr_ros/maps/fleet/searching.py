@@ -45,9 +45,12 @@ class Search:
         self._realm, self._own, self._words, self._index = realm, own, words, index
         self._sample: NDArray[np.uint64] = np.empty((0, words), np.uint64)
         self._sampled = -np.inf
+        self.refused: dict[int, str] = {}
+        """Maps that the latest search has left out, and why."""
 
     async def nearest(self, connection: Any, views: NDArray[np.uint64]) -> Nearest:
-        """Return what is nearest to a query's views [V,W]; raises FleetError where the rows make no sense."""
+        """Return what is nearest to a query's views [V,W]."""
+        self.refused = {}
         rows, last = await self.candidates(connection, views)
         chosen = _of_best_sessions(rows)
         sessions = {(number, session) for number, _, session, _ in chosen}
@@ -115,9 +118,11 @@ class Search:
         )}  # fmt: skip
         pieces = []
         for number, some in itertools.groupby(rows, key=lambda row: row["map_no"]):
-            if (whose := maps.get(number)) is None:
-                raise FleetError(f"the server has keyframes of a map {number} that it does not know; see its tables")
-            pieces.append((columns_of(list(some), self._words, whose), whose))
+            if (whose := maps.get(number)) is not None:  # or it was deleted meanwhile
+                try:
+                    pieces.append((columns_of(list(some), self._words, whose), whose))
+                except FleetError as error:
+                    self.refused[number] = str(error)
         return pieces
 
     async def _take_sample(self, connection: Any) -> None:

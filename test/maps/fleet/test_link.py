@@ -363,7 +363,8 @@ def test_a_full_server_leaves_the_robot_as_it_was(site: Site, tmp_path: Path) ->
     assert [row[2] for row in sent(site)] == [1000, 2000, 3000]
 
 
-def test_a_map_on_the_server_that_makes_no_sense_is_left_out(site: Site, tmp_path: Path) -> None:
+@pytest.mark.parametrize("most_mirrored", [MOST_MIRRORED, 0])
+def test_a_map_on_the_server_that_makes_no_sense_is_left_out(site: Site, tmp_path: Path, most_mirrored: int) -> None:
     with driving(tmp_path / "a.db", site.url("alice"), site.name) as alice:
         alice.drive(1, 2)
         alice.wait()
@@ -371,14 +372,14 @@ def test_a_map_on_the_server_that_makes_no_sense_is_left_out(site: Site, tmp_pat
         alice.drive(3)
         alice.wait()
     (first, _), (second, _) = maps(site)
-    site.rows("UPDATE binvpr.keyframes SET session = -1 FROM binvpr.maps m WHERE keyframes.map_no = m.map_no "
+    site.rows("UPDATE binvpr.keyframes SET session = 1 - keyframe FROM binvpr.maps m WHERE keyframes.map_no = m.map_no "
               "AND map::text = $1", first)  # fmt: skip
     site.rows("UPDATE binvpr.features SET features = 'rubbish'::bytea FROM binvpr.maps m "
               "WHERE features.map_no = m.map_no AND map::text = $1", second)  # fmt: skip
-    with driving(tmp_path / "b.db", site.url("bob"), site.name) as bob:
+    with driving(tmp_path / "b.db", site.url("bob"), site.name, most_mirrored) as bob:
         bob.drive(1, 3)
         bob.wait()
-        assert bob.link.status.maps == 1
+        assert bob.link.status.maps == (1 if most_mirrored else 0)
         assert not bob.closures
         assert bob.link.status.warnings == (
             "the keyframes of robot 'alice' on the server make no sense; its map is left out",
