@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from binvpr_ros.maps.fleet.errors import FleetError
+from binvpr_ros.maps.identity import MOST_CHARACTERS
 from binvpr_ros.network.cells import Grids, steady_bits
 from binvpr_ros.network.hamming import WORD_BITS
 
@@ -41,7 +42,7 @@ CREATE TABLE binvpr.maps (
     map uuid NOT NULL UNIQUE,
     realm smallint NOT NULL REFERENCES binvpr.realms,
     robot name NOT NULL DEFAULT current_user,
-    camera text,  -- as in a map file
+    camera text CHECK (length(camera) <= {MOST_CHARACTERS}),  -- as in a map file
     batches bigint NOT NULL DEFAULT 0,  -- that were sent; mirrors ask for those that they do not have
     deletions bigint NOT NULL DEFAULT 0,  -- after which mirrors compare the list of keyframes
     wanted_from int NOT NULL DEFAULT 0,  -- keyframes before it were forgotten on purpose, and are not sent again

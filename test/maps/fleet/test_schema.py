@@ -77,6 +77,7 @@ def test_a_row_that_would_stop_the_search_of_others_is_refused(site: Site, tmp_p
         ("UPDATE keyframes SET descriptor = B'101' WHERE map_no = $1", (number,)),
         ("UPDATE keyframes SET session = -1 WHERE map_no = $1", (number,)),
         ("UPDATE keyframes SET keyframe = -1 WHERE map_no = $1 AND keyframe = 0", (number,)),
+        ("UPDATE maps SET camera = repeat('x', 200000000) WHERE map_no = $1", (number,)),
     ):
         with pytest.raises(FleetError, match="violates check constraint"):
             site.rows(statement, *values, robot="alice")
