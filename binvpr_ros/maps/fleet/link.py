@@ -123,7 +123,7 @@ class Link:
         self._arrivals: deque[tuple[Keyframe, float]] = deque()  # that were offered, and when
         self._status = Status()
         self._session: _Session | None = None
-        self._mirror: Mirror | None = Mirror(settings.words)
+        self._mirror: Mirror | None = Mirror(settings.words, settings.most_mirrored)
         self._search: Search | None = None
         self.robot = ""
         """The robot's name on the server; "" before it was connected."""
@@ -312,7 +312,7 @@ class Link:
             if why_not:
                 self._warnings["pgvector"] = why_not
         elif self._mirror is None:
-            self._mirror, self._search = Mirror(self._settings.words), None
+            self._mirror, self._search = Mirror(self._settings.words, most), None
 
     async def _compare(self, session: _Session, outbox: Outbox) -> None:
         """Find out what the server lacks, and delete there what the robot has forgotten."""

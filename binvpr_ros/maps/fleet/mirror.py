@@ -71,10 +71,10 @@ class _Mirrored:
 
 
 class Mirror:
-    """All maps of a realm but the robot's own."""
+    """All maps of a realm but the robot's own; of more than `most` keyframes it reads only that there are more."""
 
-    def __init__(self, words: int) -> None:
-        self._words = words
+    def __init__(self, words: int, most: int = MOST_MIRRORED) -> None:
+        self._words, self._most = words, most
         self._maps: dict[int, _Mirrored] = {}
         self.refused: dict[int, str] = {}
         """Maps that are left out, and why."""
@@ -91,7 +91,8 @@ class Mirror:
     async def refresh(self, connection: Any, realm: Realm, own: int) -> None:
         """Read what has come since the last time; raises FleetError where the server cannot be read."""
         rows = await connection.fetch(
-            "SELECT map_no, map, robot, camera, batches, deletions FROM maps WHERE realm = $1 AND map_no <> $2",
+            "SELECT map_no, map, robot, camera, batches, deletions FROM maps "
+            "WHERE realm = $1 AND map_no <> $2 AND batches > 0",  # those to which nothing was sent have no keyframes
             realm.number, own,
         )  # fmt: skip
         there = {row["map_no"]: row for row in rows}
@@ -117,19 +118,25 @@ class Mirror:
         if deletions != known.deletions and time.monotonic() - known.compared >= COMPARE_SECONDS:
             await self._forget(connection, realm, known)
             known.deletions, known.compared = deletions, time.monotonic()
-        if batches > known.batches:
-            await self._read(connection, realm, known)
+        if batches > known.batches and await self._read(connection, realm, known):
             known.batches = batches
 
-    async def _read(self, connection: Any, realm: Realm, known: _Mirrored) -> None:
-        """Read what was sent since the last row that came, also where a slow network broke off before the end."""
-        while rows := await connection.fetch(
-            f"SELECT {COLUMNS}, batch FROM keyframes WHERE {FITS} AND map_no = $3 AND (batch, keyframe) > ($4, $5) "  # noqa: S608
-            "ORDER BY batch, keyframe LIMIT $6",
-            realm.number, realm.bits, known.whose.number, *known.read, ROWS_AT_ONCE,
-        ):  # fmt: skip
+    async def _read(self, connection: Any, realm: Realm, known: _Mirrored) -> bool:
+        """Read what was sent since the last row that came, also where a slow network broke off before the end.
+
+        Return whether there is no more of it; there may be where the mirror is full.
+        """
+        while len(self) <= self._most:
+            rows = await connection.fetch(
+                f"SELECT {COLUMNS}, batch FROM keyframes WHERE {FITS} AND map_no = $3 AND (batch, keyframe) > ($4, $5) "  # noqa: S608
+                "ORDER BY batch, keyframe LIMIT $6",
+                realm.number, realm.bits, known.whose.number, *known.read, ROWS_AT_ONCE,
+            )  # fmt: skip
+            if not rows:
+                return True
             known.take(columns_of(sorted(rows, key=lambda row: row["keyframe"]), self._words, known.whose))
             known.read = rows[-1]["batch"], rows[-1]["keyframe"]
+        return False
 
     async def _forget(self, connection: Any, realm: Realm, known: _Mirrored) -> None:
         """Drop what is not on the server any more."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 from fleet_server import Site
 
 from binvpr_ros.maps.database import KeyframeDatabase
@@ -62,3 +63,20 @@ def test_a_number_that_a_restored_server_gives_out_again_is_another_map(site: Si
     assert new[0] != old[0]
     assert new[1:] == (1, 0)
     assert nearest(mirror, 1)[2] > 0
+
+
+def test_more_than_a_mirror_may_hold_is_not_read(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("binvpr_ros.maps.fleet.mirror.ROWS_AT_ONCE", 4)
+    mirror = Mirror(WORDS, most=10)
+    for number in range(3):
+        send(site, tmp_path / f"{number}.db", 7, start=number * 100)
+    refresh(site, mirror)
+    assert len(mirror) == 11  # two maps are more than it may hold, and the third is not read any more
+
+
+def test_maps_without_keyframes_take_no_room(site: Site) -> None:
+    mirror = Mirror(WORDS)
+    site.rows("INSERT INTO maps (map, realm) SELECT gen_random_uuid(), realm FROM realms, generate_series(1, 10) "
+              "WHERE site = $1", site.name, robot="alice")  # fmt: skip
+    refresh(site, mirror)
+    assert mirror.maps == 0
