@@ -22,6 +22,8 @@ ROWS_AT_ONCE = 500
 """150 kB, for which a slow network has ANSWER_SECONDS."""
 COMPARE_SECONDS = 60.0
 """Between two looks at what others have deleted: their maps forget a keyframe for each new one when they are full."""
+REFUSED_SECONDS = 600.0
+"""After which the maps that made no sense are read again, from their start."""
 
 
 class Nearest(NamedTuple):
@@ -78,6 +80,7 @@ class Mirror:
         self._maps: dict[int, _Mirrored] = {}
         self.refused: dict[int, str] = {}
         """Maps that are left out, and why."""
+        self._again = 0.0  # when they are tried again
 
     def __len__(self) -> int:
         """Return the number of keyframes."""
@@ -98,12 +101,17 @@ class Mirror:
         there = {row["map_no"]: row for row in rows}
         self._maps = {number: one for number, one in self._maps.items() if number in there}
         self.refused = {number: why for number, why in self.refused.items() if number in there}
+        now = time.monotonic()
+        again = now >= self._again
+        if again:
+            self._again = now + REFUSED_SECONDS
         for number, row in there.items():
-            if number in self.refused:
+            if number in self.refused and not again:
                 continue
             whose = other_map(row)
             try:
                 await self._follow(connection, realm, whose, row["batches"], row["deletions"])
+                self.refused.pop(number, None)
             except FleetError as error:
                 self._maps.pop(number, None)
                 self.refused[number] = str(error)

@@ -364,7 +364,10 @@ def test_a_full_server_leaves_the_robot_as_it_was(site: Site, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("most_mirrored", [MOST_MIRRORED, 0])
-def test_a_map_on_the_server_that_makes_no_sense_is_left_out(site: Site, tmp_path: Path, most_mirrored: int) -> None:
+def test_a_map_on_the_server_that_makes_no_sense_is_left_out_until_it_does(
+    site: Site, tmp_path: Path, most_mirrored: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("binvpr_ros.maps.fleet.mirror.REFUSED_SECONDS", 0.1)
     with driving(tmp_path / "a.db", site.url("alice"), site.name) as alice:
         alice.drive(1, 2)
         alice.wait()
@@ -384,6 +387,13 @@ def test_a_map_on_the_server_that_makes_no_sense_is_left_out(site: Site, tmp_pat
         assert bob.link.status.warnings == (
             "the keyframes of robot 'alice' on the server make no sense; its map is left out",
         )
+        site.rows("UPDATE binvpr.keyframes SET session = 0 FROM binvpr.maps m WHERE keyframes.map_no = m.map_no "
+                  "AND map::text = $1", first)  # fmt: skip
+        bob.wait(lambda: not most_mirrored or bob.link.status.maps == 2)
+        bob.drive(2)
+        bob.wait()
+        bob.wait(lambda: not bob.link.status.warnings)
+        assert bob.closures == [(2, "alice", 1)]
 
 
 def test_features_of_a_map_whose_number_is_given_out_again_are_not_those_of_the_old_one(

@@ -80,3 +80,17 @@ def test_maps_without_keyframes_take_no_room(site: Site) -> None:
               "WHERE site = $1", site.name, robot="alice")  # fmt: skip
     refresh(site, mirror)
     assert mirror.maps == 0
+
+
+def test_a_map_that_made_no_sense_is_read_again(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mirror = Mirror(WORDS)
+    number = send(site, tmp_path / "a.db", 3)
+    site.rows("UPDATE keyframes SET session = 9 - keyframe WHERE map_no = $1", number)
+    refresh(site, mirror)
+    assert list(mirror.refused) == [number]
+    site.rows("UPDATE keyframes SET session = 0 WHERE map_no = $1", number)
+    refresh(site, mirror)
+    assert (list(mirror.refused), len(mirror)) == ([number], 0)
+    monkeypatch.setattr(mirror, "_again", 0.0)  # ten minutes later
+    refresh(site, mirror)
+    assert (mirror.refused, len(mirror)) == ({}, 3)
