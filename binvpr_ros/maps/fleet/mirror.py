@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from binvpr_ros.keyframes import NOTHING_CLOSED
 from binvpr_ros.maps.fleet.errors import FleetError
 from binvpr_ros.maps.fleet.found import Stretch, best_sessions, whole_id
-from binvpr_ros.maps.fleet.rows import COLUMNS, FITS, OtherMap, columns_of, other_map
+from binvpr_ros.maps.fleet.rows import COLUMNS, FITS, OtherMap, columns_of, keyframes_of, other_map
 from binvpr_ros.maps.fleet.schema import Realm
 from binvpr_ros.maps.store import Columns, KeyframeStore, joined
 
@@ -148,10 +148,8 @@ class Mirror:
 
     async def _forget(self, connection: Any, realm: Realm, known: _Mirrored) -> None:
         """Drop what is not on the server any more."""
-        rows = await connection.fetch(
-            "SELECT keyframe FROM keyframes WHERE realm = $1 AND map_no = $2", realm.number, known.whose.number
-        )
-        stays = np.isin(known.store.ids, [keyframe for (keyframe,) in rows])
+        there = await keyframes_of(connection, realm.number, known.whose.number)
+        stays = np.isin(known.store.ids, list(there))
         if not stays.all():
             known.keep(stays)
 
