@@ -106,9 +106,11 @@ class Search:
             return []
         numbers, lows, highs = zip(*_ranges(chosen), strict=True)
         rows = await connection.fetch(
-            f"SELECT map_no, {COLUMNS} FROM keyframes "  # noqa: S608
-            "JOIN unnest($3::int[], $4::int[], $5::int[]) AS r(m, low, high) "
-            f"ON map_no = r.m AND keyframe BETWEEN r.low AND r.high WHERE {FITS} ORDER BY map_no, keyframe",
+            # Laterally, so that each range is looked up in the index, and no map is read as a whole.
+            "SELECT k.* FROM unnest($3::int[], $4::int[], $5::int[]) AS r(m, low, high), "  # noqa: S608
+            f"LATERAL (SELECT map_no, {COLUMNS} FROM keyframes "
+            f"WHERE {FITS} AND map_no = r.m AND keyframe BETWEEN r.low AND r.high OFFSET 0) AS k "
+            "ORDER BY map_no, keyframe",
             self._realm.number, self._realm.bits, numbers, lows, highs,
         )  # fmt: skip
         # After their keyframes: a robot writes its new camera before those that it took.
