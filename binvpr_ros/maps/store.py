@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from binvpr_ros.keyframes import NOTHING_CLOSED, Keyframe
 from binvpr_ros.network.hamming import nearest_view
 
-INITIAL_CAPACITY = 1024
+INITIAL_CAPACITY = 16
+"""Keyframes for which a store has room at first; a fleet has thousands of maps, and many of them are small."""
 BLOCK = 1 << 15
 """Keyframes whose descriptors lie in one piece. Memory for them grows by a block, and nothing is ever copied."""
 MOST_KEYFRAMES = 1 << 31

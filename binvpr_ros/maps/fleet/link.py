@@ -123,7 +123,7 @@ class Link:
         self._arrivals: deque[tuple[Keyframe, float]] = deque()  # that were offered, and when
         self._status = Status()
         self._session: _Session | None = None
-        self._mirror: Mirror | None = Mirror(settings.words)
+        self._mirror: Mirror | None = Mirror(settings.words, settings.most_mirrored)
         self._search: Search | None = None
         self.robot = ""
         """The robot's name on the server; "" before it was connected."""
@@ -131,7 +131,7 @@ class Link:
         self._undecided: dict[int, None] = {}
         self._live: OrderedDict[int, Keyframe] = OrderedDict()  # to be decided first
         self._unsent: list[OwnClosure] = []
-        self._features: OrderedDict[tuple[int, int], Features | None] = OrderedDict()
+        self._features: OrderedDict[tuple[str, int], Features | None] = OrderedDict()  # by uuid and keyframe
         self._cached = 0
         self._missed = False  # features, by the decision in work
         self._batch = sending.BATCH
@@ -281,9 +281,9 @@ class Link:
             await self._send(session, outbox)
             if self._mirror is not None:
                 await self._mirror.refresh(connection, realm, own.number)
-                self._tell_refused(self._mirror)
                 if len(self._mirror) > settings.most_mirrored:
                     await self._choose_search(session)
+            self._tell_refused()
             busy = await self._decide_some(session, outbox)
             if time.monotonic() - compared > FORGOTTEN_SECONDS:
                 await self._compare(session, outbox)
@@ -291,9 +291,12 @@ class Link:
             if not busy and not self._pending:
                 await self._offered(POLL_SECONDS)
 
-    def _tell_refused(self, mirror: Mirror) -> None:
-        for number, why in mirror.refused.items():
-            self._warnings[f"map {number}"] = why
+    def _tell_refused(self) -> None:
+        """Warn of the maps that are left out now."""
+        found = self._mirror if self._mirror is not None else self._search
+        refused = {} if found is None else {f"map {number}": why for number, why in found.refused.items()}
+        others = {key: text for key, text in self._warnings.items() if not key.startswith("map ")}
+        self._warnings = others | refused
 
     async def _choose_search(self, session: _Session) -> None:
         """Mirror a small site; search a large one on the server."""
@@ -309,7 +312,7 @@ class Link:
             if why_not:
                 self._warnings["pgvector"] = why_not
         elif self._mirror is None:
-            self._mirror, self._search = Mirror(self._settings.words), None
+            self._mirror, self._search = Mirror(self._settings.words, most), None
 
     async def _compare(self, session: _Session, outbox: Outbox) -> None:
         """Find out what the server lacks, and delete there what the robot has forgotten."""
@@ -404,7 +407,7 @@ class Link:
 
     def _features_of(self, whose: OtherMap, number: int) -> Features | None:
         """Return features of another map, from memory or the server (the deciding thread's)."""
-        key = whose.number, number
+        key = whose.identity.uuid, number  # a server that was restored gives map_no out again
         if key in self._features:
             self._features.move_to_end(key)
             return self._features[key]
@@ -413,7 +416,7 @@ class Link:
             self._missed = True
             return None
         try:
-            future = asyncio.run_coroutine_threadsafe(_fetch(session, *key), loop)
+            future = asyncio.run_coroutine_threadsafe(_fetch(session, whose.number, number), loop)
             found = future.result(ANSWER_SECONDS)
         except Exception:  # noqa: BLE001 - the session that owns the connection reports it
             self._missed = True

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from binvpr_ros.keyframes import NOTHING_CLOSED
 from binvpr_ros.maps.fleet.errors import FleetError
 from binvpr_ros.maps.fleet.found import Stretch, best_sessions, whole_id
-from binvpr_ros.maps.fleet.rows import COLUMNS, FITS, OtherMap, columns_of, other_map
+from binvpr_ros.maps.fleet.rows import COLUMNS, FITS, OtherMap, columns_of, keyframes_of, other_map
 from binvpr_ros.maps.fleet.schema import Realm
 from binvpr_ros.maps.store import Columns, KeyframeStore, joined
 
@@ -22,6 +22,8 @@ ROWS_AT_ONCE = 500
 """150 kB, for which a slow network has ANSWER_SECONDS."""
 COMPARE_SECONDS = 60.0
 """Between two looks at what others have deleted: their maps forget a keyframe for each new one when they are full."""
+REFUSED_SECONDS = 600.0
+"""After which the maps that made no sense are read again, from their start."""
 
 
 class Nearest(NamedTuple):
@@ -71,13 +73,14 @@ class _Mirrored:
 
 
 class Mirror:
-    """All maps of a realm but the robot's own."""
+    """All maps of a realm but the robot's own; of more than `most` keyframes it reads only that there are more."""
 
-    def __init__(self, words: int) -> None:
-        self._words = words
+    def __init__(self, words: int, most: int = MOST_MIRRORED) -> None:
+        self._words, self._most = words, most
         self._maps: dict[int, _Mirrored] = {}
         self.refused: dict[int, str] = {}
         """Maps that are left out, and why."""
+        self._again = 0.0  # when they are tried again
 
     def __len__(self) -> int:
         """Return the number of keyframes."""
@@ -91,18 +94,24 @@ class Mirror:
     async def refresh(self, connection: Any, realm: Realm, own: int) -> None:
         """Read what has come since the last time; raises FleetError where the server cannot be read."""
         rows = await connection.fetch(
-            "SELECT map_no, map, robot, camera, batches, deletions FROM maps WHERE realm = $1 AND map_no <> $2",
+            "SELECT map_no, map, robot, camera, batches, deletions FROM maps "
+            "WHERE realm = $1 AND map_no <> $2 AND batches > 0",  # those to which nothing was sent have no keyframes
             realm.number, own,
         )  # fmt: skip
         there = {row["map_no"]: row for row in rows}
         self._maps = {number: one for number, one in self._maps.items() if number in there}
         self.refused = {number: why for number, why in self.refused.items() if number in there}
+        now = time.monotonic()
+        again = now >= self._again
+        if again:
+            self._again = now + REFUSED_SECONDS
         for number, row in there.items():
-            if number in self.refused:
+            if number in self.refused and not again:
                 continue
             whose = other_map(row)
             try:
                 await self._follow(connection, realm, whose, row["batches"], row["deletions"])
+                self.refused.pop(number, None)
             except FleetError as error:
                 self._maps.pop(number, None)
                 self.refused[number] = str(error)
@@ -110,32 +119,37 @@ class Mirror:
     async def _follow(self, connection: Any, realm: Realm, whose: OtherMap, batches: int, deletions: int) -> None:
         """Bring one map up to date."""
         known = self._maps.get(whose.number)
-        if known is None or batches < known.batches:  # that of a server which was restored
+        again = known is None or whose.identity.uuid != known.whose.identity.uuid or batches < known.batches
+        if known is None or again:  # a server that was restored has older rows, and gives numbers out again
             known = self._maps[whose.number] = _Mirrored(whose, self._words, deletions)
         known.whose = whose
         if deletions != known.deletions and time.monotonic() - known.compared >= COMPARE_SECONDS:
             await self._forget(connection, realm, known)
             known.deletions, known.compared = deletions, time.monotonic()
-        if batches > known.batches:
-            await self._read(connection, realm, known)
+        if batches > known.batches and await self._read(connection, realm, known):
             known.batches = batches
 
-    async def _read(self, connection: Any, realm: Realm, known: _Mirrored) -> None:
-        """Read what was sent since the last row that came, also where a slow network broke off before the end."""
-        while rows := await connection.fetch(
-            f"SELECT {COLUMNS}, batch FROM keyframes WHERE {FITS} AND map_no = $3 AND (batch, keyframe) > ($4, $5) "  # noqa: S608
-            "ORDER BY batch, keyframe LIMIT $6",
-            realm.number, realm.bits, known.whose.number, *known.read, ROWS_AT_ONCE,
-        ):  # fmt: skip
+    async def _read(self, connection: Any, realm: Realm, known: _Mirrored) -> bool:
+        """Read what was sent since the last row that came, also where a slow network broke off before the end.
+
+        Return whether there is no more of it; there may be where the mirror is full.
+        """
+        while len(self) <= self._most:
+            rows = await connection.fetch(
+                f"SELECT {COLUMNS}, batch FROM keyframes WHERE {FITS} AND map_no = $3 AND (batch, keyframe) > ($4, $5) "  # noqa: S608
+                "ORDER BY batch, keyframe LIMIT $6",
+                realm.number, realm.bits, known.whose.number, *known.read, ROWS_AT_ONCE,
+            )  # fmt: skip
+            if not rows:
+                return True
             known.take(columns_of(sorted(rows, key=lambda row: row["keyframe"]), self._words, known.whose))
             known.read = rows[-1]["batch"], rows[-1]["keyframe"]
+        return False
 
     async def _forget(self, connection: Any, realm: Realm, known: _Mirrored) -> None:
         """Drop what is not on the server any more."""
-        rows = await connection.fetch(
-            "SELECT keyframe FROM keyframes WHERE realm = $1 AND map_no = $2", realm.number, known.whose.number
-        )
-        stays = np.isin(known.store.ids, [keyframe for (keyframe,) in rows])
+        there = await keyframes_of(connection, realm.number, known.whose.number)
+        stays = np.isin(known.store.ids, list(there))
         if not stays.all():
             known.keep(stays)
 

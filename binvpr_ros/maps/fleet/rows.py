@@ -23,6 +23,8 @@ MOST_BYTES = 1 << 20
 """Of a keyframe's features, or its picture; the server is not asked for more."""
 MOST_NAME = 63
 """Bytes of a role's name in PostgreSQL."""
+LISTED = 20_000
+"""Keyframes in a piece of a list, 500 kB."""
 COLUMNS = "keyframe, session, stamp, closes, motion, descriptor"
 """What `columns_of` reads."""
 FITS = "realm = $1 AND bit_length(descriptor) = $2 AND (motion IS NULL OR octet_length(motion) = 36)"
@@ -85,6 +87,22 @@ def columns_of(rows: Sequence[Mapping[str, Any]], words: int, whose: OtherMap) -
         np.repeat(UNKNOWN_WHEREABOUTS, len(ids), axis=0),
         np.frombuffer(b"".join(blobs), "<u8").astype(np.uint64).reshape(-1, words),
     )
+
+
+async def keyframes_of(connection: Any, realm: int, number: int) -> dict[int, int | None]:
+    """Return the ids of all keyframes of a map on the server, and what each closes.
+
+    They come in pieces, of which each has the time of a statement, however large the map is.
+    """
+    found: dict[int, int | None] = {}
+    last = -1
+    while rows := await connection.fetch(
+        "SELECT keyframe, closes FROM keyframes WHERE realm = $1 AND map_no = $2 AND keyframe > $3 "
+        "ORDER BY keyframe LIMIT $4", realm, number, last, LISTED,
+    ):  # fmt: skip
+        found.update(map(tuple, rows))
+        last = rows[-1]["keyframe"]
+    return found
 
 
 def features_of(blob: object) -> Features | None:

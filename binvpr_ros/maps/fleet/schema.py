@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from binvpr_ros.maps.fleet.errors import FleetError
+from binvpr_ros.maps.identity import MOST_CHARACTERS
 from binvpr_ros.network.cells import Grids, steady_bits
 from binvpr_ros.network.hamming import WORD_BITS
 
@@ -41,33 +42,36 @@ CREATE TABLE binvpr.maps (
     map uuid NOT NULL UNIQUE,
     realm smallint NOT NULL REFERENCES binvpr.realms,
     robot name NOT NULL DEFAULT current_user,
-    camera text,  -- as in a map file
+    camera text CHECK (length(camera) <= {MOST_CHARACTERS}),  -- as in a map file
     batches bigint NOT NULL DEFAULT 0,  -- that were sent; mirrors ask for those that they do not have
     deletions bigint NOT NULL DEFAULT 0,  -- after which mirrors compare the list of keyframes
     wanted_from int NOT NULL DEFAULT 0,  -- keyframes before it were forgotten on purpose, and are not sent again
-    decided int NOT NULL DEFAULT -1  -- up to this keyframe the robot has looked for closures
+    decided int NOT NULL DEFAULT -1,  -- up to this keyframe the robot has looked for closures
+    UNIQUE (realm, map_no)
 );
 CREATE TABLE binvpr.keyframes (
     realm smallint NOT NULL,
-    map_no int NOT NULL REFERENCES binvpr.maps ON DELETE CASCADE,
-    keyframe int NOT NULL,
-    session int NOT NULL,
+    map_no int NOT NULL,
+    keyframe int NOT NULL CHECK (keyframe >= 0),
+    session int NOT NULL CHECK (session >= 0),
     stamp bigint NOT NULL,  -- nanoseconds, of the robot's clock
     closes int,  -- keyframe of the same map whose place it shows
     motion bytea,  -- homography to the keyframe before, 9 little-endian float32
     descriptor bit varying NOT NULL,
     batch bigint NOT NULL,
-    PRIMARY KEY (realm, map_no, keyframe)
+    PRIMARY KEY (realm, map_no, keyframe),
+    FOREIGN KEY (realm, map_no) REFERENCES binvpr.maps (realm, map_no) ON DELETE CASCADE
 ) PARTITION BY LIST (realm);
 CREATE INDEX ON binvpr.keyframes (map_no, batch, keyframe);
 CREATE TABLE binvpr.features (
     realm smallint NOT NULL,
-    map_no int NOT NULL REFERENCES binvpr.maps ON DELETE CASCADE,
+    map_no int NOT NULL,
     keyframe int NOT NULL,
     stamp bigint NOT NULL,  -- for retention
     features bytea,
     thumbnail bytea,
-    PRIMARY KEY (realm, map_no, keyframe)
+    PRIMARY KEY (realm, map_no, keyframe),
+    FOREIGN KEY (realm, map_no) REFERENCES binvpr.maps (realm, map_no) ON DELETE CASCADE
 ) PARTITION BY LIST (realm);
 ALTER TABLE binvpr.features ALTER features SET STORAGE EXTERNAL;  -- they do not compress
 ALTER TABLE binvpr.features ALTER thumbnail SET STORAGE EXTERNAL;
@@ -199,9 +203,10 @@ async def add_realm(connection: Any, site: str, model_sha256: str, words: int, g
         )  # fmt: skip
         if number is None:
             return ""
-        for table in ("keyframes", "features"):  # a name cannot be a parameter; this one is a number
+        # What a robot may write must not stop the search of all others. Names cannot be parameters; these are numbers.
+        for table, check in (("keyframes", f"(CHECK (bit_length(descriptor) = {bits:d}))"), ("features", "")):
             await connection.execute(
-                f"CREATE TABLE binvpr.{table}_{number:d} PARTITION OF binvpr.{table} FOR VALUES IN ({number:d})"
+                f"CREATE TABLE binvpr.{table}_{number:d} PARTITION OF binvpr.{table} {check} FOR VALUES IN ({number:d})"
             )
     return f"site {site!r} was added for the model {model_sha256[:12]}"
 

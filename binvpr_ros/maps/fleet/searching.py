@@ -26,12 +26,10 @@ from binvpr_ros.network.hamming import nearest_view
 
 CANDIDATES = 400
 """Of the index, which are put in order by all bits and views."""
-RETURNED = 100
-"""Of these, the nearest, of which the robot hears."""
-FETCHED = 48
-"""Of these, that come to the robot with the keyframes around them."""
 AROUND = 10
-"""Keyframes before and after each of them."""
+"""Of so many in a row only the nearest comes to the robot, so that a place where one stood does not hide another."""
+WITH_NEIGHBOURS = 16
+"""Of those, the nearest, which come with AROUND keyframes before and after them."""
 SAMPLE = 1_000
 """Keyframes from all over the map, for the similarity to the map as a whole."""
 SAMPLE_SECONDS = 600.0
@@ -47,10 +45,12 @@ class Search:
         self._realm, self._own, self._words, self._index = realm, own, words, index
         self._sample: NDArray[np.uint64] = np.empty((0, words), np.uint64)
         self._sampled = -np.inf
-        self._maps: dict[int, OtherMap] = {}
+        self.refused: dict[int, str] = {}
+        """Maps that the latest search has left out, and why."""
 
     async def nearest(self, connection: Any, views: NDArray[np.uint64]) -> Nearest:
-        """Return what is nearest to a query's views [V,W]; raises FleetError where the rows make no sense."""
+        """Return what is nearest to a query's views [V,W]."""
+        self.refused = {}
         rows, last = await self.candidates(connection, views)
         chosen = _of_best_sessions(rows)
         sessions = {(number, session) for number, _, session, _ in chosen}
@@ -66,10 +66,11 @@ class Search:
     async def candidates(
         self, connection: Any, views: NDArray[np.uint64]
     ) -> tuple[list[tuple[int, int, int, int]], int | None]:
-        """Return map, keyframe, session and distance of the RETURNED nearest by the index, nearest first.
+        """Return map, keyframe, session and distance of the nearest by the index in the best sessions, nearest first.
 
-        And the distance of the last of the CANDIDATES that were looked at, None where there are no more of them. Where
-        shifts move bits that are in the index, each view that differs there is searched for by itself.
+        Of AROUND keyframes in a row only the nearest. And the distance of the last of the CANDIDATES that were looked
+        at, None where there are no more of them. Where shifts move bits that are in the index, each view that differs
+        there is searched for by itself.
         """
         first, count = self._realm.index_from, self._realm.index_bits
         every = [bits_of(view) for view in views]
@@ -83,9 +84,13 @@ class Search:
         statement = (
             f"WITH near AS MATERIALIZED (SELECT map_no, keyframe, session, descriptor FROM keyframes "  # noqa: S608
             f"WHERE realm = $1 AND map_no <> $2 ORDER BY {order} LIMIT {CANDIDATES:d}), "
-            f"ranked AS MATERIALIZED (SELECT map_no, keyframe, session, {distance} AS distance FROM near) "
-            "SELECT *, max(distance) OVER () AS last, count(*) OVER () AS found FROM ranked "
-            f"ORDER BY distance LIMIT {RETURNED:d}"
+            f"ranked AS MATERIALIZED (SELECT map_no, keyframe, session, {distance} AS distance FROM near), "
+            f"stretches AS (SELECT DISTINCT ON (map_no, session, keyframe / {AROUND:d}) *, "
+            "max(distance) OVER () AS last, count(*) OVER () AS found "
+            f"FROM ranked ORDER BY map_no, session, keyframe / {AROUND:d}, distance) "
+            "SELECT map_no, keyframe, session, distance, last, found FROM stretches JOIN (SELECT map_no, session "
+            f"FROM ranked GROUP BY map_no, session ORDER BY min(distance) LIMIT {MOST_SESSIONS:d}) AS best "
+            "USING (map_no, session)"
         )
         found: set[tuple[int, int, int, int]] = set()
         lasts = []
@@ -93,28 +98,33 @@ class Search:
             rows = await connection.fetch(statement, self._realm.number, self._own, every, part)
             found.update(tuple(row)[:4] for row in rows)
             lasts += [row["last"] for row in rows[:1] if row["found"] >= CANDIDATES]
-        return sorted(found, key=lambda row: row[3])[:RETURNED], min(lasts, default=None)
+        return sorted(found, key=lambda row: row[3]), min(lasts, default=None)
 
     async def _around(self, connection: Any, chosen: Sequence[tuple[int, int]]) -> list[tuple[Columns, OtherMap]]:
         """Return keyframes of maps with those around them, one piece for each map."""
         if not chosen:
             return []
-        if not {number for number, _ in chosen} <= self._maps.keys():
-            self._maps = {row["map_no"]: other_map(row) for row in await connection.fetch(
-                "SELECT map_no, map, robot, camera FROM maps WHERE realm = $1", self._realm.number
-            )}  # fmt: skip
         numbers, lows, highs = zip(*_ranges(chosen), strict=True)
         rows = await connection.fetch(
-            f"SELECT map_no, {COLUMNS} FROM keyframes "  # noqa: S608
-            "JOIN unnest($3::int[], $4::int[], $5::int[]) AS r(m, low, high) "
-            f"ON map_no = r.m AND keyframe BETWEEN r.low AND r.high WHERE {FITS} ORDER BY map_no, keyframe",
+            # Laterally, so that each range is looked up in the index, and no map is read as a whole.
+            "SELECT k.* FROM unnest($3::int[], $4::int[], $5::int[]) AS r(m, low, high), "  # noqa: S608
+            f"LATERAL (SELECT map_no, {COLUMNS} FROM keyframes "
+            f"WHERE {FITS} AND map_no = r.m AND keyframe BETWEEN r.low AND r.high OFFSET 0) AS k "
+            "ORDER BY map_no, keyframe",
             self._realm.number, self._realm.bits, numbers, lows, highs,
         )  # fmt: skip
+        # After their keyframes: a robot writes its new camera before those that it took.
+        maps = {row["map_no"]: other_map(row) for row in await connection.fetch(
+            "SELECT map_no, map, robot, camera FROM maps WHERE realm = $1 AND map_no = ANY($2::int[])",
+            self._realm.number, list(set(numbers)),
+        )}  # fmt: skip
         pieces = []
         for number, some in itertools.groupby(rows, key=lambda row: row["map_no"]):
-            if (whose := self._maps.get(number)) is None:
-                raise FleetError(f"the server has keyframes of a map {number} that it does not know; see its tables")
-            pieces.append((columns_of(list(some), self._words, whose), whose))
+            if (whose := maps.get(number)) is not None:  # or it was deleted meanwhile
+                try:
+                    pieces.append((columns_of(list(some), self._words, whose), whose))
+                except FleetError as error:
+                    self.refused[number] = str(error)
         return pieces
 
     async def _take_sample(self, connection: Any) -> None:
@@ -138,18 +148,18 @@ class Search:
 
 
 def _of_best_sessions(rows: Sequence[tuple[int, int, int, int]]) -> list[tuple[int, int, int, int]]:
-    """Return the FETCHED nearest rows of the MOST_SESSIONS sessions that come first."""
+    """Return the rows of the MOST_SESSIONS sessions that come first."""
     sessions = list(dict.fromkeys((number, session) for number, _, session, _ in rows))[:MOST_SESSIONS]
-    return [row for row in rows if (row[0], row[2]) in sessions][:FETCHED]
+    return [row for row in rows if (row[0], row[2]) in sessions]
 
 
 def _ranges(chosen: Sequence[tuple[int, int]]) -> list[Range]:
-    """Return keyframes of maps with AROUND before and after each, overlapping ones as one."""
+    """Return keyframes of maps, nearest first, as ranges, the nearest with neighbours, and overlapping ones as one."""
+    around = [(one, AROUND if rank < WITH_NEIGHBOURS else 0) for rank, one in enumerate(chosen)]
     ranges: list[Range] = []
-    for number, keyframe in sorted(chosen):
-        low, high = max(keyframe - AROUND, 0), keyframe + AROUND
+    for number, low, high in sorted((number, max(one - more, 0), one + more) for (number, one), more in around):
         if ranges and ranges[-1][0] == number and low <= ranges[-1][2] + 1:
-            ranges[-1] = (number, ranges[-1][1], high)
+            ranges[-1] = (number, ranges[-1][1], max(ranges[-1][2], high))
         else:
             ranges.append((number, low, high))
     return ranges

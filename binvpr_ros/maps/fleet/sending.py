@@ -15,7 +15,7 @@ from asyncpg import BitString
 
 from binvpr_ros.maps.fleet.errors import FleetError, ForkError
 from binvpr_ros.maps.fleet.outbox import Letter, Outbox
-from binvpr_ros.maps.fleet.rows import arrays
+from binvpr_ros.maps.fleet.rows import arrays, keyframes_of
 from binvpr_ros.maps.fleet.schema import Realm
 from binvpr_ros.maps.identity import camera_text
 
@@ -107,10 +107,7 @@ async def _compare(connection: Any, realm: Realm, number: int, outbox: Outbox) -
 
 async def difference(connection: Any, own: OwnMap, outbox: Outbox) -> Difference:
     """Compare the list of the server's keyframes with the robot's."""
-    rows = await connection.fetch(
-        "SELECT keyframe, closes FROM keyframes WHERE realm = $1 AND map_no = $2", own.realm, own.number
-    )
-    there: dict[int, int | None] = dict(map(tuple, rows))
+    there = await keyframes_of(connection, own.realm, own.number)
     here = outbox.numbers(own.wanted_from - 1)
     return Difference(
         [number for number in here if number not in there],

@@ -23,7 +23,7 @@ from binvpr_ros.maps.database import KeyframeDatabase
 from binvpr_ros.maps.fleet import link
 from binvpr_ros.maps.fleet.mirror import MOST_MIRRORED
 from maps.fleet.driver import Driver, driving
-from maps.small_maps import MODEL, WORDS, features
+from maps.small_maps import CAMERA, MODEL, WORDS, descriptor, features
 
 SEED = int(os.environ.get("KILL_SEED", "1"))
 
@@ -363,7 +363,11 @@ def test_a_full_server_leaves_the_robot_as_it_was(site: Site, tmp_path: Path) ->
     assert [row[2] for row in sent(site)] == [1000, 2000, 3000]
 
 
-def test_a_map_on_the_server_that_makes_no_sense_is_left_out(site: Site, tmp_path: Path) -> None:
+@pytest.mark.parametrize("most_mirrored", [MOST_MIRRORED, 0])
+def test_a_map_on_the_server_that_makes_no_sense_is_left_out_until_it_does(
+    site: Site, tmp_path: Path, most_mirrored: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("binvpr_ros.maps.fleet.mirror.REFUSED_SECONDS", 0.1)
     with driving(tmp_path / "a.db", site.url("alice"), site.name) as alice:
         alice.drive(1, 2)
         alice.wait()
@@ -371,18 +375,56 @@ def test_a_map_on_the_server_that_makes_no_sense_is_left_out(site: Site, tmp_pat
         alice.drive(3)
         alice.wait()
     (first, _), (second, _) = maps(site)
-    site.rows("UPDATE binvpr.keyframes SET session = -1 FROM binvpr.maps m WHERE keyframes.map_no = m.map_no "
+    site.rows("UPDATE binvpr.keyframes SET session = 1 - keyframe FROM binvpr.maps m WHERE keyframes.map_no = m.map_no "
               "AND map::text = $1", first)  # fmt: skip
     site.rows("UPDATE binvpr.features SET features = 'rubbish'::bytea FROM binvpr.maps m "
               "WHERE features.map_no = m.map_no AND map::text = $1", second)  # fmt: skip
-    with driving(tmp_path / "b.db", site.url("bob"), site.name) as bob:
+    with driving(tmp_path / "b.db", site.url("bob"), site.name, most_mirrored) as bob:
         bob.drive(1, 3)
         bob.wait()
-        assert bob.link.status.maps == 1
+        assert bob.link.status.maps == (1 if most_mirrored else 0)
         assert not bob.closures
         assert bob.link.status.warnings == (
             "the keyframes of robot 'alice' on the server make no sense; its map is left out",
         )
+        site.rows("UPDATE binvpr.keyframes SET session = 0 FROM binvpr.maps m WHERE keyframes.map_no = m.map_no "
+                  "AND map::text = $1", first)  # fmt: skip
+        bob.wait(lambda: not most_mirrored or bob.link.status.maps == 2)
+        bob.drive(2)
+        bob.wait()
+        bob.wait(lambda: not bob.link.status.warnings)
+        assert bob.closures == [(2, "alice", 1)]
+
+
+def test_features_of_a_map_whose_number_is_given_out_again_are_not_those_of_the_old_one(
+    site: Site, tmp_path: Path
+) -> None:
+    with driving(tmp_path / "b.db", site.url("bob"), site.name, most_mirrored=0) as bob:
+        bob.wait()
+        with driving(tmp_path / "old.db", site.url("alice"), site.name) as alice:
+            alice.drive(1, 2)
+            alice.wait()
+        bob.drive(2)  # the features are kept from now on
+        bob.wait()
+        ((number, old),) = site.rows("SELECT map_no, map::text FROM maps JOIN realms USING (realm) "
+                                     "WHERE site = $1 AND robot = 'alice'", site.name)  # fmt: skip
+        site.rows("DELETE FROM maps WHERE map_no = $1", number)  # as on a server that was restored
+        site.rows(f"ALTER TABLE maps ALTER map_no RESTART WITH {number:d}")
+        with driving(tmp_path / "new.db", site.url("alice"), site.name) as alice:
+            alice.drive(71)
+            with alice.lock:
+                keyframe = alice.database.next_keyframe(72000, descriptor(72), features(72, 9))
+                alice.database.add(keyframe, camera=CAMERA)
+            alice.link.offer(keyframe)
+            alice.wait()
+        bob.drive(72)
+        bob.wait()
+    closures = site.rows(
+        "SELECT keyframe, to_map::text, to_keyframe, inliers FROM closures JOIN maps USING (map_no) "
+        "JOIN realms USING (realm) WHERE site = $1 ORDER BY 1", site.name,
+    )  # fmt: skip
+    new = {robot: uuid for uuid, robot in maps(site)}["alice"]
+    assert closures == [(0, old, 1, 5), (1, new, 1, 9)]
 
 
 def test_a_link_needs_no_more_than_the_parameters_of_a_node(site: Site, tmp_path: Path) -> None:

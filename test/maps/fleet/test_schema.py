@@ -66,6 +66,30 @@ def test_a_robot_reads_all_maps_and_writes_its_own(site: Site, tmp_path: Path) -
     assert len(site.rows("SELECT 1 FROM keyframes WHERE map_no = $1", number)) == 2
 
 
+def test_a_row_that_would_stop_the_search_of_others_is_refused(site: Site, tmp_path: Path) -> None:
+    with driving(tmp_path / "a.db", site.url("alice"), site.name) as alice:
+        alice.drive(1, 2)
+        alice.wait()
+    ((number,),) = site.rows("SELECT map_no FROM maps JOIN realms USING (realm) WHERE site = $1", site.name)
+    other = Site(site.server, MODEL, WORDS)
+    ((elsewhere,),) = site.rows("SELECT realm FROM realms WHERE site = $1", other.name)
+    for statement, values in (
+        ("UPDATE keyframes SET descriptor = B'101' WHERE map_no = $1", (number,)),
+        ("UPDATE keyframes SET session = -1 WHERE map_no = $1", (number,)),
+        ("UPDATE keyframes SET keyframe = -1 WHERE map_no = $1 AND keyframe = 0", (number,)),
+        ("UPDATE maps SET camera = repeat('x', 200000000) WHERE map_no = $1", (number,)),
+    ):
+        with pytest.raises(FleetError, match="violates check constraint"):
+            site.rows(statement, *values, robot="alice")
+    for statement in (
+        "UPDATE maps SET realm = $2 WHERE map_no = $1",
+        "UPDATE keyframes SET realm = $2 WHERE map_no = $1",
+        "UPDATE features SET realm = $2 WHERE map_no = $1",
+    ):
+        with pytest.raises(FleetError, match="violates foreign key constraint"):
+            site.rows(statement, number, elsewhere, robot="alice")
+
+
 @pytest.mark.parametrize(
     ("version", "index"), [("0.8.4", True), ("0.8.5", True), ("1.0.0", True), ("0.8.3", False), (None, False)]
 )

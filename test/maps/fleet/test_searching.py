@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from fleet_server import Site
 
+from binvpr_ros.local_features.camera import Camera
 from binvpr_ros.maps.database import KeyframeDatabase
 from binvpr_ros.maps.fleet import searching
 from binvpr_ros.maps.fleet.found import FoundKeyframes, whole_id
@@ -15,6 +16,7 @@ from binvpr_ros.maps.fleet.mirror import Mirror, Nearest
 from binvpr_ros.maps.fleet.searching import Search
 from binvpr_ros.maps.fleet.server import realm_of
 from binvpr_ros.maps.fleet.upkeep import push
+from binvpr_ros.maps.identity import camera_text
 from binvpr_ros.network.cells import shifted
 from binvpr_ros.network.hamming import hamming
 
@@ -80,6 +82,27 @@ def test_the_search_on_the_server_finds_what_the_exact_one_does(
             assert (one.keyframes.sessions == (one.keyframes.ids >= 150)).all()
 
 
+def test_a_place_where_a_robot_stood_does_not_hide_its_double(fleet_server: Any, tmp_path: Path) -> None:
+    site, rng = Site(fleet_server, MODEL, WORDS, GRIDS), np.random.default_rng(3)
+    place = rng.integers(0, 2**64, WORDS, np.uint64)
+    stood, others, double = range(60), range(60, 160), range(160, 163)
+    database = KeyframeDatabase(tmp_path / "map.db", MODEL, WORDS, (), GRIDS)
+    for number in (*stood, *others, *double):
+        drawn = rng.integers(0, 2**64, WORDS, np.uint64)
+        one = drawn if number in others else near(place, 5 if number in stood else 14, rng)
+        database.add(database.next_keyframe(number * 10**9, one))
+    database.close()
+    site.ask(lambda connection: push(connection, site.name, tmp_path / "map.db"), "alice")
+
+    async def search(connection: Any) -> Nearest:
+        realm = await realm_of(connection, site.name, MODEL, 64 * WORDS)
+        return await Search(realm, -1, WORDS, index=True).nearest(connection, place[np.newaxis])
+
+    (found,) = site.ask(search, "bob").stretches
+    assert set(double) & set(found.keyframes.ids.tolist())
+    assert set(stood) <= set(found.keyframes.ids.tolist())
+
+
 def test_what_was_found_is_searched_as_the_own_map_is(large: tuple[Site, np.ndarray[Any, Any]]) -> None:
     site, descriptors = large
 
@@ -106,3 +129,22 @@ def test_what_was_found_is_searched_as_the_own_map_is(large: tuple[Site, np.ndar
     assert found.features(match) is None
     assert found.camera_of(match) is None
     assert not found.calibration_is_sure(match)
+
+
+def test_a_camera_that_was_calibrated_anew_is_the_one_that_is_found(large: tuple[Site, np.ndarray[Any, Any]]) -> None:
+    site, descriptors = large
+    widths = []
+
+    async def search(connection: Any) -> None:
+        realm = await realm_of(connection, site.name, MODEL, 64 * WORDS)
+        on_server = Search(realm, -1, WORDS, index=True)
+        for width in (480, 640):
+            camera = Camera((width, 360), np.eye(3), np.zeros(4))
+            await connection.execute("UPDATE maps SET camera = $2 WHERE realm = $1", realm.number, camera_text(camera))
+            found = await on_server.nearest(connection, descriptors[170:171])
+            camera_found = found.stretches[0].whose.identity.camera
+            assert camera_found is not None
+            widths.append(camera_found.size[0])
+
+    site.ask(search)
+    assert widths == [480, 640]

@@ -10,7 +10,7 @@ from fleet_server import Site
 
 from binvpr_ros.keyframes import Keyframe
 from binvpr_ros.maps.database import KeyframeDatabase
-from binvpr_ros.maps.fleet import sending
+from binvpr_ros.maps.fleet import rows, sending
 from binvpr_ros.maps.fleet.errors import ForkError
 from binvpr_ros.maps.fleet.outbox import Outbox
 from binvpr_ros.maps.fleet.server import realm_of
@@ -39,10 +39,32 @@ def test_what_is_sent_again_changes_nothing(site: Site, path: Path) -> None:
     before, after = site.ask(send, "alice")
     assert before == ([0, 1, 2, 3, 4], [], [])
     assert after == ([], [], [])
-    rows = site.rows(
+    sent = site.rows(
         "SELECT keyframe, stamp FROM keyframes JOIN realms USING (realm) WHERE site = $1 ORDER BY 1", site.name
     )
-    assert rows == [(number, number * 1000) for number in range(5)]
+    assert sent == [(number, number * 1000) for number in range(5)]
+
+
+@pytest.mark.parametrize("listed", [1, 2, 3, 6, 7])
+def test_a_list_of_keyframes_comes_whole_in_pieces_of_any_size(
+    site: Site, path: Path, listed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows, "LISTED", listed)
+    write(path, *range(6))
+
+    async def send(connection: Any) -> tuple[dict[int, int | None], sending.Difference]:
+        with contextlib.closing(Outbox(path)) as outbox:
+            own = await sending.register(connection, await realm_of(connection, site.name, MODEL, 64 * WORDS), outbox)
+            await sending.send(connection, own, outbox.letters(range(6)))
+            await sending.delete(connection, own, [2], [(5, 1)])
+            return (
+                await rows.keyframes_of(connection, own.realm, own.number),
+                await sending.difference(connection, own, outbox),
+            )
+
+    there, differs = site.ask(send, "alice")
+    assert there == {0: None, 1: None, 3: None, 4: None, 5: 1}
+    assert differs == ([2], [], [(5, None)])
 
 
 def test_other_keyframes_under_the_same_numbers_are_not_overwritten(site: Site, path: Path, tmp_path: Path) -> None:
