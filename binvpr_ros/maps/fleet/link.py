@@ -223,7 +223,7 @@ class Link:
                         self._status = dataclasses.replace(self._status, connected=False)
                     if wait:
                         pause = min(2 * pause, LONGEST_PAUSE)
-                        await self._offline(outbox, wait)
+                        await self._offline(wait)
             except DatabaseError as error:
                 self._status = dataclasses.replace(self._status, refused=str(error))
                 await self._sleep(LASTING_PAUSE)
@@ -254,13 +254,13 @@ class Link:
             await asyncio.wait_for(self._offers.wait(), seconds)
         self._offers.clear()
 
-    async def _offline(self, outbox: Outbox, seconds: float) -> None:
+    async def _offline(self, seconds: float) -> None:
         """Leave the server alone for a while, and decide by what is in memory."""
         deadline = time.monotonic() + seconds
         while not self._stopping and (left := deadline - time.monotonic()) > 0:
             while self._live and not self._stopping:
                 number, keyframe = self._live.popitem(last=False)
-                if await self._decide(outbox, keyframe, live=True):
+                if await self._decide(keyframe, live=True):
                     self._note(number)
             await self._offered(left)
 
@@ -342,14 +342,14 @@ class Link:
         if self._live:
             for number in [one for one in self._live if one not in self._pending]:
                 keyframe = self._live.pop(number)
-                if number in self._undecided and await self._decide(outbox, keyframe, live=True):
+                if number in self._undecided and await self._decide(keyframe, live=True):
                     await self._publish_closures(session)
                     self._note(number)
         elif self._undecided:
             number = next(iter(self._undecided))
             started = time.monotonic()
             for letter in outbox.letters([number]):
-                await self._decide(outbox, letter.as_keyframe(), live=False)
+                await self._decide(letter.as_keyframe(), live=False)
             await self._publish_closures(session)
             self._note(number)
             # So that the node keeps half of the processor at the least.
@@ -378,7 +378,7 @@ class Link:
             session.own = session.own._replace(decided=decided)
             self._decided = {number for number in self._decided if number > decided}
 
-    async def _decide(self, outbox: Outbox, keyframe: Keyframe, *, live: bool) -> bool:
+    async def _decide(self, keyframe: Keyframe, *, live: bool) -> bool:
         """Have the closures of a keyframe decided; return whether it is, with all that it takes."""
         views = shifted(keyframe.descriptor, self._settings.grids, self._robot.shift_cells())
         if self._mirror is not None:
@@ -390,11 +390,7 @@ class Link:
         self._missed = False
         closures: list[OwnClosure] = []
         if nearest.stretches:
-            before = outbox.before(keyframe.id, keyframe.session)
-            previous = None if before is None else own_query(before.as_keyframe())
-            found = FoundKeyframes(
-                nearest.stretches, nearest.typical, previous, self._settings.grids, self._features_of
-            )
+            found = FoundKeyframes(nearest.stretches, nearest.typical, None, self._settings.grids, self._features_of)
             decide = self._robot.decide
             closures = await asyncio.to_thread(decide, own_query(keyframe), found, nearest, live=live)
         self._unsent += closures
