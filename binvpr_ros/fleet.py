@@ -170,8 +170,13 @@ class Fleet(Robot):
 
 
 def _of_others(verdict: Verdict, most: int) -> Verdict:
-    """Return what a verdict says of others' maps; closures to the query's own image, which a copy has too, are none."""
+    """Return what a verdict says of others' maps; closures to the query's own image, which a copy has too, are none.
+
+    Those of one map remain, that of the best: another map may hold a double of the place, of which its robot knows
+    nothing.
+    """
     closures = [one for one in verdict.closures if not is_own(one.match) and not _is_copy(one)]
+    closures = [one for one in closures if one.match.id // MOST_KEYFRAMES == closures[0].match.id // MOST_KEYFRAMES]
     refused = [one for one in verdict.refused if one.match is None or not is_own(one.match)]
     return Verdict(closures[:most], refused)
 

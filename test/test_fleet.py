@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from binvpr_ros.fleet_closure import FleetClosure
 from binvpr_ros.local_features import orb
 from binvpr_ros.local_features.features import Features
 from binvpr_ros.loop_closure import Refusal
+from binvpr_ros.maps.fleet import schema
 from binvpr_ros.network.descriptor import Description
 from binvpr_ros.recognizer import PlaceRecognizer, Recognition
 from binvpr_ros.recordings.world import World, drive
@@ -185,6 +187,27 @@ def test_without_a_better_match_the_twin_is_found(
     twins.see(bob, FAR + MANY * S, twins.descriptor(0, 0), twins.place)
     bob.catch_up()
     assert [one.match_id for one in bob.closures] == [MANY]
+
+
+def test_rows_are_of_the_best_map_alone(
+    robot: Callable[[str], Robot], views: list[NDArray[np.uint8]], site_of_model: Site
+) -> None:
+    async def add(connection: Any) -> None:
+        await schema.add_robot(connection, "carol")
+
+    site_of_model.ask(add)
+    twins = Twins(robot, views[10])
+    bob = robot("bob")
+    twins.others(bob, 0, MANY, 1, 1000)
+    twins.see(bob, MANY * S, twins.descriptor(9, 8), twins.place)
+    bob.catch_up()
+    twins.drive_with_twin("alice", twins.place, 5, 100)
+    carol = robot("carol")
+    twins.others(carol, FAR, MANY, 1, 2000)
+    twins.see(carol, FAR + MANY * S, twins.descriptor(0, 0), twins.place)
+    carol.catch_up()
+    assert len({one.map_uuid for one in carol.closures}) == 1
+    assert len(carol.closures) == 1
 
 
 def test_what_the_own_map_holds_too_is_no_closure_after_a_fork(
