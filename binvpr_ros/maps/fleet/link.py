@@ -392,7 +392,13 @@ class Link:
         if nearest.stretches:
             found = FoundKeyframes(nearest.stretches, nearest.typical, None, self._settings.grids, self._features_of)
             decide = self._robot.decide
-            closures = await asyncio.to_thread(decide, own_query(keyframe), found, nearest, live=live)
+            try:
+                closures = await asyncio.to_thread(decide, own_query(keyframe), found, nearest, live=live)
+            except Exception as error:  # noqa: BLE001 - those after it must be decided too
+                self._warnings["decision"] = (
+                    f"keyframe {keyframe.id} is not looked for in others' maps: an error in the program: {error!r}; "
+                    "please report it"
+                )
         self._unsent += closures
         if self._missed and self._session is not None and not closures:
             raise FleetError("features of other maps could not be fetched; they are asked for again later")

@@ -35,8 +35,8 @@ SETTINGS = {
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 NOTHING = "this database holds no map of a fleet; run: binvpr fleet init URL --site SITE"
 VERIFIED = ("verify-ca", "verify-full")
-CONNECTION_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, EOFError, asyncio.TimeoutError, ValueError)
-"""What asyncpg raises where a server, the way to it, or a URL is not as it should be."""
+CONNECTION_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, EOFError, asyncio.TimeoutError)
+"""What asyncpg raises where a server, or the way to it, is not as it should be."""
 
 
 def host_of(url: str) -> str:
@@ -67,9 +67,12 @@ async def connected(url: str, *, patient: bool = False) -> AsyncIterator[Any]:
     settings = {**SETTINGS, "statement_timeout": "0"} if patient else SETTINGS
     answer = None if patient else ANSWER_SECONDS
     with sentences(url):
-        connection = await asyncpg.connect(
-            url, timeout=CONNECT_SECONDS, command_timeout=answer, server_settings=settings
-        )
+        try:
+            connection = await asyncpg.connect(
+                url, timeout=CONNECT_SECONDS, command_timeout=answer, server_settings=settings
+            )
+        except ValueError as error:  # of a URL, or what the environment adds to it
+            raise _sentence(error, host_of(url)) from None
     try:
         with sentences(url):
             yield connection

@@ -19,9 +19,13 @@ import pytest
 from fleet_server import Site
 
 from binvpr_ros.config import Config
+from binvpr_ros.keyframes import Keyframe
 from binvpr_ros.maps.database import KeyframeDatabase
 from binvpr_ros.maps.fleet import link
-from binvpr_ros.maps.fleet.mirror import MOST_MIRRORED
+from binvpr_ros.maps.fleet.found import FoundKeyframes
+from binvpr_ros.maps.fleet.link import OwnClosure
+from binvpr_ros.maps.fleet.mirror import MOST_MIRRORED, Nearest
+from binvpr_ros.maps.store import MOST_KEYFRAMES
 from maps.fleet.driver import Driver, driving
 from maps.small_maps import MODEL, WORDS, features
 
@@ -389,3 +393,26 @@ def test_a_link_needs_no_more_than_the_parameters_of_a_node(site: Site, tmp_path
     config = Config(database=str(tmp_path / "a.db"), fleet=site.url(), fleet_site=site.name)
     assert config.fleet == site.url()
     assert isinstance(Driver(Path(config.database), config.fleet, config.fleet_site).link.status, link.Status)
+
+
+def test_a_keyframe_whose_decision_fails_does_not_hold_up_the_others(site: Site, tmp_path: Path) -> None:
+    class Failing(Driver):
+        def decide(self, query: Keyframe, found: FoundKeyframes, nearest: Nearest, *, live: bool) -> list[OwnClosure]:
+            if query.id % MOST_KEYFRAMES == 1:
+                raise ValueError("one bad keyframe")
+            return super().decide(query, found, nearest, live=live)
+
+    with driving(tmp_path / "a.db", site.url("alice"), site.name) as alice:
+        alice.drive(1, 2, 3)
+        alice.wait()
+    with driving(tmp_path / "b.db", "postgresql://bob@/postgres?host=/nowhere", site.name) as bob:
+        bob.drive(1, 2, 3)
+    bob = Failing(tmp_path / "b.db", site.url("bob"), site.name)
+    bob.link.start()
+    try:
+        bob.wait()
+        assert bob.closures == [(0, "alice", 0), (2, "alice", 2)]
+        assert "keyframe 1 is not looked for" in bob.link.status.warnings[-1]
+    finally:
+        bob.link.close()
+        bob.database.close()
