@@ -134,6 +134,7 @@ class Link:
         self._features: OrderedDict[tuple[int, int], Features | None] = OrderedDict()
         self._cached = 0
         self._missed = False  # features, by the decision in work
+        self._asked_again: int | None = None  # keyframe for which features that were missed are fetched once more
         self._batch = sending.BATCH
         self._forks = 0
         self._warnings: dict[str, str] = {}
@@ -400,7 +401,8 @@ class Link:
                     "please report it"
                 )
         self._unsent += closures
-        if self._missed and self._session is not None and not closures:
+        if self._missed and self._session is not None and not closures and keyframe.id != self._asked_again:
+            self._asked_again = keyframe.id  # the second time it is decided without them: they may never come
             raise FleetError("features of other maps could not be fetched; they are asked for again later")
         return bool(closures) or self._session is not None
 

@@ -25,6 +25,7 @@ from binvpr_ros.maps.fleet import link
 from binvpr_ros.maps.fleet.found import FoundKeyframes
 from binvpr_ros.maps.fleet.link import OwnClosure
 from binvpr_ros.maps.fleet.mirror import MOST_MIRRORED, Nearest
+from binvpr_ros.maps.fleet.schema import ROBOTS
 from binvpr_ros.maps.store import MOST_KEYFRAMES
 from maps.fleet.driver import Driver, driving
 from maps.small_maps import MODEL, WORDS, features
@@ -416,3 +417,30 @@ def test_a_keyframe_whose_decision_fails_does_not_hold_up_the_others(site: Site,
     finally:
         bob.link.close()
         bob.database.close()
+
+
+def test_a_keyframe_is_decided_without_features_that_never_come(site: Site, tmp_path: Path) -> None:
+    with driving(tmp_path / "a.db", site.url("alice"), site.name) as alice:
+        alice.drive(1, 2)
+        alice.wait()
+    site.rows(f"REVOKE SELECT ON binvpr.features FROM {ROBOTS}")  # noqa: S608
+    try:
+        with driving(tmp_path / "b.db", site.url("bob"), site.name) as bob:
+            bob.drive(2, 1)
+            bob.wait()
+            assert not bob.closures
+    finally:
+        site.rows(f"GRANT SELECT ON binvpr.features TO {ROBOTS}")
+
+
+def test_features_beyond_all_that_a_map_keeps_are_not_fetched(site: Site, tmp_path: Path) -> None:
+    with driving(tmp_path / "a.db", site.url("alice"), site.name) as alice:
+        alice.drive(1)
+        alice.wait()
+    huge = features(1, 28_000).to_bytes()
+    site.rows("UPDATE binvpr.features SET features = $1 FROM binvpr.maps m JOIN binvpr.realms r USING (realm) "
+              "WHERE features.map_no = m.map_no AND site = $2", huge, site.name)  # fmt: skip
+    with driving(tmp_path / "b.db", site.url("bob"), site.name) as bob:
+        bob.drive(1)
+        bob.wait()
+        assert not bob.closures
