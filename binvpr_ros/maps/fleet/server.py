@@ -32,6 +32,8 @@ SETTINGS = {
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
 }
+MOST_REASON = 200
+"""Characters of what asyncpg says, which may quote the values of a statement."""
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 NOTHING = "this database holds no map of a fleet; run: binvpr fleet init URL --site SITE"
 VERIFIED = ("verify-ca", "verify-full")
@@ -94,7 +96,7 @@ def sentences(url: str) -> Any:
 
 def _sentence(error: BaseException, host: str) -> FleetError:
     """Return what an error of asyncpg means, and what to do; it never holds a password."""
-    reason = str(error).strip().partition("\n")[0] or type(error).__name__
+    reason = str(error).strip().partition("\n")[0][:MOST_REASON] or type(error).__name__
     if isinstance(error, asyncpg.InvalidPasswordError | asyncpg.InvalidAuthorizationSpecificationError):
         text = f"{host} refuses the user ({reason}); set PGUSER and PGPASSWORD, or write ~/.pgpass"
     elif isinstance(

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import random
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -444,3 +446,14 @@ def test_features_beyond_all_that_a_map_keeps_are_not_fetched(site: Site, tmp_pa
         bob.drive(1)
         bob.wait()
         assert not bob.closures
+
+
+def test_a_picture_that_is_no_blob_does_not_hold_up_what_is_sent(site: Site, tmp_path: Path) -> None:
+    with driving(tmp_path / "a.db", "postgresql://alice@/postgres?host=/nowhere", site.name) as alice:
+        alice.drive(1, 2)
+    with contextlib.closing(sqlite3.connect(tmp_path / "a.db")) as connection:
+        connection.execute("UPDATE keyframes SET thumbnail = 'text', motion = 'text' WHERE id = 0")
+        connection.commit()
+    with driving(tmp_path / "a.db", site.url("alice"), site.name) as alice:
+        alice.wait()
+    assert [(row[1], row[4], row[5]) for row in sent(site)] == [(0, False, None), (1, True, b"jpeg")]
