@@ -236,9 +236,9 @@ class Link:
     def _note_trouble(self, error: FleetError | ForkError, pause: float) -> float:
         """Note why the server is not used, or part from it; return for how many seconds it is left alone."""
         if isinstance(error, ForkError):
-            self._forks += 1
-            if self._forks <= MOST_FORKS:
-                self._robot.fork(str(error))
+            if self._forks < MOST_FORKS:
+                self._robot.fork(str(error))  # which fails where the disk is full
+                self._forks += 1
                 return 0.0
             error = FleetError(f"{error}, again and again; see who else writes this map", lasting=True)
         self._status = dataclasses.replace(self._status, refused=str(error))

@@ -23,6 +23,7 @@ from fleet_server import Site
 from binvpr_ros.config import Config
 from binvpr_ros.keyframes import Keyframe
 from binvpr_ros.maps.database import KeyframeDatabase
+from binvpr_ros.maps.errors import DatabaseError
 from binvpr_ros.maps.fleet import link
 from binvpr_ros.maps.fleet.found import FoundKeyframes
 from binvpr_ros.maps.fleet.link import OwnClosure
@@ -457,3 +458,35 @@ def test_a_picture_that_is_no_blob_does_not_hold_up_what_is_sent(site: Site, tmp
     with driving(tmp_path / "a.db", site.url("alice"), site.name) as alice:
         alice.wait()
     assert [(row[1], row[4], row[5]) for row in sent(site)] == [(0, False, None), (1, True, b"jpeg")]
+
+
+def test_a_copy_becomes_a_map_of_its_own_once_its_disk_has_room(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full(Driver):
+        failures = 0
+
+        def fork(self, reason: str) -> None:
+            if self.failures <= link.MOST_FORKS:
+                self.failures += 1
+                raise DatabaseError("the disk is full")
+            super().fork(reason)
+
+    monkeypatch.setattr(link, "LASTING_PAUSE", 0.1)
+    path, copy = tmp_path / "a.db", tmp_path / "copy.db"
+    with driving(path, site.url(), site.name) as alice:
+        alice.drive(1)
+        alice.wait()
+    shutil.copy(path, copy)
+    with driving(path, site.url(), site.name) as alice:
+        alice.drive(2)
+        alice.wait()
+    restored = Full(copy, site.url(), site.name)
+    restored.link.start()
+    try:
+        restored.wait()
+        assert restored.failures > link.MOST_FORKS
+    finally:
+        restored.link.close()
+        restored.database.close()
+    assert len(maps(site)) == 2
