@@ -166,16 +166,16 @@ class Link:
         now = time.monotonic()
         arrivals = tuple(self._arrivals)
         waiting = [*self._pending.copy().values(), *(since for _, since in arrivals)]
-        found = self._mirror if self._mirror is not None else ()
+        mirror = self._mirror  # which the link's thread may drop meanwhile
         return dataclasses.replace(
             self._status,
             lag_keyframes=len(waiting),
             lag_seconds=now - min(waiting, default=now),
             undecided=len(self._undecided) + len(arrivals),
             warnings=tuple(self._warnings.values()),
-            keyframes=len(found),
-            maps=self._mirror.maps if self._mirror is not None else 0,
-            mirrored=self._mirror is not None,
+            keyframes=0 if mirror is None else len(mirror),
+            maps=0 if mirror is None else mirror.maps,
+            mirrored=mirror is not None,
         )
 
     def _take(self) -> None:
