@@ -137,6 +137,7 @@ class Link:
         self._asked_again: int | None = None  # keyframe for which features that were missed are fetched once more
         self._batch = sending.BATCH
         self._forks = 0
+        self._common = -1  # last keyframe that the map which this one forked from has too
         self._warnings: dict[str, str] = {}
         self._decided: set[int] = set()  # since it was last written down
 
@@ -239,6 +240,7 @@ class Link:
             if self._forks < MOST_FORKS:
                 self._robot.fork(str(error))  # which fails where the disk is full
                 self._forks += 1
+                self._common = error.common
                 return 0.0
             error = FleetError(f"{error}, again and again; see who else writes this map", lasting=True)
         self._status = dataclasses.replace(self._status, refused=str(error))
@@ -269,7 +271,7 @@ class Link:
         """Keep in step with a server for as long as it answers."""
         settings = self._settings
         realm = await realm_of(connection, settings.site, settings.model_sha256, settings.words * WORD_BITS)
-        own = await sending.register(connection, realm, outbox, after_fork=self._forks > 0)
+        own = await sending.register(connection, realm, outbox, decided=self._common)
         self._session, self.robot = (session := _Session(connection, realm, own)), own.robot
         await self._choose_search(session)
         await self._compare(session, outbox)

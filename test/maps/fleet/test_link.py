@@ -490,3 +490,23 @@ def test_a_copy_becomes_a_map_of_its_own_once_its_disk_has_room(
         restored.link.close()
         restored.database.close()
     assert len(maps(site)) == 2
+
+
+def test_what_a_copy_has_kept_since_it_was_made_is_decided_after_the_fork(site: Site, tmp_path: Path) -> None:
+    path, copy = tmp_path / "a.db", tmp_path / "copy.db"
+    with driving(tmp_path / "b.db", site.url("bob"), site.name) as bob:
+        bob.drive(7, 8)
+        bob.wait()
+    with driving(path, site.url(), site.name) as alice:
+        alice.drive(1, 2)
+        alice.wait()
+    shutil.copy(path, copy)
+    with driving(path, site.url(), site.name) as alice:
+        alice.drive(3)
+        alice.wait()
+    with driving(copy, "postgresql://alice@/postgres?host=/nowhere", site.name) as restored:
+        restored.drive(7, 8)
+    with driving(copy, site.url(), site.name) as restored:
+        restored.wait()
+        assert len(restored.forks) == 1
+        assert restored.closures == [(2, "bob", 0), (3, "bob", 1)]
