@@ -152,6 +152,8 @@ async def send(connection: Any, own: OwnMap, letters: Sequence[Letter]) -> None:
         batch = await connection.fetchval(
             "UPDATE maps SET batches = batches + 1 WHERE map_no = $1 RETURNING batches", own.number
         )
+        if batch is None:
+            raise FleetError("the map was forgotten on the server; it is sent again")
         await connection.execute(
             "INSERT INTO keyframes (realm, map_no, batch, keyframe, session, stamp, closes, motion, descriptor) "
             "SELECT $1, $2, $3, * FROM unnest($4::int[], $5::int[], $6::bigint[], $7::int[], $8::bytea[], "

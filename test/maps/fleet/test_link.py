@@ -510,3 +510,15 @@ def test_what_a_copy_has_kept_since_it_was_made_is_decided_after_the_fork(site: 
         restored.wait()
         assert len(restored.forks) == 1
         assert restored.closures == [(2, "bob", 0), (3, "bob", 1)]
+
+
+def test_a_map_that_is_forgotten_while_its_robot_is_connected_is_sent_again(site: Site, tmp_path: Path) -> None:
+    with driving(tmp_path / "a.db", site.url(), site.name) as alice:
+        alice.drive(1)
+        alice.wait()
+        ((uuid, _),) = maps(site)
+        site.rows("DELETE FROM binvpr.maps WHERE map::text = $1", uuid)
+        alice.drive(2)
+        alice.wait(lambda: "was forgotten on the server" in alice.link.status.refused)
+        alice.wait()
+    assert [row[2] for row in sent(site)] == [1000, 2000]
