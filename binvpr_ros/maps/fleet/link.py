@@ -140,6 +140,7 @@ class Link:
         self._common = -1  # last keyframe that the map which this one forked from has too
         self._warnings: dict[str, str] = {}
         self._decided: set[int] = set()  # since it was last written down
+        self._all_decided = -1  # up to this keyframe, in this run: a server may be restored from an older copy
 
     def start(self) -> None:
         """Begin."""
@@ -275,7 +276,7 @@ class Link:
         self._session, self.robot = (session := _Session(connection, realm, own)), own.robot
         await self._choose_search(session)
         await self._compare(session, outbox)
-        waiting = outbox.numbers(own.decided).keys() - self._decided
+        waiting = outbox.numbers(max(own.decided, self._all_decided)).keys() - self._decided
         self._undecided = dict.fromkeys(sorted(waiting | self._undecided.keys()))
         await sending.publish_closures(connection, own, [(*closure, -1) for closure in outbox.closures()])
         self._status = dataclasses.replace(self._status, connected=True, refused="")
@@ -380,6 +381,7 @@ class Link:
             await sending.note_decided(session.connection, session.own, decided)
             session.own = session.own._replace(decided=decided)
             self._decided = {number for number in self._decided if number > decided}
+            self._all_decided = max(self._all_decided, decided)
 
     async def _decide(self, keyframe: Keyframe, *, live: bool) -> bool:
         """Have the closures of a keyframe decided; return whether it is, with all that it takes."""

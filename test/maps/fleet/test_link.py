@@ -522,3 +522,19 @@ def test_a_map_that_is_forgotten_while_its_robot_is_connected_is_sent_again(site
         alice.wait(lambda: "was forgotten on the server" in alice.link.status.refused)
         alice.wait()
     assert [row[2] for row in sent(site)] == [1000, 2000]
+
+
+def test_a_server_that_is_restored_has_nothing_published_again(site: Site, tmp_path: Path) -> None:
+    with driving(tmp_path / "a.db", site.url("alice"), site.name) as alice:
+        alice.drive(1, 2)
+        alice.wait()
+    with driving(tmp_path / "b.db", site.url("bob"), site.name) as bob:
+        bob.drive(1, 2)
+        bob.wait()
+        noted = "SELECT decided FROM maps JOIN realms USING (realm) WHERE site = $1 AND robot = 'bob'"
+        bob.wait(lambda: site.rows(noted, site.name) == [(1,)])
+        ((_, uuid),) = ((robot, uuid) for uuid, robot in maps(site) if robot == "bob")
+        site.rows("DELETE FROM binvpr.maps WHERE map::text = $1", uuid)
+        bob.drive(5)
+        bob.wait(lambda: len(maps(site)) == 2 and bob.in_step())
+        assert bob.closures == [(0, "alice", 0), (1, "alice", 1)]
