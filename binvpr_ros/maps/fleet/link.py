@@ -278,6 +278,7 @@ class Link:
         await self._compare(session, outbox)
         waiting = outbox.numbers(max(own.decided, self._all_decided)).keys() - self._decided
         self._undecided = dict.fromkeys(sorted(waiting | self._undecided.keys()))
+        await self._publish_closures(session)  # first, since the file does not keep how many inliers they have
         await sending.publish_closures(connection, own, [(*closure, -1) for closure in outbox.closures()])
         self._status = dataclasses.replace(self._status, connected=True, refused="")
         compared = time.monotonic()

@@ -29,6 +29,7 @@ from binvpr_ros.maps.fleet.found import FoundKeyframes
 from binvpr_ros.maps.fleet.link import OwnClosure
 from binvpr_ros.maps.fleet.mirror import MOST_MIRRORED, Nearest
 from binvpr_ros.maps.fleet.schema import ROBOTS
+from binvpr_ros.maps.source import OtherClosure
 from binvpr_ros.maps.store import MOST_KEYFRAMES
 from maps.fleet.driver import Driver, driving
 from maps.small_maps import MODEL, WORDS, features
@@ -124,6 +125,42 @@ def test_what_is_in_memory_is_found_while_the_server_is_away(
         bob.wait()
         assert bob.closures == [(0, "alice", 1), (1, "alice", 1), (2, "alice", 2)]
     assert len(sent(site, "bob")) == 3
+
+
+def test_closures_that_are_found_while_the_server_is_away_keep_their_inliers(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Remembering(Driver):
+        def decide(self, query: Keyframe, found: FoundKeyframes, nearest: Nearest, *, live: bool) -> list[OwnClosure]:
+            closures = super().decide(query, found, nearest, live=live)
+            with self.lock:
+                for one in closures:
+                    self.database.remember(OtherClosure(one.keyframe, one.map_uuid, one.match))
+            return closures
+
+    monkeypatch.setattr(link, "FIRST_PAUSE", 3.0)
+    with driving(tmp_path / "a.db", site.url("alice"), site.name) as alice:
+        alice.drive(1)
+        alice.wait()
+    bob = Remembering(tmp_path / "b.db", site.url("bob"), site.name)
+    bob.link.start()
+    try:
+        bob.drive(1)
+        bob.wait()
+        site.server.kill()
+        bob.wait(lambda: not bob.link.status.connected)
+        bob.drive(1)
+        bob.wait(lambda: len(bob.closures) == 2)
+        site.server.start()
+        bob.wait()
+    finally:
+        bob.link.close()
+        bob.database.close()
+    inliers = site.rows(
+        "SELECT keyframe, inliers FROM binvpr.closures JOIN binvpr.maps USING (map_no) "
+        "JOIN binvpr.realms USING (realm) WHERE site = $1 ORDER BY 1", site.name,
+    )  # fmt: skip
+    assert inliers == [(0, 5), (1, 5)]
 
 
 class Trouble:
