@@ -274,6 +274,8 @@ class Link:
         realm = await realm_of(connection, settings.site, settings.model_sha256, settings.words * WORD_BITS)
         own = await sending.register(connection, realm, outbox, decided=self._common)
         self._session, self.robot = (session := _Session(connection, realm, own)), own.robot
+        # What was missing, or made no sense, may have come meanwhile.
+        self._features = OrderedDict((key, one) for key, one in self._features.items() if one is not None)
         await self._choose_search(session)
         await self._compare(session, outbox)
         waiting = outbox.numbers(max(own.decided, self._all_decided)).keys() - self._decided

@@ -575,3 +575,24 @@ def test_a_server_that_is_restored_has_nothing_published_again(site: Site, tmp_p
         bob.drive(5)
         bob.wait(lambda: len(maps(site)) == 2 and bob.in_step())
         assert bob.closures == [(0, "alice", 0), (1, "alice", 1)]
+
+
+def test_features_that_were_missing_are_asked_for_anew_by_the_next_connection(site: Site, tmp_path: Path) -> None:
+    with driving(tmp_path / "a.db", site.url("alice"), site.name) as alice:
+        alice.drive(1)
+        alice.wait()
+        ((_, _, _, blob, *_),) = sent(site)
+        change = ("UPDATE binvpr.features SET features = $1 FROM binvpr.maps m JOIN binvpr.realms r USING (realm) "
+                  "WHERE features.map_no = m.map_no AND site = $2")  # fmt: skip
+        site.rows(change, b"rubbish", site.name)
+        with driving(tmp_path / "b.db", site.url("bob"), site.name) as bob:
+            bob.drive(1)
+            bob.wait()
+            assert not bob.closures
+            site.rows(change, blob, site.name)
+            site.rows("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'bob'")
+            bob.wait(lambda: not bob.link.status.connected)
+            bob.wait()
+            bob.drive(1)
+            bob.wait()
+            assert bob.closures == [(1, "alice", 0)]
