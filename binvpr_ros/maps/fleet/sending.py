@@ -68,7 +68,8 @@ async def register(connection: Any, realm: Realm, outbox: Outbox, *, decided: in
     if row["realm"] != realm.number:
         raise FleetError(
             f"this map belongs to site {row['site']!r} of the fleet, or to another model there; set fleet_site to "
-            "that, or name a new file as database", lasting=True,
+            "that, name a new file as database, or have it sent anew with: binvpr fleet forget URL --map "
+            f"{identity.uuid}", lasting=True,
         )  # fmt: skip
     number: int = row["map_no"]
     await _compare(connection, realm, number, outbox)

@@ -305,6 +305,7 @@ def test_another_model_and_another_site_are_refused(site: Site, tmp_path: Path) 
         alice.wait()
     with driving(tmp_path / "c.db", site.url(), other.name) as alice:
         alice.wait(lambda: f"belongs to site {site.name!r}" in alice.link.status.refused)
+        assert f"binvpr fleet forget URL --map {maps(site)[0][0]}" in alice.link.status.refused
     assert len(sent(site)) == 1
     assert not sent(other)
 
