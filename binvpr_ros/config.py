@@ -307,9 +307,11 @@ def check_fleet_url(url: str) -> None:
     """Raise ConfigError where a URL is not one of PostgreSQL, or holds a password, which parameters show to all."""
     try:
         parts = urlsplit(url)
-        secret, _ = parts.password or "password" in parse_qs(parts.query), parts.port
-    except ValueError as error:
-        raise ConfigError(f"fleet is no URL ({error}); write it as postgresql://robot@server/fleet") from None
+        secret, _ = parts.password or "password" in parse_qs(parts.query.lower()), parts.port
+    except ValueError:  # whose text may quote a password
+        raise ConfigError("fleet is no URL; write it as postgresql://robot@server/fleet") from None
+    if any("@" in part for part in (parts.path, parts.query, parts.fragment)):
+        raise ConfigError("fleet has an @ after the server's name, as of a password; write %40 where there must be one")
     if parts.scheme not in ("postgresql", "postgres"):
         raise ConfigError("fleet must be a URL such as postgresql://robot@server/fleet")
     if secret:

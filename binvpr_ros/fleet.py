@@ -7,6 +7,7 @@ moment after the own one, in a thread of its own, so that recognition never wait
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from binvpr_ros.keyframes import Keyframe
 from binvpr_ros.local_features.features import Features
 from binvpr_ros.loop_closure import LoopCloser, LoopClosure, Refusal, Refused, Verdict
 from binvpr_ros.maps.errors import DatabaseError
-from binvpr_ros.maps.fleet.found import FoundKeyframes
+from binvpr_ros.maps.fleet.found import OWN, FoundKeyframes, OwnKeyframes, is_own, whole_id
 from binvpr_ros.maps.fleet.link import Link, OwnClosure, Robot, Settings, Status
 from binvpr_ros.maps.fleet.mirror import Nearest
 from binvpr_ros.maps.source import OtherClosure
@@ -32,8 +33,7 @@ VERIFICATION_TIME = 2.0
 """Seconds, at the least, for the verifications of a keyframe, whose features come over a network."""
 CUT_SCORE = 0.8
 """Of the best score: where the last keyframe that a search returned still has it, others may be as good."""
-EXCLUDED_SECONDS, EXCLUDED_KEYFRAMES = Config.bounds("exclusion_time")[1], int(Config.bounds("exclusion_keyframes")[1])
-"""All of the own map, to whose keyframes the robot has closed its loops already."""
+MOST_CANDIDATES = int(Config.bounds("max_candidates")[1])
 
 
 Publish = Callable[[list[FleetClosure]], None]
@@ -103,12 +103,13 @@ class Fleet(Robot):
     def decide(self, query: Keyframe, found: FoundKeyframes, nearest: Nearest, *, live: bool) -> list[OwnClosure]:
         """Decide and publish the closures of a query with what was found; return them, best first."""
         config = self._recognizer.config.replace(
-            exclusion_time=EXCLUDED_SECONDS,
-            exclusion_keyframes=EXCLUDED_KEYFRAMES,
+            max_candidates=MOST_CANDIDATES,  # of which the own map's are left out
             verification_time=max(self._recognizer.config.verification_time, VERIFICATION_TIME),
         )
-        number, session = query.id % MOST_KEYFRAMES, query.session % MOST_KEYFRAMES
-        number, session = self._recognizer.database.numbered(number, session)
+        in_file = query.id % MOST_KEYFRAMES
+        number, session = self._recognizer.database.numbered(in_file, query.session % MOST_KEYFRAMES)
+        # By the ids of all maps that the recognizer has: with those of earlier drives, it closes loops to them too.
+        query = dataclasses.replace(query, id=whole_id(OWN, number), session=whole_id(OWN, session))
         camera = self._recognizer.camera
         if not live:
             own = Keyframe(number, session, query.stamp, query.descriptor)
@@ -124,8 +125,12 @@ class Fleet(Robot):
             )
             return None
 
+        # What the own map knows of the place counts as it does in one map of all: a better match there, and a rival.
+        found = found.beside(self._own_before(number), query, config.shift_cells)
+        if not found.foreign:
+            return []
         closer = self._live if live else self._late
-        verdict = _without_copies(closer.decide(query, found, config, camera, like))
+        verdict = _of_others(closer.decide(query, found, config, camera, like), self._recognizer.config.max_candidates)
         if _is_cut_short(verdict, nearest, query.descriptor.size * WORD_BITS):
             refused = [Refused(Refusal.AMBIGUOUS, one.match, one.score) for one in verdict.closures]
             verdict = Verdict([], refused + verdict.refused)
@@ -144,9 +149,18 @@ class Fleet(Robot):
             self._closed += len(closures)
             self._refused.update(one.reason for one in verdict.refused)
         if closures:
-            self._remember(OtherClosure(query.id % MOST_KEYFRAMES, closures[0].map_uuid, closures[0].match_id))
+            self._remember(OtherClosure(in_file, closures[0].map_uuid, closures[0].match_id))
             self._publish(closures)
-        return [OwnClosure(query.id % MOST_KEYFRAMES, one.map_uuid, one.match_id, one.inliers) for one in closures]
+        return [OwnClosure(in_file, one.map_uuid, one.match_id, one.inliers) for one in closures]
+
+    def _own_before(self, number: int) -> OwnKeyframes:
+        """Return the own map, and what of it is matched with the keyframe of this id."""
+        recognizer, database = self._recognizer, self._recognizer.database
+        keyframes, matched = recognizer.matched_before(number)
+        return OwnKeyframes(
+            keyframes, matched, database.maps, lambda one: recognizer.kept_of(one)[0], database.camera_of,
+            database.calibration_is_sure,
+        )  # fmt: skip
 
     def _remember(self, closure: OtherClosure) -> None:
         try:
@@ -155,9 +169,16 @@ class Fleet(Robot):
             self._warning = f"a closure is not kept: {error}"
 
 
-def _without_copies(verdict: Verdict) -> Verdict:
-    """Return a verdict without closures to the query's own image, which the map that this one is a copy of has too."""
-    return Verdict([one for one in verdict.closures if not _is_copy(one)], verdict.refused)
+def _of_others(verdict: Verdict, most: int) -> Verdict:
+    """Return what a verdict says of others' maps; closures to the query's own image, which a copy has too, are none.
+
+    Those of one map remain, that of the best: another map may hold a double of the place, of which its robot knows
+    nothing.
+    """
+    closures = [one for one in verdict.closures if not is_own(one.match) and not _is_copy(one)]
+    closures = [one for one in closures if one.match.id // MOST_KEYFRAMES == closures[0].match.id // MOST_KEYFRAMES]
+    refused = [one for one in verdict.refused if one.match is None or not is_own(one.match)]
+    return Verdict(closures[:most], refused)
 
 
 def _is_copy(closure: LoopClosure) -> bool:

@@ -27,6 +27,7 @@ from binvpr_ros.loop_closure import LoopCloser, LoopClosure, Refusal, Refused, V
 from binvpr_ros.loop_constraint import LoopConstraint, RelativePose
 from binvpr_ros.maps.database import DatabaseError, KeyframeDatabase
 from binvpr_ros.maps.source import OtherClosure
+from binvpr_ros.maps.store import Columns
 from binvpr_ros.network.backends import DescriptorError
 from binvpr_ros.network.descriptor import Description, DescriptorNetwork
 from binvpr_ros.network.hamming import Descriptor
@@ -250,6 +251,11 @@ class PlaceRecognizer:
         with self._lock:
             database = self.database
             return database.features(keyframe), database.thumbnail(keyframe), database.camera_of(keyframe)
+
+    def matched_before(self, number: int) -> tuple[Columns, slice]:
+        """Return a copy of all keyframes, and which of them are matched with the one of this id."""
+        with self._lock:
+            return self.database.matched_before(number)
 
     def remember(self, closure: OtherClosure) -> None:
         """Keep a closure with a map of the fleet, by the ids of the map files; raises DatabaseError."""

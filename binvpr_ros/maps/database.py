@@ -22,7 +22,7 @@ from binvpr_ros.maps.file import MapFile
 from binvpr_ros.maps.forgetting import most_redundant
 from binvpr_ros.maps.searched import SearchedKeyframes, motion_along
 from binvpr_ros.maps.source import KeyframeSource, OtherClosure
-from binvpr_ros.maps.store import MOST_KEYFRAMES, Columns, KeyframeStore
+from binvpr_ros.maps.store import MOST_KEYFRAMES, Columns, KeyframeStore, joined
 from binvpr_ros.maps.unsaved import UnsavedFeatures
 from binvpr_ros.network.cells import Grids, shifted
 from binvpr_ros.network.hamming import Descriptor
@@ -347,6 +347,11 @@ class KeyframeDatabase(SearchedKeyframes):
         source, match = self._source_of(keyframe.closes)
         uuid = None if source is None else source.identity.uuid
         return None if uuid is None else OtherClosure(keyframe.id - self._own_id, uuid, match)
+
+    def matched_before(self, number: int) -> tuple[Columns, slice]:
+        """Return a copy of all keyframes, and which of them are matched with the one of this id."""
+        every = joined([self._store.columns(0, len(self._store))])
+        return every, slice(self._first_matched, max(self._first_matched, int(every.ids.searchsorted(number))))
 
     def numbered(self, number: int, session: int) -> tuple[int, int]:
         """Return the id and the session here of a keyframe with these in the map's own file."""

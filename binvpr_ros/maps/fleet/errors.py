@@ -16,4 +16,11 @@ class FleetError(RuntimeError):
 
 
 class ForkError(Exception):
-    """The server holds another map under this one's uuid, such as the original of a restored copy."""
+    """The server holds another map under this one's uuid, such as the original of a restored copy.
+
+    `common` is the last keyframe that both hold alike, -1 where there is none.
+    """
+
+    def __init__(self, sentence: str, common: int = -1) -> None:
+        super().__init__(sentence)
+        self.common = common

@@ -134,10 +134,13 @@ class Link:
         self._features: OrderedDict[tuple[str, int], Features | None] = OrderedDict()  # by uuid and keyframe
         self._cached = 0
         self._missed = False  # features, by the decision in work
+        self._asked_again: int | None = None  # keyframe for which features that were missed are fetched once more
         self._batch = sending.BATCH
         self._forks = 0
+        self._common = -1  # last keyframe that the map which this one forked from has too
         self._warnings: dict[str, str] = {}
         self._decided: set[int] = set()  # since it was last written down
+        self._all_decided = -1  # up to this keyframe, in this run: a server may be restored from an older copy
 
     def start(self) -> None:
         """Begin."""
@@ -165,16 +168,16 @@ class Link:
         now = time.monotonic()
         arrivals = tuple(self._arrivals)
         waiting = [*self._pending.copy().values(), *(since for _, since in arrivals)]
-        found = self._mirror if self._mirror is not None else ()
+        mirror = self._mirror  # which the link's thread may drop meanwhile
         return dataclasses.replace(
             self._status,
             lag_keyframes=len(waiting),
             lag_seconds=now - min(waiting, default=now),
             undecided=len(self._undecided) + len(arrivals),
             warnings=tuple(self._warnings.values()),
-            keyframes=len(found),
-            maps=self._mirror.maps if self._mirror is not None else 0,
-            mirrored=self._mirror is not None,
+            keyframes=0 if mirror is None else len(mirror),
+            maps=0 if mirror is None else mirror.maps,
+            mirrored=mirror is not None,
         )
 
     def _take(self) -> None:
@@ -223,7 +226,7 @@ class Link:
                         self._status = dataclasses.replace(self._status, connected=False)
                     if wait:
                         pause = min(2 * pause, LONGEST_PAUSE)
-                        await self._offline(outbox, wait)
+                        await self._offline(wait)
             except DatabaseError as error:
                 self._status = dataclasses.replace(self._status, refused=str(error))
                 await self._sleep(LASTING_PAUSE)
@@ -235,9 +238,10 @@ class Link:
     def _note_trouble(self, error: FleetError | ForkError, pause: float) -> float:
         """Note why the server is not used, or part from it; return for how many seconds it is left alone."""
         if isinstance(error, ForkError):
-            self._forks += 1
-            if self._forks <= MOST_FORKS:
-                self._robot.fork(str(error))
+            if self._forks < MOST_FORKS:
+                self._robot.fork(str(error))  # which fails where the disk is full
+                self._forks += 1
+                self._common = error.common
                 return 0.0
             error = FleetError(f"{error}, again and again; see who else writes this map", lasting=True)
         self._status = dataclasses.replace(self._status, refused=str(error))
@@ -254,13 +258,13 @@ class Link:
             await asyncio.wait_for(self._offers.wait(), seconds)
         self._offers.clear()
 
-    async def _offline(self, outbox: Outbox, seconds: float) -> None:
+    async def _offline(self, seconds: float) -> None:
         """Leave the server alone for a while, and decide by what is in memory."""
         deadline = time.monotonic() + seconds
         while not self._stopping and (left := deadline - time.monotonic()) > 0:
             while self._live and not self._stopping:
                 number, keyframe = self._live.popitem(last=False)
-                if await self._decide(outbox, keyframe, live=True):
+                if await self._decide(keyframe, live=True):
                     self._note(number)
             await self._offered(left)
 
@@ -268,12 +272,15 @@ class Link:
         """Keep in step with a server for as long as it answers."""
         settings = self._settings
         realm = await realm_of(connection, settings.site, settings.model_sha256, settings.words * WORD_BITS)
-        own = await sending.register(connection, realm, outbox, after_fork=self._forks > 0)
+        own = await sending.register(connection, realm, outbox, decided=self._common)
         self._session, self.robot = (session := _Session(connection, realm, own)), own.robot
+        # What was missing, or made no sense, may have come meanwhile.
+        self._features = OrderedDict((key, one) for key, one in self._features.items() if one is not None)
         await self._choose_search(session)
         await self._compare(session, outbox)
-        waiting = outbox.numbers(own.decided).keys() - self._decided
+        waiting = outbox.numbers(max(own.decided, self._all_decided)).keys() - self._decided
         self._undecided = dict.fromkeys(sorted(waiting | self._undecided.keys()))
+        await self._publish_closures(session)  # first, since the file does not keep how many inliers they have
         await sending.publish_closures(connection, own, [(*closure, -1) for closure in outbox.closures()])
         self._status = dataclasses.replace(self._status, connected=True, refused="")
         compared = time.monotonic()
@@ -345,14 +352,14 @@ class Link:
         if self._live:
             for number in [one for one in self._live if one not in self._pending]:
                 keyframe = self._live.pop(number)
-                if number in self._undecided and await self._decide(outbox, keyframe, live=True):
+                if number in self._undecided and await self._decide(keyframe, live=True):
                     await self._publish_closures(session)
                     self._note(number)
         elif self._undecided:
             number = next(iter(self._undecided))
             started = time.monotonic()
             for letter in outbox.letters([number]):
-                await self._decide(outbox, letter.as_keyframe(), live=False)
+                await self._decide(letter.as_keyframe(), live=False)
             await self._publish_closures(session)
             self._note(number)
             # So that the node keeps half of the processor at the least.
@@ -380,8 +387,9 @@ class Link:
             await sending.note_decided(session.connection, session.own, decided)
             session.own = session.own._replace(decided=decided)
             self._decided = {number for number in self._decided if number > decided}
+            self._all_decided = max(self._all_decided, decided)
 
-    async def _decide(self, outbox: Outbox, keyframe: Keyframe, *, live: bool) -> bool:
+    async def _decide(self, keyframe: Keyframe, *, live: bool) -> bool:
         """Have the closures of a keyframe decided; return whether it is, with all that it takes."""
         views = shifted(keyframe.descriptor, self._settings.grids, self._robot.shift_cells())
         if self._mirror is not None:
@@ -393,15 +401,18 @@ class Link:
         self._missed = False
         closures: list[OwnClosure] = []
         if nearest.stretches:
-            before = outbox.before(keyframe.id, keyframe.session)
-            previous = None if before is None else own_query(before.as_keyframe())
-            found = FoundKeyframes(
-                nearest.stretches, nearest.typical, previous, self._settings.grids, self._features_of
-            )
+            found = FoundKeyframes(nearest.stretches, nearest.typical, None, self._settings.grids, self._features_of)
             decide = self._robot.decide
-            closures = await asyncio.to_thread(decide, own_query(keyframe), found, nearest, live=live)
+            try:
+                closures = await asyncio.to_thread(decide, own_query(keyframe), found, nearest, live=live)
+            except Exception as error:  # noqa: BLE001 - those after it must be decided too
+                self._warnings["decision"] = (
+                    f"keyframe {keyframe.id} is not looked for in others' maps: an error in the program: {error!r}; "
+                    "please report it"
+                )
         self._unsent += closures
-        if self._missed and self._session is not None and not closures:
+        if self._missed and self._session is not None and not closures and keyframe.id != self._asked_again:
+            self._asked_again = keyframe.id  # the second time it is decided without them: they may never come
             raise FleetError("features of other maps could not be fetched; they are asked for again later")
         return bool(closures) or self._session is not None
 

@@ -15,7 +15,7 @@ from binvpr_ros.maps.errors import SQLITE_ERRORS, DatabaseError, first_line
 from binvpr_ros.maps.fleet.rows import features_of
 from binvpr_ros.maps.identity import Identity
 from binvpr_ros.maps.opening import opened
-from binvpr_ros.maps.reading import read_closures
+from binvpr_ros.maps.reading import motions_of, read_closures
 from binvpr_ros.maps.schema import Facts, columns
 from binvpr_ros.maps.source import OtherClosure
 
@@ -37,6 +37,7 @@ class Letter(NamedTuple):
 
     def as_keyframe(self) -> Keyframe:
         """Return the keyframe, by the file's own ids."""
+        motion = motions_of([self.motion])[0]
         return Keyframe(
             self.keyframe,
             self.session,
@@ -44,6 +45,7 @@ class Letter(NamedTuple):
             np.frombuffer(self.descriptor, "<u8").astype(np.uint64),
             features_of(self.features),
             NOTHING_CLOSED if self.closes is None else self.closes,
+            motion=None if np.isnan(motion).any() else motion.reshape(3, 3),
         )
 
 
@@ -76,14 +78,9 @@ class Outbox:
             some = numbers[start : start + AT_ONCE]
             places = ", ".join("?" * len(some))
             rows = self._rows(f"SELECT {self._names} FROM keyframes WHERE id IN ({places}) ORDER BY id", some)  # noqa: S608
-            found += [Letter(*row) for row in rows]
+            # SQLite keeps values of any type: what is no blob is nothing, as it is where a node reads it.
+            found += [Letter(*row[:4], *(one if isinstance(one, bytes) else None for one in row[4:])) for row in rows]
         return found
-
-    def before(self, number: int, session: int) -> Letter | None:
-        """Return the keyframe before that of an id in its session, None for the first."""
-        statement = f"SELECT {self._names} FROM keyframes WHERE id < ? ORDER BY id DESC LIMIT 1"  # noqa: S608
-        rows = self._rows(statement, (number,))
-        return Letter(*rows[0]) if rows and rows[0][1] == session else None
 
     def numbers(self, after: int = -1) -> dict[int, int | None]:
         """Return the ids of all keyframes after one, ascending, and what each closes."""

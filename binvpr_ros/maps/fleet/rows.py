@@ -19,8 +19,8 @@ from binvpr_ros.maps.schema import LATEST_STAMP
 from binvpr_ros.maps.store import MOST_KEYFRAMES, UNKNOWN_WHEREABOUTS, Columns
 from binvpr_ros.network.hamming import WORD_BITS, Descriptor
 
-MOST_BYTES = 1 << 20
-"""Of a keyframe's features, or its picture; the server is not asked for more."""
+MOST_BYTES = 1 << 16
+"""Of a keyframe's features, three times what a map keeps, or of its picture; the server is not asked for more."""
 MOST_NAME = 63
 """Bytes of a role's name in PostgreSQL."""
 LISTED = 20_000

@@ -46,16 +46,16 @@ class Difference(NamedTuple):
     changed: list[tuple[int, int | None]]  # what a keyframe closes now
 
 
-async def register(connection: Any, realm: Realm, outbox: Outbox, *, after_fork: bool = False) -> OwnMap:
+async def register(connection: Any, realm: Realm, outbox: Outbox, *, decided: int = -1) -> OwnMap:
     """Find or begin the robot's map on the server, and lock it for this connection.
 
-    `after_fork` the keyframes that there are were decided before, and are in the original's map too.
+    The keyframes of a new map up to `decided` were decided before: after a fork, those that the original has too.
     Raises ForkError where the map there is another one's, and FleetError where it cannot be written.
     """
     identity = outbox.identity()
     await connection.execute(
         "INSERT INTO maps (map, realm, decided) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
-        identity.uuid, realm.number, outbox.last() if after_fork else -1,
+        identity.uuid, realm.number, decided,
     )  # fmt: skip
     row = await connection.fetchrow(
         "SELECT map_no, realm, robot = current_user AS own, robot, camera, wanted_from, decided, site "
@@ -63,11 +63,13 @@ async def register(connection: Any, realm: Realm, outbox: Outbox, *, after_fork:
         "JOIN realms USING (realm) WHERE map = $1", identity.uuid,
     )  # fmt: skip
     if not row["own"]:
-        raise ForkError(f"robot {row['robot']!r} writes a map of the same uuid")
+        common = await _common(connection, row["realm"], row["map_no"], outbox)
+        raise ForkError(f"robot {row['robot']!r} writes a map of the same uuid", common)
     if row["realm"] != realm.number:
         raise FleetError(
             f"this map belongs to site {row['site']!r} of the fleet, or to another model there; set fleet_site to "
-            "that, or name a new file as database", lasting=True,
+            "that, name a new file as database, or have it sent anew with: binvpr fleet forget URL --map "
+            f"{identity.uuid}", lasting=True,
         )  # fmt: skip
     number: int = row["map_no"]
     await _compare(connection, realm, number, outbox)
@@ -97,12 +99,34 @@ async def _compare(connection: Any, realm: Realm, number: int, outbox: Outbox) -
     if not rows:
         return
     if rows[0]["keyframe"] > outbox.last():
-        raise ForkError("the server has keyframes that this map never had")
+        common = await _common(connection, realm.number, number, outbox)
+        raise ForkError("the server has keyframes that this map never had", common)
     own = {letter.keyframe: letter for letter in outbox.letters([row["keyframe"] for row in rows])}
     for row in rows:
         letter = own.get(row["keyframe"])
-        if letter is not None and (letter.stamp, letter.descriptor) != (row["stamp"], row["descriptor"].bytes):
-            raise ForkError("the server has other keyframes under the numbers of this map's")
+        if letter is not None and not _alike(letter, row):
+            common = await _common(connection, realm.number, number, outbox)
+            raise ForkError("the server has other keyframes under the numbers of this map's", common)
+
+
+async def _common(connection: Any, realm: int, number: int, outbox: Outbox) -> int:
+    """Return the last keyframe that the server and the robot hold alike; -1 for none."""
+    below = outbox.last() + 1
+    while rows := await connection.fetch(
+        "SELECT keyframe, stamp, descriptor FROM keyframes WHERE realm = $1 AND map_no = $2 AND keyframe < $3 "
+        "ORDER BY keyframe DESC LIMIT $4", realm, number, below, COMPARED,
+    ):  # fmt: skip
+        own = {letter.keyframe: letter for letter in outbox.letters([row["keyframe"] for row in rows])}
+        for row in rows:
+            letter = own.get(row["keyframe"])
+            if letter is not None and _alike(letter, row):
+                return letter.keyframe
+        below = rows[-1]["keyframe"]
+    return -1
+
+
+def _alike(letter: Letter, row: Any) -> bool:
+    return (letter.stamp, letter.descriptor) == (row["stamp"], row["descriptor"].bytes)
 
 
 async def difference(connection: Any, own: OwnMap, outbox: Outbox) -> Difference:
@@ -126,6 +150,8 @@ async def send(connection: Any, own: OwnMap, letters: Sequence[Letter]) -> None:
         batch = await connection.fetchval(
             "UPDATE maps SET batches = batches + 1 WHERE map_no = $1 RETURNING batches", own.number
         )
+        if batch is None:
+            raise FleetError("the map was forgotten on the server; it is sent again")
         await connection.execute(
             "INSERT INTO keyframes (realm, map_no, batch, keyframe, session, stamp, closes, motion, descriptor) "
             "SELECT $1, $2, $3, * FROM unnest($4::int[], $5::int[], $6::bigint[], $7::int[], $8::bytea[], "

@@ -34,11 +34,13 @@ SETTINGS = {
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
 }
+MOST_REASON = 200
+"""Characters of what asyncpg says, which may quote the values of a statement."""
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 NOTHING = "this database holds no map of a fleet; run: binvpr fleet init URL --site SITE"
 VERIFIED = ("verify-ca", "verify-full")
 CONNECTION_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, EOFError, asyncio.TimeoutError)
-"""What asyncpg raises where a server, the way to it, or a URL is not as it should be."""
+"""What asyncpg raises where a server, or the way to it, is not as it should be."""
 
 
 def host_of(url: str) -> str:
@@ -69,9 +71,12 @@ async def connected(url: str, *, patient: bool = False) -> AsyncIterator[Any]:
     settings = {**SETTINGS, "statement_timeout": "0"} if patient else SETTINGS
     answer = None if patient else ANSWER_SECONDS
     with sentences(url):
-        connection = await asyncpg.connect(
-            url, timeout=CONNECT_SECONDS, command_timeout=answer, server_settings=settings
-        )
+        try:
+            connection = await asyncpg.connect(
+                url, timeout=CONNECT_SECONDS, command_timeout=answer, server_settings=settings
+            )
+        except ValueError as error:  # of a URL, or what the environment adds to it
+            raise _sentence(error, host_of(url)) from None
     try:
         with sentences(url):
             yield connection
@@ -93,7 +98,7 @@ def sentences(url: str) -> Any:
 
 def _sentence(error: BaseException, host: str) -> FleetError:
     """Return what an error of asyncpg means, and what to do; it never holds a password."""
-    reason = str(error).strip().partition("\n")[0] or type(error).__name__
+    reason = str(error).strip().partition("\n")[0][:MOST_REASON] or type(error).__name__
     if isinstance(error, asyncpg.InvalidPasswordError | asyncpg.InvalidAuthorizationSpecificationError):
         text = f"{host} refuses the user ({reason}); set PGUSER and PGPASSWORD, or write ~/.pgpass"
     elif isinstance(

@@ -143,11 +143,12 @@ async def forget_old(connection: Any, site: str, days: float, *, features_only: 
                 "SELECT count(*) FROM gone", realm, number, before,
             )  # fmt: skip
             continue
-        # Up to the last old one, since a map keeps its keyframes in their order.
-        last = await connection.fetchval(
-            "SELECT max(keyframe) FROM keyframes WHERE realm = $1 AND map_no = $2 AND stamp < $3", realm, number, before
-        )
-        total += 0 if last is None else await _delete_up_to(connection, own, last + 1)
+        # Before the first young one: a session of a wrong clock must not take the young ones before it along.
+        until = await connection.fetchval(
+            "SELECT coalesce(min(keyframe) FILTER (WHERE stamp >= $3), max(keyframe) + 1, 0) FROM keyframes "
+            "WHERE realm = $1 AND map_no = $2", realm, number, before,
+        )  # fmt: skip
+        total += await _delete_up_to(connection, own, until)
     what = "features of " if features_only else ""
     return f"site {site!r}: {what}{counted(total, 'keyframe')} older than {days:g} days deleted"
 

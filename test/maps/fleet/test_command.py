@@ -112,6 +112,19 @@ def test_what_is_old_is_forgotten_and_not_sent_again(fleet: object, site: Site, 
     assert left() == [(1, False), (2, True), (3, True)]
 
 
+def test_a_session_of_a_wrong_clock_does_not_take_what_is_young_along(
+    fleet: object, site: Site, tmp_path: Path
+) -> None:
+    assert callable(fleet)
+    write(tmp_path / "a.db", NOW, NOW - 40 * DAY, NOW)
+    fleet("push", site.url("alice"), tmp_path / "a.db", "--site", site.name)
+    assert fleet("forget", site.server.url(), "--site", site.name, "--older-than", "30") == (
+        0, f"site {site.name!r}: 0 keyframes older than 30 days deleted\n"
+    )  # fmt: skip
+    count = "SELECT count(*) FROM keyframes JOIN realms USING (realm) WHERE site = $1"
+    assert site.rows(count, site.name) == [(3,)]
+
+
 def test_a_whole_map_is_forgotten_by_its_robot_or_the_owner_only(fleet: object, site: Site, tmp_path: Path) -> None:
     assert callable(fleet)
     uuid = write(tmp_path / "a.db", 1, 2)

@@ -9,7 +9,7 @@ import pytest
 from binvpr_ros.config import Config
 from binvpr_ros.keyframes import NANOSECONDS, Keyframe
 from binvpr_ros.loop_closure import LoopCloser
-from binvpr_ros.maps.fleet.found import FoundKeyframes, Stretch, best_sessions, own_query
+from binvpr_ros.maps.fleet.found import FoundKeyframes, OwnKeyframes, Stretch, best_sessions, own_query
 from binvpr_ros.maps.fleet.rows import OtherMap
 from binvpr_ros.maps.identity import Identity
 from binvpr_ros.maps.store import UNKNOWN_MOTION, UNKNOWN_WHEREABOUTS, Columns
@@ -19,44 +19,57 @@ WORDS = 32
 PLACES = np.random.default_rng(0).integers(0, 2**64, (40, WORDS), np.uint64)
 
 
-def stretch(number: int, places: range, query: Keyframe, start: int = 0) -> Stretch:
-    """Return a session of a map that passes places, one each two seconds."""
+def columns(places: list[int], start: int) -> Columns:
+    """Return keyframes that pass places, one each two seconds, in one session."""
     count = len(places)
-    columns = Columns(
+    return Columns(
         np.arange(count, dtype=np.int32), np.zeros(count, np.int32), start + np.arange(count) * 2 * NANOSECONDS,
         np.full(count, -1, np.int32), np.repeat(UNKNOWN_MOTION, count, axis=0),
-        np.repeat(UNKNOWN_WHEREABOUTS, count, axis=0), PLACES[list(places)],
+        np.repeat(UNKNOWN_WHEREABOUTS, count, axis=0), PLACES[places],
     )  # fmt: skip
-    distances = nearest_view(columns.descriptors, query.descriptor)
-    return Stretch(OtherMap(number, f"robot{number}", Identity.new()), columns, distances)
+
+
+def own_map(places: list[int], start: int) -> OwnKeyframes | None:
+    """Return the robot's own map, which has passed places; None before the first."""
+    if not places:
+        return None
+    return OwnKeyframes(columns(places, start), slice(None), 1, lambda _: None, lambda _: None, lambda _: True)
+
+
+def stretch(number: int, places: range, query: Keyframe, start: int = 0) -> Stretch:
+    """Return a session of a map that passes places, one each two seconds."""
+    keyframes = columns(list(places), start)
+    distances = nearest_view(keyframes.descriptors, query.descriptor)
+    return Stretch(OtherMap(number, f"robot{number}", Identity.new()), keyframes, distances)
 
 
 @pytest.mark.parametrize("clocks_apart", [0, 5, 10**6])
 def test_without_geometry_a_drive_along_anothers_way_closes_loops_whatever_the_clocks(clocks_apart: int) -> None:
     closer, config = LoopCloser(), Config(verify=False, exclusion_time=86400.0, exclusion_keyframes=1_000_000)
-    previous = None
+    passed: list[int] = []
     closed = []
     for number, place in enumerate(range(5, 15)):
         stamp = (clocks_apart + 2 * number) * NANOSECONDS
         query = own_query(Keyframe(number, 0, stamp, PLACES[place]))
         found = FoundKeyframes(
             [stretch(7, range(30), query), stretch(3, range(20, 40), query)],
-            nearest_view(PLACES, query.descriptor), previous, (), lambda _whose, _number: None,
+            nearest_view(PLACES, query.descriptor), own_map(passed, clocks_apart * NANOSECONDS), (),
+            lambda _whose, _number: None,
         )  # fmt: skip
-        assert (len(found), found.foreign, found.maps) == (50 + (previous is not None), 50, 2)
+        assert (len(found), found.foreign, found.maps) == (50 + len(passed), 50, 2 + bool(passed))
         verdict = closer.decide(query, found, config)
         closed += [(number, *found.origin(one.match)[1:]) for one in verdict.closures]
-        previous = query
+        passed.append(place)
     assert closed == [(number, number + 5, 0) for number in range(2, 10)]  # after two that confirm them
 
 
 def test_the_own_keyframe_before_is_no_match() -> None:
     query = own_query(Keyframe(1, 0, 10**9, PLACES[0]))
-    before = own_query(Keyframe(0, 0, 0, PLACES[0]))
-    found = FoundKeyframes([stretch(1, range(10, 20), query)], np.array([1024], np.uint32), before, (), lambda *_: None)
+    typical = np.array([1024], np.uint32)
+    found = FoundKeyframes([stretch(1, range(10, 20), query)], typical, own_map([0], 0), (), lambda *_: None)
     config = Config(verify=False, confirmations=0, exclusion_time=86400.0, exclusion_keyframes=1_000_000)
     assert not LoopCloser().decide(query, found, config).closures
-    assert found.features(before) is None
+    assert found.features(own_query(Keyframe(0, 0, 0, PLACES[0]))) is None
 
 
 def test_the_sessions_with_the_nearest_keyframes_are_taken() -> None:

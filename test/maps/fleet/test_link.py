@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import random
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -19,9 +21,16 @@ import pytest
 from fleet_server import Site
 
 from binvpr_ros.config import Config
+from binvpr_ros.keyframes import Keyframe
 from binvpr_ros.maps.database import KeyframeDatabase
+from binvpr_ros.maps.errors import DatabaseError
 from binvpr_ros.maps.fleet import link
-from binvpr_ros.maps.fleet.mirror import MOST_MIRRORED
+from binvpr_ros.maps.fleet.found import FoundKeyframes
+from binvpr_ros.maps.fleet.link import OwnClosure
+from binvpr_ros.maps.fleet.mirror import MOST_MIRRORED, Nearest
+from binvpr_ros.maps.fleet.schema import ROBOTS
+from binvpr_ros.maps.source import OtherClosure
+from binvpr_ros.maps.store import MOST_KEYFRAMES
 from maps.fleet.driver import Driver, driving
 from maps.small_maps import CAMERA, MODEL, WORDS, descriptor, features
 
@@ -116,6 +125,42 @@ def test_what_is_in_memory_is_found_while_the_server_is_away(
         bob.wait()
         assert bob.closures == [(0, "alice", 1), (1, "alice", 1), (2, "alice", 2)]
     assert len(sent(site, "bob")) == 3
+
+
+def test_closures_that_are_found_while_the_server_is_away_keep_their_inliers(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Remembering(Driver):
+        def decide(self, query: Keyframe, found: FoundKeyframes, nearest: Nearest, *, live: bool) -> list[OwnClosure]:
+            closures = super().decide(query, found, nearest, live=live)
+            with self.lock:
+                for one in closures:
+                    self.database.remember(OtherClosure(one.keyframe, one.map_uuid, one.match))
+            return closures
+
+    monkeypatch.setattr(link, "FIRST_PAUSE", 3.0)
+    with driving(tmp_path / "a.db", site.url("alice"), site.name) as alice:
+        alice.drive(1)
+        alice.wait()
+    bob = Remembering(tmp_path / "b.db", site.url("bob"), site.name)
+    bob.link.start()
+    try:
+        bob.drive(1)
+        bob.wait()
+        site.server.kill()
+        bob.wait(lambda: not bob.link.status.connected)
+        bob.drive(1)
+        bob.wait(lambda: len(bob.closures) == 2)
+        site.server.start()
+        bob.wait()
+    finally:
+        bob.link.close()
+        bob.database.close()
+    inliers = site.rows(
+        "SELECT keyframe, inliers FROM binvpr.closures JOIN binvpr.maps USING (map_no) "
+        "JOIN binvpr.realms USING (realm) WHERE site = $1 ORDER BY 1", site.name,
+    )  # fmt: skip
+    assert inliers == [(0, 5), (1, 5)]
 
 
 class Trouble:
@@ -260,6 +305,7 @@ def test_another_model_and_another_site_are_refused(site: Site, tmp_path: Path) 
         alice.wait()
     with driving(tmp_path / "c.db", site.url(), other.name) as alice:
         alice.wait(lambda: f"belongs to site {site.name!r}" in alice.link.status.refused)
+        assert f"binvpr fleet forget URL --map {maps(site)[0][0]}" in alice.link.status.refused
     assert len(sent(site)) == 1
     assert not sent(other)
 
@@ -431,3 +477,165 @@ def test_a_link_needs_no_more_than_the_parameters_of_a_node(site: Site, tmp_path
     config = Config(database=str(tmp_path / "a.db"), fleet=site.url(), fleet_site=site.name)
     assert config.fleet == site.url()
     assert isinstance(Driver(Path(config.database), config.fleet, config.fleet_site).link.status, link.Status)
+
+
+def test_a_keyframe_whose_decision_fails_does_not_hold_up_the_others(site: Site, tmp_path: Path) -> None:
+    class Failing(Driver):
+        def decide(self, query: Keyframe, found: FoundKeyframes, nearest: Nearest, *, live: bool) -> list[OwnClosure]:
+            if query.id % MOST_KEYFRAMES == 1:
+                raise ValueError("one bad keyframe")
+            return super().decide(query, found, nearest, live=live)
+
+    with driving(tmp_path / "a.db", site.url("alice"), site.name) as alice:
+        alice.drive(1, 2, 3)
+        alice.wait()
+    with driving(tmp_path / "b.db", "postgresql://bob@/postgres?host=/nowhere", site.name) as bob:
+        bob.drive(1, 2, 3)
+    bob = Failing(tmp_path / "b.db", site.url("bob"), site.name)
+    bob.link.start()
+    try:
+        bob.wait()
+        assert bob.closures == [(0, "alice", 0), (2, "alice", 2)]
+        assert "keyframe 1 is not looked for" in bob.link.status.warnings[-1]
+    finally:
+        bob.link.close()
+        bob.database.close()
+
+
+def test_a_keyframe_is_decided_without_features_that_never_come(site: Site, tmp_path: Path) -> None:
+    with driving(tmp_path / "a.db", site.url("alice"), site.name) as alice:
+        alice.drive(1, 2)
+        alice.wait()
+    site.rows(f"REVOKE SELECT ON binvpr.features FROM {ROBOTS}")  # noqa: S608
+    try:
+        with driving(tmp_path / "b.db", site.url("bob"), site.name) as bob:
+            bob.drive(2, 1)
+            bob.wait()
+            assert not bob.closures
+    finally:
+        site.rows(f"GRANT SELECT ON binvpr.features TO {ROBOTS}")
+
+
+def test_features_beyond_all_that_a_map_keeps_are_not_fetched(site: Site, tmp_path: Path) -> None:
+    with driving(tmp_path / "a.db", site.url("alice"), site.name) as alice:
+        alice.drive(1)
+        alice.wait()
+    huge = features(1, 28_000).to_bytes()
+    site.rows("UPDATE binvpr.features SET features = $1 FROM binvpr.maps m JOIN binvpr.realms r USING (realm) "
+              "WHERE features.map_no = m.map_no AND site = $2", huge, site.name)  # fmt: skip
+    with driving(tmp_path / "b.db", site.url("bob"), site.name) as bob:
+        bob.drive(1)
+        bob.wait()
+        assert not bob.closures
+
+
+def test_a_picture_that_is_no_blob_does_not_hold_up_what_is_sent(site: Site, tmp_path: Path) -> None:
+    with driving(tmp_path / "a.db", "postgresql://alice@/postgres?host=/nowhere", site.name) as alice:
+        alice.drive(1, 2)
+    with contextlib.closing(sqlite3.connect(tmp_path / "a.db")) as connection:
+        connection.execute("UPDATE keyframes SET thumbnail = 'text', motion = 'text' WHERE id = 0")
+        connection.commit()
+    with driving(tmp_path / "a.db", site.url("alice"), site.name) as alice:
+        alice.wait()
+    assert [(row[1], row[4], row[5]) for row in sent(site)] == [(0, False, None), (1, True, b"jpeg")]
+
+
+def test_a_copy_becomes_a_map_of_its_own_once_its_disk_has_room(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full(Driver):
+        failures = 0
+
+        def fork(self, reason: str) -> None:
+            if self.failures <= link.MOST_FORKS:
+                self.failures += 1
+                raise DatabaseError("the disk is full")
+            super().fork(reason)
+
+    monkeypatch.setattr(link, "LASTING_PAUSE", 0.1)
+    path, copy = tmp_path / "a.db", tmp_path / "copy.db"
+    with driving(path, site.url(), site.name) as alice:
+        alice.drive(1)
+        alice.wait()
+    shutil.copy(path, copy)
+    with driving(path, site.url(), site.name) as alice:
+        alice.drive(2)
+        alice.wait()
+    restored = Full(copy, site.url(), site.name)
+    restored.link.start()
+    try:
+        restored.wait()
+        assert restored.failures > link.MOST_FORKS
+    finally:
+        restored.link.close()
+        restored.database.close()
+    assert len(maps(site)) == 2
+
+
+def test_what_a_copy_has_kept_since_it_was_made_is_decided_after_the_fork(site: Site, tmp_path: Path) -> None:
+    path, copy = tmp_path / "a.db", tmp_path / "copy.db"
+    with driving(tmp_path / "b.db", site.url("bob"), site.name) as bob:
+        bob.drive(7, 8)
+        bob.wait()
+    with driving(path, site.url(), site.name) as alice:
+        alice.drive(1, 2)
+        alice.wait()
+    shutil.copy(path, copy)
+    with driving(path, site.url(), site.name) as alice:
+        alice.drive(3)
+        alice.wait()
+    with driving(copy, "postgresql://alice@/postgres?host=/nowhere", site.name) as restored:
+        restored.drive(7, 8)
+    with driving(copy, site.url(), site.name) as restored:
+        restored.wait()
+        assert len(restored.forks) == 1
+        assert restored.closures == [(2, "bob", 0), (3, "bob", 1)]
+
+
+def test_a_map_that_is_forgotten_while_its_robot_is_connected_is_sent_again(site: Site, tmp_path: Path) -> None:
+    with driving(tmp_path / "a.db", site.url(), site.name) as alice:
+        alice.drive(1)
+        alice.wait()
+        ((uuid, _),) = maps(site)
+        site.rows("DELETE FROM binvpr.maps WHERE map::text = $1", uuid)
+        alice.drive(2)
+        alice.wait(lambda: "was forgotten on the server" in alice.link.status.refused)
+        alice.wait()
+    assert [row[2] for row in sent(site)] == [1000, 2000]
+
+
+def test_a_server_that_is_restored_has_nothing_published_again(site: Site, tmp_path: Path) -> None:
+    with driving(tmp_path / "a.db", site.url("alice"), site.name) as alice:
+        alice.drive(1, 2)
+        alice.wait()
+    with driving(tmp_path / "b.db", site.url("bob"), site.name) as bob:
+        bob.drive(1, 2)
+        bob.wait()
+        noted = "SELECT decided FROM maps JOIN realms USING (realm) WHERE site = $1 AND robot = 'bob'"
+        bob.wait(lambda: site.rows(noted, site.name) == [(1,)])
+        ((_, uuid),) = ((robot, uuid) for uuid, robot in maps(site) if robot == "bob")
+        site.rows("DELETE FROM binvpr.maps WHERE map::text = $1", uuid)
+        bob.drive(5)
+        bob.wait(lambda: len(maps(site)) == 2 and bob.in_step())
+        assert bob.closures == [(0, "alice", 0), (1, "alice", 1)]
+
+
+def test_features_that_were_missing_are_asked_for_anew_by_the_next_connection(site: Site, tmp_path: Path) -> None:
+    with driving(tmp_path / "a.db", site.url("alice"), site.name) as alice:
+        alice.drive(1)
+        alice.wait()
+        ((_, _, _, blob, *_),) = sent(site)
+        change = ("UPDATE binvpr.features SET features = $1 FROM binvpr.maps m JOIN binvpr.realms r USING (realm) "
+                  "WHERE features.map_no = m.map_no AND site = $2")  # fmt: skip
+        site.rows(change, b"rubbish", site.name)
+        with driving(tmp_path / "b.db", site.url("bob"), site.name) as bob:
+            bob.drive(1)
+            bob.wait()
+            assert not bob.closures
+            site.rows(change, blob, site.name)
+            site.rows("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'bob'")
+            bob.wait(lambda: not bob.link.status.connected)
+            bob.wait()
+            bob.drive(1)
+            bob.wait()
+            assert bob.closures == [(1, "alice", 0)]

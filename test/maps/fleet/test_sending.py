@@ -2,19 +2,19 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fleet_server import Site
 
-from binvpr_ros.keyframes import Keyframe
 from binvpr_ros.maps.database import KeyframeDatabase
 from binvpr_ros.maps.fleet import rows, sending
 from binvpr_ros.maps.fleet.errors import ForkError
 from binvpr_ros.maps.fleet.outbox import Outbox
 from binvpr_ros.maps.fleet.server import realm_of
-from maps.small_maps import MODEL, WORDS, descriptor, features
+from maps.small_maps import MODEL, WORDS, descriptor, features, motion
 
 
 def write(path: Path, *seeds: int) -> None:
@@ -90,20 +90,18 @@ def test_an_outbox_reads_what_a_node_writes_meanwhile(path: Path) -> None:
         assert outbox.last() == -1
         assert not outbox.numbers()
         for seed in range(3):
-            database.add(database.next_keyframe(seed, descriptor(seed), features(seed)))
+            keyframe = database.next_keyframe(seed, descriptor(seed), features(seed))
+            database.add(dataclasses.replace(keyframe, motion=motion(seed) if seed else None))
         assert (outbox.last(), list(outbox.numbers(0))) == (2, [1, 2])
         letter, *others = outbox.letters([2, 9])
         assert not others
-        keyframe: Keyframe = letter.as_keyframe()
+        keyframe = letter.as_keyframe()
+        assert keyframe.motion is not None
+        assert (keyframe.motion == motion(2)).all()
         assert (keyframe.id, keyframe.stamp) == (2, 2)
         assert (keyframe.descriptor == descriptor(2)).all()
         assert keyframe.features is not None
         assert keyframe.features.to_bytes() == features(2).to_bytes()
-        before = outbox.before(2, 0)
-        assert before is not None
-        assert before.keyframe == 1
-        assert outbox.before(2, 1) is None
-        assert outbox.before(0, 0) is None
         database.renew()
         assert outbox.identity().uuid == database._file.identity.uuid  # type: ignore[union-attr]
     database.close()

@@ -58,6 +58,11 @@ def test_a_server_that_is_not_verified_is_told(url: str, safe: bool) -> None:
     [
         ("postgresql://alice:secret@db/fleet", "must hold no password"),
         ("postgresql://alice@db/fleet?password=secret", "must hold no password"),
+        ("postgresql://alice@db/fleet?PASSWORD=secret", "must hold no password"),
+        ("postgresql://alice:secret/1@db/fleet", "fleet is no URL; write it as"),
+        ("postgresql://alice:secret\u2100@db/fleet", "fleet is no URL; write it as"),
+        ("postgresql://alice:12/secret@db/fleet", "fleet has an @ after the server's name"),
+        ("postgresql://alice:12?secret@db/fleet", "fleet has an @ after the server's name"),
         ("mysql://alice@db/fleet", "must be a URL such as postgresql://"),
         ("db/fleet", "must be a URL such as postgresql://"),
         ("postgresql://alice@db:port/fleet", "is no URL"),
