@@ -194,7 +194,7 @@ class Config(Parameters):
     verify: bool = _parameter(True, "Publish only closures that the geometry of local features verifies.", live=True)
     local_features: str = _parameter(
         "learned",
-        "Features for verification: learned (the packaged 1-bit network), orb, or a model file made by binvpr train local.",
+        "Features for verification: learned (the packaged 1-bit network), orb, or a model file of your own.",
     )
     mask: str = _parameter(
         "",
