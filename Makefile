@@ -42,7 +42,7 @@ load: $(VENV)/.installed  ## put a 60 Hz 1920x1080 camera before a node of about
 kill: $(VENV)/.installed-test  ## kill a node that writes its map, RUNS times (200), and see that the map lost nothing; SEED=1
 	KILL_RUNS=$(or $(RUNS),200) KILL_SEED=$(or $(SEED),1) $(RUN)/python -m pytest -s test/maps/test_kill.py
 
-fuzz: $(VENV)/.installed-test  ## feed rubbish to all that reads what others wrote, SECONDS (60) for each; SEED=1
+fuzz: $(VENV)/.installed-test  ## feed damaged input to every reader of foreign files and messages, SECONDS (60) for each; SEED=1
 	PYTHONPATH=test $(RUN)/python -m fuzz --seconds $(or $(SECONDS),60) --seed $(or $(SEED),1)
 
 soak: $(VENV)/.installed-test  ## a million images, and HOURS (8) of recording through the node: hours, and no growth
