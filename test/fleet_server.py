@@ -51,7 +51,7 @@ class Site:
         """Return what a coroutine function returns of a connection."""
 
         async def asked() -> Result:
-            async with connected(self.url(robot)) as connection:
+            async with connected(self.url(robot), patient=True) as connection:
                 return await what(connection)
 
         return asyncio.run(asked())

@@ -55,7 +55,7 @@ def test_a_smoke_run_goes_from_nothing_to_a_model_that_the_node_loads(tmp_path: 
     )  # fmt: skip
     assert result.returncode == 1, result.stderr
     sentence = "the converter is missing; run: pip install larq-compute-engine (x86-64); the training is kept"
-    assert f"{sentence}, finish with: train_offline --smoke --output {output}\n" in result.stderr
+    assert f"{sentence}; finish with: train_offline --smoke --output {output}\n" in result.stderr
     assert not output.exists()
     result = train_offline("--smoke", "--output", output)
     assert result.returncode == 0, result.stderr

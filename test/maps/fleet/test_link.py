@@ -370,7 +370,7 @@ def test_a_server_that_is_slow_or_takes_no_writes_leaves_the_robot_as_it_was(sit
             alice.drive(2, 3)
             alice.wait(lambda: "too slow" in alice.link.status.refused)
             alice.drive(4)
-            assert alice.link.status.lag_keyframes == 3
+            alice.wait(lambda: alice.link.status.lag_keyframes == 3)
             assert len(alice.database) == 4
         finally:
             unlock.set()
