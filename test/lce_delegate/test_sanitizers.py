@@ -33,7 +33,7 @@ SANITIZERS = {
 SHARES = {
     "memory": {
         "options": 0.1, "whole": 0.25, "damaged": 0.35, "starved": 0.05, "hamming": 0.05, "matching": 0.05,
-        "decoding": 0.05,
+        "decoding": 0.05, "shrinking": 0.05,
     },
     "threads": {"pool": 0.1, "shared": 0.1},
 }  # fmt: skip

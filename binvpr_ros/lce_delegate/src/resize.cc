@@ -1,4 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
+#if !defined(__clang__)  // GCC 12 warns of its own headers
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+
 #include "resize.h"
 
 #include <algorithm>

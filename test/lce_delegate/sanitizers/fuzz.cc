@@ -30,6 +30,7 @@ bool binvpr_lce_hamming(const char*, const std::uint8_t*, std::size_t, std::size
                         std::uint32_t*);
 bool binvpr_lce_nearest_two(const char*, const std::uint8_t*, std::size_t, const std::uint8_t*, std::size_t, std::size_t,
                             std::int32_t*, std::uint16_t*, std::uint16_t*, std::int32_t*);
+bool binvpr_lce_shrink(const std::uint8_t*, std::size_t, std::size_t, std::size_t, std::size_t, std::size_t, std::uint8_t*);
 std::int64_t binvpr_lce_decode_features(const char*, std::size_t, std::size_t, std::size_t, const std::int8_t*,
                                         const std::int8_t*, const std::int8_t*, std::size_t, std::size_t, std::size_t,
                                         float*, float*, std::uint8_t*);
@@ -456,6 +457,36 @@ void check_decoding() {
   }
 }
 
+// Images of any size, rows apart, in buffers that end with their last pixel: nothing beside them is read or written, and
+// no pixel is darker or brighter than all. That the pixels are right test_shrink.py knows.
+void check_shrinking() {
+  Random random(seed);
+  const std::size_t height = 1 + random.index(60), width = 2 + random.index(60);
+  const std::size_t to_height = 1 + random.index(height), to_width = 1 + random.index(width);
+  const std::size_t stride = 3 * width + random.index(9), offset = random.index(4), bytes = (height - 1) * stride + 3 * width;
+  const auto noise = random_bytes(offset + bytes, random);
+  const std::unique_ptr<std::uint8_t[]> image(new std::uint8_t[offset + bytes]);
+  std::copy_n(&noise[0], offset + bytes, image.get());
+  std::uint8_t darkest = 255, brightest = 0;
+  for (std::size_t y = 0; y < height; ++y) {
+    const auto [low, high] = std::minmax_element(&image[offset + y * stride], &image[offset + y * stride] + 3 * width);
+    darkest = std::min(darkest, *low), brightest = std::max(brightest, *high);
+  }
+  const std::unique_ptr<std::uint8_t[]> smaller(new std::uint8_t[3 * to_height * to_width]);
+  const auto shrink = [&](long fails) {
+    fake::allocations = {false, 0, fails};
+    const fake::Inside inside(true);
+    const bool done = binvpr_lce_shrink(&image[offset], height, width, stride, to_height, to_width, smaller.get());
+    fake::allocations.fails = 0;
+    return done;
+  };
+  expect(shrink(0), "an image was not made smaller");
+  const auto [low, high] = std::minmax_element(&smaller[0], &smaller[3 * to_height * to_width]);
+  expect(darkest <= *low && *high <= brightest, "a pixel of the smaller image is none of its kind");
+  const auto fails = 1 + static_cast<long>(random.index(static_cast<std::size_t>(fake::allocations.count)));
+  expect(!shrink(fails), "made smaller without memory");
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -465,12 +496,13 @@ int main(int count, char** arguments) {
                                                     {"hamming", check_hamming},
                                                     {"matching", check_matching},
                                                     {"decoding", check_decoding},
+                                                    {"shrinking", check_shrinking},
                                                     {"starved", check_starved},
                                                     {"pool", check_pool},
                                                     {"shared", check_shared}};
   const auto check = count > 2 ? checks.find(arguments[1]) : checks.end();
   if (check == checks.end()) {
-    std::fprintf(stderr, "usage: fuzz options|whole|damaged|starved|hamming|matching|decoding|pool|shared SECONDS [SEED]\n");
+    std::fprintf(stderr, "usage: fuzz options|whole|damaged|starved|hamming|matching|decoding|shrinking|pool|shared SECONDS [SEED]\n");
     return 2;
   }
   check_name = arguments[1];
