@@ -56,6 +56,8 @@ MOST_WAITING = 256
 """Keyframes, and constraints, that wait for odometry of their time."""
 MOST_TOLD = 5
 """Latest closures that are refused, which diagnostics name."""
+MANY = 10
+"""Closures that are not used, from which on that is told."""
 MOST_PATIENT = 20
 """Keyframes that wait without a warning."""
 SHORTEST_INTERVAL = 0.05
@@ -332,7 +334,9 @@ class PoseGraphNode(Node):
             write_tum(tum, placed)
             steps, loops = self._graph.factors()
             write_g2o(g2o, placed, [of_robot(one, mounting) for one in (*steps, *loops)])
-            response.success, response.message = True, f"{counted(len(placed), 'keyframe')} in {tum} and {g2o}"
+            present = sum(one.session == self._graph.session for one in placed)
+            kept = f"{counted(len(placed), 'keyframe')} in {tum} and {g2o}, {present} of them of this session"
+            response.success, response.message = True, kept
         except OSError as error:
             response.success = False
             response.message = (
@@ -384,10 +388,25 @@ class PoseGraphNode(Node):
             return Level.WARN, (
                 f"{len(self._keyframes)} keyframes wait for odometry; check that camera and odometry use the same clock"
             )
+        if doubt := doubt_of(counts):
+            return Level.WARN, doubt
         closures = counted(counts[Fate.USED], "closure")
         if not self._graph.is_tied:
             return Level.OK, f"{closures}; this session's place in the map is not known yet"
         return Level.OK, f"{counted(self._graph.size, 'keyframe')}, {closures}"
+
+
+def doubt_of(counts: Counter[Fate]) -> str:
+    """Return why so few closures are used, and what to do; "" where that is as usual."""
+    used, unknown, off = (counts[fate] for fate in (Fate.USED, Fate.UNKNOWN, Fate.ODOMETRY))
+    if unknown >= MANY and unknown > used:
+        return (
+            f"{unknown} closures are with keyframes that this graph does not have; keep a graph file with the map from "
+            "its first drive on (graph), or begin a new map"
+        )
+    if off >= MANY and off > used:
+        return f"{off} closures contradict odometry; if they are right, raise odometry_drift and odometry_turn"
+    return ""
 
 
 def sentence_of(refused: Refused) -> str:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,9 @@ from binvpr_ros.recordings.world import World, drive
 from binvpr_ros.ros.closures import read_loop_closures
 from binvpr_ros.ros.messages import from_nanoseconds, message_from_array, message_from_constraints, to_nanoseconds
 from binvpr_ros.ros.node import EVERY_RESULT
+from binvpr_ros.ros.pose_graph import doubt_of
 from binvpr_ros.ros.transforms import matrix_of, pose_of
+from binvpr_ros.slam.graph import Fate
 from binvpr_ros.slam.poses import Transform, inverse, transform_of
 
 pytestmark = pytest.mark.usefixtures("ros")
@@ -416,3 +419,20 @@ def test_both_nodes_close_the_loops_of_a_drive(graph: Graph, tmp_path: Path) -> 
     errors = [float(np.sqrt(np.mean(np.sum((some - true) ** 2, axis=1)))) for some in (before, after)]
     assert errors[1] < errors[0] / 2, errors
     robot.close()
+
+
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        ({Fate.USED: 20, Fate.UNKNOWN: 19, Fate.ODOMETRY: 19}, ""),
+        ({Fate.UNKNOWN: 9, Fate.ODOMETRY: 9}, ""),
+        (
+            {Fate.USED: 9, Fate.UNKNOWN: 61},
+            "61 closures are with keyframes that this graph does not have; keep a graph",
+        ),
+        ({Fate.USED: 1, Fate.ODOMETRY: 21}, "21 closures contradict odometry; if they are right, raise odometry_drift"),
+    ],
+)
+def test_where_most_closures_are_not_used_that_is_said_with_what_to_do(counts: dict[Fate, int], said: str) -> None:
+    assert doubt_of(Counter(counts)).startswith(said)
+    assert bool(doubt_of(Counter(counts))) == bool(said)
