@@ -85,7 +85,7 @@ class PoseGraphNode(Node):
         self._graph = PoseGraph(Path(self._config.graph) if self._config.graph else None, noise)
         self._odometry = OdometryRuns()
         self._run = -1
-        self._last_keyframe = -1  # stamp
+        self._last_keyframe = -1  # stamp of the latest in the graph
         self._frame, self._base = "", ""
         self._newest: Measurement | None = None
         self._placed_before: Measurement | None = None  # odometry at the latest keyframe
@@ -186,7 +186,6 @@ class PoseGraphNode(Node):
 
     def _on_keyframe(self, message: Header) -> None:
         self._counts["keyframes_received"] += 1
-        self._last_keyframe = to_nanoseconds(message.stamp)
         self._keyframes.append(message)
         self._place()
 
@@ -242,6 +241,7 @@ class PoseGraphNode(Node):
         if added is False:
             self._counts["keyframes_late"] += 1
         elif added:
+            self._last_keyframe = stamp
             self._placed_before = at
             self._path_changed = True
         return time.monotonic() >= self._retry_at
