@@ -203,11 +203,15 @@ async def add_realm(connection: Any, site: str, model_sha256: str, words: int, g
         )  # fmt: skip
         if number is None:
             return ""
-        # What a robot may write must not stop the search of all others. Names cannot be parameters; these are numbers.
-        for table, check in (("keyframes", f"(CHECK (bit_length(descriptor) = {bits:d}))"), ("features", "")):
+        # Names cannot be parameters; these are numbers.
+        for table in ("keyframes", "features"):
             await connection.execute(
-                f"CREATE TABLE binvpr.{table}_{number:d} PARTITION OF binvpr.{table} {check} FOR VALUES IN ({number:d})"
+                f"CREATE TABLE binvpr.{table}_{number:d} PARTITION OF binvpr.{table} FOR VALUES IN ({number:d})"
             )
+        # What a robot may write must not stop the search of all others.
+        await connection.execute(
+            f"ALTER TABLE binvpr.keyframes_{number:d} ADD CHECK (bit_length(descriptor) = {bits:d})"
+        )
     return f"site {site!r} was added for the model {model_sha256[:12]}"
 
 
