@@ -241,8 +241,8 @@ def test_a_restored_copy_becomes_a_map_of_its_own(site: Site, tmp_path: Path) ->
     assert len(maps(site)) == 2
 
 
-def test_a_copy_that_has_overtaken_the_original_is_told_by_what_it_holds(site: Site, tmp_path: Path) -> None:
-    path, copy = tmp_path / "a.db", tmp_path / "copy.db"
+def leave_a_copy_behind(path: Path, copy: Path, site: Site) -> None:
+    """Let a map be copied after two keyframes, and go on with a third."""
     with driving(path, site.url(), site.name) as alice:
         alice.drive(1, 2)
         alice.wait()
@@ -250,6 +250,11 @@ def test_a_copy_that_has_overtaken_the_original_is_told_by_what_it_holds(site: S
     with driving(path, site.url(), site.name) as alice:
         alice.drive(3)
         alice.wait()
+
+
+def test_a_copy_that_has_overtaken_the_original_is_told_by_what_it_holds(site: Site, tmp_path: Path) -> None:
+    path, copy = tmp_path / "a.db", tmp_path / "copy.db"
+    leave_a_copy_behind(path, copy, site)
     with driving(copy, site.url(), site.name) as restored:
         restored.drive(4, 5, 6, 7)
         restored.wait()
@@ -577,13 +582,7 @@ def test_what_a_copy_has_kept_since_it_was_made_is_decided_after_the_fork(site: 
     with driving(tmp_path / "b.db", site.url("bob"), site.name) as bob:
         bob.drive(7, 8)
         bob.wait()
-    with driving(path, site.url(), site.name) as alice:
-        alice.drive(1, 2)
-        alice.wait()
-    shutil.copy(path, copy)
-    with driving(path, site.url(), site.name) as alice:
-        alice.drive(3)
-        alice.wait()
+    leave_a_copy_behind(path, copy, site)
     with driving(copy, "postgresql://alice@/postgres?host=/nowhere", site.name) as restored:
         restored.drive(7, 8)
     with driving(copy, site.url(), site.name) as restored:
